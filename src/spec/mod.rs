@@ -1,0 +1,26 @@
+//! User intent, in plain types: what a service, a network, a secret, a node and a swarm are wished to be, and the
+//! words every room shares about a task (its states, its outcome, its assignment).
+//!
+//! Nothing here acts. The system never edits a spec; defaults are filled where a spec is read, not where it is stored.
+//! Types are plain `serde` types without skipped or flattened fields, because they are written with bincode.
+
+pub mod ids;
+pub mod network;
+pub mod node;
+pub mod secret;
+pub mod service;
+pub mod swarm;
+pub mod task;
+pub mod time;
+
+pub use ids::*;
+pub use network::*;
+pub use node::*;
+pub use secret::*;
+pub use service::*;
+pub use swarm::*;
+pub use task::*;
+pub use time::*;
+
+/// Labels and other string maps; ordered, so that iteration is the same on every node.
+pub type Labels = std::collections::BTreeMap<String, String>;

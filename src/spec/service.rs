@@ -1,0 +1,372 @@
+//! What a user asks a service to be. The shape follows Docker's `ServiceSpec`, so that its clients' requests map
+//! field by field; flok's additions stand in [`TaskSpec`] and [`ContainerSpec`] beside Docker's.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ConfigId, Labels, NetworkId, SecretId};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceSpec {
+    pub name: String,
+    pub labels: Labels,
+    pub mode: ServiceMode,
+    pub task: TaskSpec,
+    pub update: UpdateConfig,
+    pub rollback: UpdateConfig,
+    pub endpoint: EndpointSpec,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceMode {
+    /// So many tasks at all times.
+    Replicated { replicas: u64 },
+    /// One task on every node that fits.
+    Global,
+    /// So many tasks in all that complete, at most `max_concurrent` at a time.
+    ReplicatedJob { max_concurrent: u64, total_completions: u64 },
+    /// One task that completes, on every node that fits.
+    GlobalJob,
+}
+
+impl ServiceMode {
+    pub fn is_job(self) -> bool {
+        matches!(self, ServiceMode::ReplicatedJob { .. } | ServiceMode::GlobalJob)
+    }
+
+    pub fn is_global(self) -> bool {
+        matches!(self, ServiceMode::Global | ServiceMode::GlobalJob)
+    }
+}
+
+/// What each task of a service is. A change to it means new tasks; a change elsewhere in the service does not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    pub container: ContainerSpec,
+    pub resources: Resources,
+    pub restart: RestartPolicy,
+    pub placement: Placement,
+    pub networks: Vec<NetworkAttachment>,
+    pub log_driver: Option<LogDriver>,
+    /// Raised to force new tasks although nothing else changed.
+    pub force_update: u64,
+    /// Published in `host` mode on the task's own node; part of the task because they bind where it may run.
+    /// Derived from [`EndpointSpec::ports`] when the service is stored.
+    pub host_ports: Vec<PortConfig>,
+    pub volume_policy: VolumePolicy,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ContainerSpec {
+    /// As the user wrote it, with a digest where one was resolved (`repo:tag@sha256:...`).
+    pub image: String,
+    /// Docker's `Command`: replaces the image's entrypoint. Empty: the image's.
+    pub command: Vec<String>,
+    /// Docker's `Args`: replaces the image's command. Empty: the image's.
+    pub args: Vec<String>,
+    /// `KEY=value`; a bare `KEY` removes the image's variable.
+    pub env: Vec<String>,
+    pub dir: Option<String>,
+    /// `name|uid[:group|gid]`.
+    pub user: Option<String>,
+    pub groups: Vec<String>,
+    pub hostname: Option<String>,
+    pub labels: Labels,
+    pub mounts: Vec<Mount>,
+    pub stop_signal: Option<String>,
+    /// Docker's default is 10 s.
+    pub stop_grace: Option<Duration>,
+    pub healthcheck: Option<Healthcheck>,
+    pub hosts: Vec<String>,
+    pub dns: DnsConfig,
+    pub secrets: Vec<SecretReference>,
+    pub configs: Vec<ConfigReference>,
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub sysctls: Labels,
+    pub ulimits: Vec<Ulimit>,
+    pub read_only: bool,
+    pub init: Option<bool>,
+    pub tty: bool,
+    pub stdin_open: bool,
+    pub isolation: Option<String>,
+    pub oom_score_adj: i64,
+    pub privileged: bool,
+    pub security_opt: Vec<String>,
+    pub devices: Vec<DeviceMapping>,
+    pub shm_size: Option<u64>,
+    pub ipc: Option<String>,
+    pub pid: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceMapping {
+    pub host_path: String,
+    pub container_path: String,
+    /// Some of `rwm`.
+    pub permissions: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mount {
+    pub kind: MountKind,
+    /// Host path of a bind, name of a volume; `None` for tmpfs and anonymous volumes.
+    pub source: Option<String>,
+    pub target: String,
+    pub read_only: bool,
+    pub bind: BindOptions,
+    pub volume: VolumeOptions,
+    pub tmpfs: TmpfsOptions,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountKind {
+    Bind,
+    Volume,
+    Tmpfs,
+    Cluster,
+    NamedPipe,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct BindOptions {
+    /// `private`, `rprivate`, `shared`, `rshared`, `slave` or `rslave`.
+    pub propagation: Option<String>,
+    pub non_recursive: bool,
+    pub create_host_path: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct VolumeOptions {
+    pub no_copy: bool,
+    pub subpath: Option<String>,
+    pub labels: Labels,
+    pub driver: Option<String>,
+    pub driver_options: Labels,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TmpfsOptions {
+    pub size_bytes: Option<u64>,
+    pub mode: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Healthcheck {
+    /// Docker's form: `["NONE"]`, `["CMD", ...]` or `["CMD-SHELL", "..."]`; empty: the image's.
+    pub test: Vec<String>,
+    pub interval: Option<Duration>,
+    pub timeout: Option<Duration>,
+    pub retries: Option<u32>,
+    pub start_period: Option<Duration>,
+    pub start_interval: Option<Duration>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct DnsConfig {
+    pub nameservers: Vec<String>,
+    pub search: Vec<String>,
+    pub options: Vec<String>,
+}
+
+/// Where a secret or config appears in the container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileTarget {
+    pub name: String,
+    pub uid: String,
+    pub gid: String,
+    pub mode: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SecretReference {
+    pub id: SecretId,
+    pub name: String,
+    pub file: FileTarget,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ConfigReference {
+    pub id: ConfigId,
+    pub name: String,
+    pub file: FileTarget,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ulimit {
+    pub name: String,
+    pub soft: i64,
+    pub hard: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Resources {
+    pub limits: ResourceLimits,
+    pub reservations: ResourceReservations,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ResourceLimits {
+    /// Billionths of a CPU; 0: no limit.
+    pub nano_cpus: u64,
+    /// 0: no limit.
+    pub memory_bytes: u64,
+    /// 0: no limit.
+    pub pids: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ResourceReservations {
+    pub nano_cpus: u64,
+    pub memory_bytes: u64,
+    pub generic: Vec<GenericResource>,
+}
+
+/// A resource the operator declared on nodes, such as `gpu=2` or `ssd=disk0`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum GenericResource {
+    Discrete { kind: String, value: u64 },
+    Named { kind: String, value: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct RestartPolicy {
+    pub condition: RestartCondition,
+    /// `None`: at once the first time, then backing off while the task keeps failing.
+    pub delay: Option<Duration>,
+    /// `None` or 0: no limit.
+    pub max_attempts: Option<u64>,
+    /// Attempts older than this no longer count; `None` or zero: all count.
+    pub window: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum RestartCondition {
+    None,
+    OnFailure,
+    #[default]
+    Any,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Placement {
+    /// As written, for example `node.labels.zone == a`; validated when the spec is accepted.
+    pub constraints: Vec<String>,
+    /// Node label paths to spread over, outermost first, for example `node.labels.rack`.
+    pub spread: Vec<String>,
+    /// 0: no limit.
+    pub max_replicas: u64,
+    /// Empty: any. From the image's index, where it was resolved.
+    pub platforms: Vec<super::Platform>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NetworkAttachment {
+    /// The network's id once the spec is stored; a name before.
+    pub target: NetworkTarget,
+    pub aliases: Vec<String>,
+    pub driver_options: Labels,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NetworkTarget {
+    Id(NetworkId),
+    Name(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogDriver {
+    pub name: String,
+    pub options: Labels,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UpdateConfig {
+    /// Tasks replaced at once; 0: all.
+    pub parallelism: u64,
+    pub delay: Duration,
+    pub failure_action: FailureAction,
+    /// How long a new task is watched for failure.
+    pub monitor: Option<Duration>,
+    /// 0.0 to 1.0.
+    pub max_failure_ratio: f32,
+    pub order: UpdateOrder,
+}
+
+impl Default for UpdateConfig {
+    fn default() -> Self {
+        UpdateConfig {
+            parallelism: 1,
+            delay: Duration::ZERO,
+            failure_action: FailureAction::Pause,
+            monitor: None,
+            max_failure_ratio: 0.0,
+            order: UpdateOrder::StopFirst,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailureAction {
+    Pause,
+    Continue,
+    Rollback,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpdateOrder {
+    StopFirst,
+    StartFirst,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct EndpointSpec {
+    pub mode: EndpointMode,
+    pub ports: Vec<PortConfig>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum EndpointMode {
+    #[default]
+    Vip,
+    Dnsrr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PortConfig {
+    pub name: Option<String>,
+    pub protocol: Protocol,
+    /// The port in the container.
+    pub target: u16,
+    /// The port on the node; 0: chosen by the swarm.
+    pub published: u16,
+    pub mode: PublishMode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub enum PublishMode {
+    /// On every node of the swarm.
+    #[default]
+    Ingress,
+    /// Only on the node that runs the task.
+    Host,
+}
+
+/// What to do where the node that holds a task's named local volume is gone. Set by `x-volume-policy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum VolumePolicy {
+    /// Wait for the node.
+    #[default]
+    Wait,
+    /// Start elsewhere with an empty volume.
+    StartEmpty,
+}

@@ -1,0 +1,269 @@
+//! What may be asked of the log. A [`Command`] comes from a user or an operator and succeeds or fails as a whole;
+//! a [`Change`] comes from the leader's loops, guarded by the versions of what it read, and many of them ride in one entry,
+//! each valid alone. Everything `apply` needs (ids, time, random picks) is in the entry.
+
+use serde::{Deserialize, Serialize};
+
+use super::object::*;
+use crate::spec::*;
+
+/// What one log entry holds, after decoding.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    pub proposal: Proposal,
+    /// The proposer's wall clock.
+    pub at: UnixMs,
+    pub command: Command,
+}
+
+/// Who proposes, so that a retry is applied once. One client may have many sequence numbers under way at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proposal {
+    pub client: ClientId,
+    pub sequence: u64,
+    /// Every sequence below this has been answered: its result may be forgotten.
+    pub answered_below: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Command {
+    /// Nothing; a leader's first entry, and a fresh read's anchor.
+    Noop,
+    /// The first entry of a swarm: the swarm and its first node.
+    InitSwarm {
+        swarm: Box<Swarm>,
+        node: Box<Node>,
+    },
+    UpdateSwarm {
+        version: Version,
+        spec: SwarmSpec,
+    },
+    RotateToken {
+        version: Option<Version>,
+        role: Role,
+        secret: SecretBytes,
+    },
+    RaiseFeatureLevel {
+        to: FeatureLevel,
+    },
+
+    /// Admits a node, or renews the description of a member that joins again with the same key.
+    AdmitNode {
+        node: Box<Node>,
+    },
+    UpdateNode {
+        id: NodeId,
+        version: Version,
+        spec: NodeSpec,
+    },
+    /// Refused for a node that is up, unless `force`.
+    RemoveNode {
+        id: NodeId,
+        force: bool,
+    },
+
+    CreateService {
+        id: ServiceId,
+        spec: Box<ServiceSpec>,
+        credentials: Option<SecretBytes>,
+    },
+    UpdateService {
+        id: ServiceId,
+        version: Version,
+        spec: Box<ServiceSpec>,
+        credentials: CredentialsUpdate,
+    },
+    /// Puts the previous spec in force.
+    RollbackService {
+        id: ServiceId,
+        version: Version,
+    },
+    RemoveService {
+        id: ServiceId,
+    },
+
+    CreateNetwork {
+        id: NetworkId,
+        spec: NetworkSpec,
+    },
+    RemoveNetwork {
+        id: NetworkId,
+    },
+    CreateSecret {
+        id: SecretId,
+        spec: SecretSpec,
+    },
+    UpdateSecret {
+        id: SecretId,
+        version: Version,
+        spec: SecretSpec,
+    },
+    RemoveSecret {
+        id: SecretId,
+    },
+    CreateConfig {
+        id: ConfigId,
+        spec: ConfigSpec,
+    },
+    UpdateConfig {
+        id: ConfigId,
+        version: Version,
+        spec: ConfigSpec,
+    },
+    RemoveConfig {
+        id: ConfigId,
+    },
+
+    /// All of these or none: a stack's deployment or removal.
+    Transaction(Vec<Command>),
+    /// From the leader's loops. Each step stands alone; the refused ones are counted, and the next tick computes them anew.
+    Plan(Vec<Step>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CredentialsUpdate {
+    Keep,
+    Replace(SecretBytes),
+}
+
+/// One change of the leader's loops: applied only while every object in `reads` still has the version that was read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    pub reads: Vec<(ObjectId, Version)>,
+    pub change: Change,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ObjectId {
+    Swarm,
+    Node(NodeId),
+    Service(ServiceId),
+    Task(TaskId),
+    Network(NetworkId),
+    Secret(SecretId),
+    Config(ConfigId),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Change {
+    /// Into a slot that has no live task, unless the service's update order is start-first.
+    CreateTask(Box<NewTask>),
+    Assign(Box<Placed>),
+    /// Only forward: `Ready` to `Running` to `Shutdown` to `Remove`.
+    SetDesired {
+        task: TaskId,
+        desired: DesiredState,
+    },
+    /// The terminal outcome, and in the same step what follows from it.
+    Finish {
+        task: TaskId,
+        outcome: Outcome,
+        replacement: Option<Box<NewTask>>,
+    },
+    /// Forgets a task that has ended.
+    ForgetTask {
+        task: TaskId,
+    },
+    SetPendingReason {
+        task: TaskId,
+        reason: String,
+    },
+
+    SetUpdateStatus {
+        service: ServiceId,
+        status: Option<UpdateStatus>,
+    },
+    /// By the update's failure action.
+    AutoRollback {
+        service: ServiceId,
+        message: String,
+    },
+    SetServicePorts {
+        service: ServiceId,
+        ports: Vec<PortConfig>,
+    },
+    SetServiceVips {
+        service: ServiceId,
+        vips: Vec<(NetworkId, Vec<std::net::IpAddr>)>,
+    },
+    SetNetworkSubnets {
+        network: NetworkId,
+        subnets: Vec<String>,
+    },
+    ScaleService {
+        service: ServiceId,
+        replicas: u64,
+    },
+
+    SetNodeHealth {
+        node: NodeId,
+        health: NodeHealth,
+        flaps: u32,
+    },
+    DescribeNode {
+        node: NodeId,
+        description: Box<NodeDescription>,
+    },
+    /// Follows a Raft membership change that has been applied, or assigns a raft id before it.
+    SetRaft {
+        node: NodeId,
+        raft: Option<RaftMember>,
+    },
+}
+
+/// A task to be created. It has no node yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NewTask {
+    pub id: TaskId,
+    pub service: ServiceId,
+    pub slot: Slot,
+    pub spec_version: Version,
+    pub desired: DesiredState,
+    pub start_delay: std::time::Duration,
+    pub restarts: Vec<UnixMs>,
+    pub job_iteration: Option<u64>,
+    /// Of a global service: the task is bound to its node from the start, and still passes the scheduler's filters.
+    pub node: Option<NodeId>,
+}
+
+/// The scheduler's and the allocator's decision for one task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Placed {
+    pub task: TaskId,
+    pub node: NodeId,
+    pub host_ports: Vec<PortConfig>,
+    pub generic: Vec<GenericResource>,
+    pub attachments: Vec<Attachment>,
+}
+
+/// What an applied entry answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    Done,
+    /// A transaction's number of changed objects, a plan's number of steps applied and refused.
+    Plan {
+        applied: u32,
+        refused: u32,
+    },
+}
+
+/// Why an entry changed nothing. Texts are what a user reads; the kind is what the API turns into a status.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum Refusal {
+    #[error("{0}")]
+    NotFound(String),
+    #[error("{0}")]
+    AlreadyExists(String),
+    /// Docker's clients look for these words.
+    #[error("update out of sequence")]
+    OutOfSequence,
+    #[error("{0}")]
+    Invalid(String),
+    /// The request makes sense, but not in this state.
+    #[error("{0}")]
+    Precondition(String),
+    #[error("feature level {need} is needed, the swarm is at {have}")]
+    Unsupported { need: FeatureLevel, have: FeatureLevel },
+}
+
+pub type Applied = Result<Reply, Refusal>;

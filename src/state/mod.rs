@@ -1,0 +1,23 @@
+//! Desired state: what the swarm's log adds up to.
+//!
+//! [`State`] is a set of persistent maps, so a clone costs nothing: readers hold one, the leader's tick drafts on another,
+//! a snapshot encodes a third. It changes only through [`State::apply`], which every log holder runs on the same entries
+//! in the same order and which therefore uses nothing but its arguments.
+
+mod apply;
+pub mod codec;
+pub mod command;
+mod draft;
+pub mod object;
+mod query;
+pub mod snapshot;
+mod store;
+pub mod watch;
+
+pub use command::*;
+pub use draft::Draft;
+pub use object::*;
+pub use store::State;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! Reading the state. Iteration is in id order, the same on every node.
+
+use std::sync::Arc;
+
+use super::object::*;
+use super::store::State;
+use crate::spec::*;
+
+impl State {
+    /// Index of the last entry applied.
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    pub fn swarm(&self) -> Option<&Arc<Swarm>> {
+        self.swarm.as_ref()
+    }
+
+    pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.get(&id)
+    }
+
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    pub fn service(&self, id: ServiceId) -> Option<&Arc<Service>> {
+        self.services.get(&id)
+    }
+
+    pub fn services(&self) -> impl ExactSizeIterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    pub fn service_by_name(&self, name: &str) -> Option<&Arc<Service>> {
+        self.service_names.get(name).and_then(|id| self.services.get(id))
+    }
+
+    pub fn task(&self, id: TaskId) -> Option<&Arc<Task>> {
+        self.tasks.get(&id)
+    }
+
+    pub fn tasks(&self) -> impl ExactSizeIterator<Item = &Arc<Task>> {
+        self.tasks.values()
+    }
+
+    pub fn tasks_of_service(&self, id: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks_by_service.get(&id).into_iter().flatten().filter_map(|task| self.tasks.get(task))
+    }
+
+    pub fn tasks_of_node(&self, id: NodeId) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks_by_node.get(&id).into_iter().flatten().filter_map(|task| self.tasks.get(task))
+    }
+
+    /// The spec a task was made from. Kept as long as its service or any task refers to it.
+    pub fn task_spec(&self, service: ServiceId, version: Version) -> Option<&SharedTaskSpec> {
+        self.task_specs.get(&(service, version))
+    }
+
+    pub fn network(&self, id: NetworkId) -> Option<&Arc<Network>> {
+        self.networks.get(&id)
+    }
+
+    pub fn networks(&self) -> impl ExactSizeIterator<Item = &Arc<Network>> {
+        self.networks.values()
+    }
+
+    pub fn network_by_name(&self, name: &str) -> Option<&Arc<Network>> {
+        self.network_names.get(name).and_then(|id| self.networks.get(id))
+    }
+
+    pub fn secret(&self, id: SecretId) -> Option<&Arc<Secret>> {
+        self.secrets.get(&id)
+    }
+
+    pub fn secrets(&self) -> impl ExactSizeIterator<Item = &Arc<Secret>> {
+        self.secrets.values()
+    }
+
+    pub fn config(&self, id: ConfigId) -> Option<&Arc<Config>> {
+        self.configs.get(&id)
+    }
+
+    pub fn configs(&self) -> impl ExactSizeIterator<Item = &Arc<Config>> {
+        self.configs.values()
+    }
+
+    /// The node that holds the data of a slot's named local volume.
+    pub fn volume_home(&self, service: ServiceId, slot: Slot, volume: &str) -> Option<NodeId> {
+        self.volume_homes.get(&(service, slot, volume.to_owned())).copied()
+    }
+
+    pub fn credentials(&self, service: ServiceId) -> Option<&Arc<RegistryCredentials>> {
+        self.credentials.get(&service)
+    }
+}
