@@ -5,10 +5,13 @@
 //! Types are plain `serde` types without skipped or flattened fields, because they are written with bincode.
 
 pub mod ids;
+pub mod image;
 pub mod network;
 pub mod node;
+pub mod quantity;
 pub mod secret;
 pub mod service;
+pub mod stack;
 pub mod swarm;
 pub mod task;
 pub mod time;
