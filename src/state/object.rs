@@ -247,6 +247,19 @@ impl Node {
         self.spec.name.as_deref().unwrap_or(&self.description.hostname)
     }
 
+    /// What placement constraints look at.
+    pub fn facts(&self) -> NodeFacts<'_> {
+        NodeFacts {
+            id: self.id,
+            hostname: &self.description.hostname,
+            role: self.spec.role,
+            addr: self.description.addr,
+            platform: &self.description.platform,
+            labels: &self.spec.labels,
+            engine_labels: &self.description.engine_labels,
+        }
+    }
+
     pub fn is_manager(&self) -> bool {
         self.spec.role == Role::Manager
     }

@@ -231,18 +231,18 @@ impl Change {
                 let replacement = replacement.iter().map(|new| ObjectId::Task(new.id));
                 std::iter::once(ObjectId::Task(*task)).chain(replacement).collect()
             }
-            Change::SetDesired { task, .. }
-            | Change::ForgetTask { task }
-            | Change::SetPendingReason { task, .. } => vec![ObjectId::Task(*task)],
+            Change::SetDesired { task, .. } | Change::ForgetTask { task } | Change::SetPendingReason { task, .. } => {
+                vec![ObjectId::Task(*task)]
+            }
             Change::SetUpdateStatus { service, .. }
             | Change::AutoRollback { service, .. }
             | Change::SetServicePorts { service, .. }
             | Change::SetServiceVips { service, .. }
             | Change::ScaleService { service, .. } => vec![ObjectId::Service(*service)],
             Change::SetNetworkSubnets { network, .. } => vec![ObjectId::Network(*network)],
-            Change::SetNodeHealth { node, .. }
-            | Change::DescribeNode { node, .. }
-            | Change::SetRaft { node, .. } => vec![ObjectId::Node(*node)],
+            Change::SetNodeHealth { node, .. } | Change::DescribeNode { node, .. } | Change::SetRaft { node, .. } => {
+                vec![ObjectId::Node(*node)]
+            }
         }
     }
 }

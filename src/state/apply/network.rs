@@ -25,9 +25,11 @@ impl State {
         if let Some(service) = self.services().find(|service| service.spec.task.uses_network(id)) {
             return Err(in_use(format!("service {}", service.spec.name)));
         }
-        if let Some(task) = self.tasks().filter(|task| task.is_live()).find(|task| {
-            self.task_spec(task.service, task.spec_version).is_some_and(|spec| spec.uses_network(id))
-        }) {
+        if let Some(task) = self
+            .tasks()
+            .filter(|task| task.is_live())
+            .find(|task| self.task_spec(task.service, task.spec_version).is_some_and(|spec| spec.uses_network(id)))
+        {
             return Err(in_use(format!("task {}", task.id)));
         }
         let name = network.spec.name.clone();

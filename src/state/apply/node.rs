@@ -39,13 +39,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn update_node(
-        &mut self,
-        id: NodeId,
-        version: Version,
-        spec: &NodeSpec,
-        at: At,
-    ) -> Result<(), Refusal> {
+    pub(super) fn update_node(&mut self, id: NodeId, version: Version, spec: &NodeSpec, at: At) -> Result<(), Refusal> {
         let node = self.nodes.get(&id).ok_or_else(|| not_found("node", id))?;
         check_version(node.meta.version, version)?;
         self.check_demotion(node, spec.role)?;
@@ -98,12 +92,7 @@ impl State {
         })
     }
 
-    pub(super) fn describe_node(
-        &mut self,
-        id: NodeId,
-        description: &NodeDescription,
-        at: At,
-    ) -> Result<(), Refusal> {
+    pub(super) fn describe_node(&mut self, id: NodeId, description: &NodeDescription, at: At) -> Result<(), Refusal> {
         let node = self.nodes.get(&id).ok_or_else(|| not_found("node", id))?;
         let address = |d: &NodeDescription| (d.addr, d.transport_port, d.probe_port);
         let moved = address(&node.description) != address(description);

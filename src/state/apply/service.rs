@@ -24,8 +24,7 @@ impl State {
             )));
         }
         let spec = self.accept(id, spec)?;
-        let job =
-            spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: at.time, completed: 0 });
+        let job = spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: at.time, completed: 0 });
         self.task_specs.insert((id, at.version), Arc::new(spec.task.clone()));
         self.put_service(Service {
             id,
