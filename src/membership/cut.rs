@@ -175,7 +175,8 @@ impl CutDetector {
                 None => unsettled |= self.suspects.contains(subject) && !waiting(accusations),
             }
         }
-        let any_refused = |(subject, all): (&NodeId, &Vec<Accusation>)| all.iter().any(|a| a.refused).then_some(*subject);
+        let any_refused =
+            |(subject, all): (&NodeId, &Vec<Accusation>)| all.iter().any(|a| a.refused).then_some(*subject);
         self.suspects.extend(accused.iter().filter_map(any_refused));
         self.condemned = condemned;
         self.pending = if self.condemned.is_empty() { None } else { self.pending.or(Some(now)) };

@@ -158,8 +158,7 @@ impl<'a> Group<'a> {
     /// Whoever is to vote next. Equal to the present voters when there is nothing to do.
     fn next_voters(&self, me: NodeId) -> BTreeSet<NodeId> {
         let mut reserve: Vec<&Manager<'a>> = self.managers.iter().filter(|m| m.is_promotable()).collect();
-        let (kept, lost): (Vec<_>, Vec<_>) =
-            self.managers.iter().filter(|m| m.is_voter()).partition(|m| m.is_live());
+        let (kept, lost): (Vec<_>, Vec<_>) = self.managers.iter().filter(|m| m.is_voter()).partition(|m| m.is_live());
         let mut live = kept;
         // Those that are dead or gone are replaced at once, one for one.
         let mut unreplaced: Vec<&Manager<'a>> = Vec::new();
@@ -183,7 +182,13 @@ impl<'a> Group<'a> {
 
     /// Grows or shrinks the live voters to `wanted`; where the number is right, makes one exchange that spreads them
     /// better over the zones.
-    fn resize(&self, live: &mut Vec<&Manager<'a>>, reserve: &mut Vec<&Manager<'a>>, wanted: usize, me: NodeId) {
+    fn resize<'m>(
+        &'m self,
+        live: &mut Vec<&'m Manager<'a>>,
+        reserve: &mut Vec<&'m Manager<'a>>,
+        wanted: usize,
+        me: NodeId,
+    ) {
         let grown = live.len() < wanted;
         while live.len() < wanted {
             let Some(next) = take_for_spread(reserve, live) else { return };
@@ -264,10 +269,7 @@ fn wanted_voters(eligible: usize, managers: usize) -> Option<usize> {
 }
 
 /// Takes from `reserve` the one in the zone that has fewest of `voters`.
-fn take_for_spread<'m, 'a>(
-    reserve: &mut Vec<&'m Manager<'a>>,
-    voters: &[&'m Manager<'a>],
-) -> Option<&'m Manager<'a>> {
+fn take_for_spread<'m, 'a>(reserve: &mut Vec<&'m Manager<'a>>, voters: &[&'m Manager<'a>]) -> Option<&'m Manager<'a>> {
     let crowd = |zone: &str| voters.iter().filter(|m| m.zone == zone).count();
     let at = (0..reserve.len()).min_by_key(|at| (crowd(reserve[*at].zone), reserve[*at].node))?;
     Some(reserve.remove(at))
