@@ -6,7 +6,7 @@
 //! task among ten thousand equal nodes looks at one of them, and a hundred thousand tasks look at each once.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, btree_set};
+use std::collections::{BTreeSet, BinaryHeap, btree_set};
 use std::iter::Peekable;
 
 use super::nodes::NodeInfo;
@@ -29,7 +29,7 @@ pub(super) struct Candidates<'a> {
 
 impl<'a> Candidates<'a> {
     pub fn new(
-        order: &'a std::collections::BTreeSet<Rank>,
+        order: &'a BTreeSet<Rank>,
         infos: &[NodeInfo],
         group: &Group<'_>,
         refused: &mut Tally,
@@ -52,7 +52,8 @@ impl<'a> Candidates<'a> {
     pub fn next(&mut self, infos: &[NodeInfo], group: &Group<'_>, refused: &mut Tally) -> Option<Rank> {
         loop {
             let best = self.found.peek().map(|Reverse(rank)| *rank);
-            match (best, self.rest.peek().map(|rank| self.at_least(**rank))) {
+            let next = self.rest.peek().map(|rank| **rank);
+            match (best, next.map(|rank| self.at_least(rank))) {
                 (Some(best), Some(bound)) if best < bound => return self.found.pop().map(|Reverse(rank)| rank),
                 (_, Some(_)) => {
                     let rank = *self.rest.next().expect("it was peeked");

@@ -151,9 +151,8 @@ fn chosen_ports(demands: &Demands, node: &NodeInfo, seed: u128) -> Option<Vec<u1
     let mut chosen = Vec::new();
     for protocol in &demands.open_ports {
         let mut from_start = (0..count).map(|step| HOST_PORTS.start() + (start + step) % count);
-        let free = from_start.find(|port| {
-            !node.ports.contains(&(*protocol, *port)) && !given.contains(&(*protocol, *port))
-        })?;
+        let free = from_start
+            .find(|port| !node.ports.contains(&(*protocol, *port)) && !given.contains(&(*protocol, *port)))?;
         given.insert((*protocol, free));
         chosen.push(free);
     }
@@ -161,7 +160,12 @@ fn chosen_ports(demands: &Demands, node: &NodeInfo, seed: u128) -> Option<Vec<u1
 }
 
 /// The host ports that a task holds on a node that passed the filters, the open ones filled in.
-pub(super) fn host_ports_held(demands: &Demands, spec: &TaskSpec, node: &NodeInfo, seed: u128) -> Option<Vec<PortConfig>> {
+pub(super) fn host_ports_held(
+    demands: &Demands,
+    spec: &TaskSpec,
+    node: &NodeInfo,
+    seed: u128,
+) -> Option<Vec<PortConfig>> {
     let mut chosen = chosen_ports(demands, node, seed)?.into_iter();
     let mut ports: Vec<PortConfig> =
         spec.host_ports.iter().filter(|port| port.mode == PublishMode::Host).cloned().collect();

@@ -7,11 +7,12 @@
 //! 2. tasks of one service and spec version form a group, for which [`filter`] compiles the demands once;
 //! 3. [`place`] walks the nodes best first, only as far as it must ([`candidates`]), or down the tree of the spread
 //!    preferences ([`spread`]), and takes the best that passes every filter, by the costs of [`score`];
-//! 4. where nothing passes, [`reason`] adds up which filter refused how many nodes.
+//! 4. where nothing passes, [`explain`] and [`reason`] add up which filter refused how many nodes.
 //!
 //! A task of a global service is bound to its node from the start and only passes the filters.
 
 mod candidates;
+mod explain;
 mod filter;
 mod generic;
 mod images;
@@ -48,11 +49,12 @@ pub fn plan(draft: &mut Draft, table: &Table, now: Now, rng: &mut impl Rng) {
     let images = images::Images::find(draft.state(), groups.iter().map(|group| group.key), &nodes);
     let mut tick = place::Tick::new(draft, nodes, now);
     for group in groups {
-        tick.place(group, &images);
         if tick.is_full() {
-            return;
+            break;
         }
+        tick.place(group, &images);
     }
+    tick.explain_stuck();
 }
 
 /// The waiting tasks of one service and spec version: interchangeable, but for their slots' volumes.

@@ -9,9 +9,7 @@ use super::generic::Left;
 use super::reason::{Reason, Tally};
 use super::score::Rank;
 use crate::gossip::{Load, NodeRecord, Table};
-use crate::spec::{
-    Availability, NodeId, Protocol, PublishMode, ResourceReservations, ServiceId, TaskState, Version,
-};
+use crate::spec::{Availability, NodeId, Protocol, PublishMode, ResourceReservations, ServiceId, TaskState, Version};
 use crate::state::{Node, NodeHealth, State, Task};
 
 /// Sums of reservations.

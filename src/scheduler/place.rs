@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::candidates::Candidates;
+use super::explain::Stuck;
 use super::filter::{self, Demands};
 use super::images::Images;
 use super::nodes::{NodeInfo, Nodes};
@@ -11,16 +12,17 @@ use super::reason::{Reason, Tally};
 use super::score::{FAILURE_WINDOW, OnNode, Rank};
 use super::spread::Tree;
 use super::{MAX_PLACEMENTS, MAX_REASONS, Waiting};
-use crate::spec::{NodeField, NodeId, Now, Slot, TaskSpec, TaskState, UnixMs, VolumePolicy};
-use crate::state::{Change, Draft, ObjectId, Placed, Refusal, State, Task};
+use crate::spec::{NodeField, NodeId, Now, ServiceId, TaskSpec, TaskState, UnixMs, Version, VolumePolicy};
+use crate::state::{Change, Draft, ObjectId, Placed, Refusal, Task};
 
 /// One tick's work.
 pub(super) struct Tick<'a> {
-    draft: &'a mut Draft,
-    nodes: Nodes,
+    pub(super) draft: &'a mut Draft,
+    pub(super) nodes: Nodes,
     now: Now,
-    placements_left: usize,
-    reasons_left: usize,
+    pub(super) stuck: Vec<Stuck>,
+    pub(super) placements_left: usize,
+    pub(super) reasons_left: usize,
 }
 
 /// What the tasks of a group have in common.
@@ -47,12 +49,21 @@ impl Group<'_> {
     }
 }
 
+/// The one node a task may go to, and why.
+pub(super) struct Tie {
+    pub node: NodeId,
+    /// The volume whose data is there; `None`: a global service's task.
+    pub volume: Option<String>,
+    /// It may go elsewhere if it must.
+    pub is_wish: bool,
+}
+
 /// Ranks of nodes as they stand in [`Nodes::order`], of those that got tasks since.
 type Touched = BTreeMap<usize, Rank>;
 
 impl<'a> Tick<'a> {
     pub fn new(draft: &'a mut Draft, nodes: Nodes, now: Now) -> Tick<'a> {
-        Tick { draft, nodes, now, placements_left: MAX_PLACEMENTS, reasons_left: MAX_REASONS }
+        Tick { draft, nodes, now, stuck: Vec::new(), placements_left: MAX_PLACEMENTS, reasons_left: MAX_REASONS }
     }
 
     pub fn is_full(&self) -> bool {
@@ -65,20 +76,30 @@ impl<'a> Tick<'a> {
             Ok(demands) => demands,
             Err(error) => return waiting.tasks.iter().for_each(|task| self.explain(task, &error)),
         };
+        let mut stuck = Stuck::new(waiting.key, Arc::clone(&spec));
         let mut group = Group {
-            spread: spec.placement.spread.iter().filter_map(|field| NodeField::parse(field)).collect(),
-            on_node: self.on_node(&waiting),
-            holders: images.holders(&spec.container.image),
             demands,
+            spread: spec.placement.spread.iter().filter_map(|field| NodeField::parse(field)).collect(),
+            on_node: self.on_node(waiting.key),
+            holders: images.holders(&spec.container.image),
             spec,
         };
         let mut touched = Touched::new();
-        let free: Vec<Arc<Task>> =
-            waiting.tasks.into_iter().filter(|task| !self.place_tied(&mut group, task, &mut touched)).collect();
+        let mut free = Vec::new();
+        for task in waiting.tasks {
+            match self.tie(&group.spec, &task) {
+                Some(tie) if self.place_tied(&mut group, &task, &tie, &mut touched) => {}
+                Some(tie) if !tie.is_wish => stuck.tied.push(task),
+                _ => free.push(task),
+            }
+        }
         self.rank_again(std::mem::take(&mut touched));
         if !free.is_empty() {
-            self.place_free(&mut group, &free, &mut touched);
+            self.place_free(&mut group, free, &mut touched, &mut stuck);
             self.rank_again(touched);
+        }
+        if !stuck.is_empty() {
+            self.stuck.push(stuck);
         }
     }
 
@@ -87,8 +108,7 @@ impl<'a> Tick<'a> {
     }
 
     /// What each node has of the service, and where its spec failed of late.
-    fn on_node(&self, waiting: &Waiting) -> Vec<OnNode> {
-        let (service, spec_version) = waiting.key;
+    pub(super) fn on_node(&self, (service, spec_version): (ServiceId, Version)) -> Vec<OnNode> {
         let mut on_node = vec![OnNode::default(); self.nodes.infos.len()];
         for task in self.draft.state().tasks_of_service(service) {
             let Some(index) = task.node.and_then(|node| self.nodes.index_of(node)) else { continue };
@@ -101,72 +121,56 @@ impl<'a> Tick<'a> {
         on_node
     }
 
-    /// Places, or explains, a task that may go to one node alone. False: it may go anywhere.
-    fn place_tied(&mut self, group: &mut Group<'_>, task: &Task, touched: &mut Touched) -> bool {
-        if self.is_full() {
-            return task.node.is_some();
-        }
+    /// The node a task is tied to, if it may not go anywhere.
+    pub(super) fn tie(&self, spec: &TaskSpec, task: &Task) -> Option<Tie> {
         if let Some(node) = task.node {
-            if let Err(why) = self.try_node(group, task, node, touched) {
-                self.explain(task, &format!("node {}: {why}", self.name(node)));
-            }
-            return true;
+            return Some(Tie { node, volume: None, is_wish: false });
         }
-        let Some((volume, home)) = homes(self.draft.state(), &group.spec, task).into_iter().next() else {
-            return false;
-        };
-        match (self.try_node(group, task, home, touched), group.spec.volume_policy) {
-            (Ok(()), _) => true,
-            (Err(_), VolumePolicy::StartEmpty) => false,
-            (Err(why), VolumePolicy::Wait) => {
-                let name = self.name(home);
-                self.explain(task, &format!("waits for node {name}, which holds the data of volume {volume} ({why})"));
-                true
-            }
-        }
+        let state = self.draft.state();
+        let home = |volume: &str| Some((volume.to_owned(), state.volume_home(task.service, task.slot, volume)?));
+        let (volume, node) = spec.named_local_volumes().find_map(home)?;
+        Some(Tie { node, volume: Some(volume), is_wish: spec.volume_policy == VolumePolicy::StartEmpty })
     }
 
-    /// Places a task on this node, or says why not.
-    fn try_node(&mut self, group: &mut Group<'_>, task: &Task, node: NodeId, touched: &mut Touched) -> Result<(), String> {
-        let index = self.nodes.index_of(node).ok_or("no member of the swarm any more")?;
+    fn place_tied(&mut self, group: &mut Group<'_>, task: &Task, tie: &Tie, touched: &mut Touched) -> bool {
+        let Some(index) = self.nodes.index_of(tie.node) else { return false };
         let info = &self.nodes.infos[index];
-        let base = Rank::of(info, index);
-        match info.unready {
-            Some(reason) => Err(group.demands.text(reason)),
-            None => group.rank(base, info).map_err(|reason| group.demands.text(reason)),
-        }?;
-        self.assign(group, task, index).map_err(|refusal| refusal.to_string())?;
-        touched.entry(index).or_insert(base);
-        Ok(())
+        if self.is_full() || self.refuses(&group.demands, index, group.on_node[index]).is_some() {
+            return false;
+        }
+        let before = Rank::of(info, index);
+        let placed = self.assign(group, task, index).is_ok();
+        if placed {
+            touched.entry(index).or_insert(before);
+        }
+        placed
     }
 
-    fn name(&self, node: NodeId) -> String {
-        self.draft.state().node(node).map_or_else(|| node.to_string(), |node| node.name().to_owned())
+    /// Why this node may not have a task, if it may not.
+    pub(super) fn refuses(&self, demands: &Demands, index: usize, on_node: OnNode) -> Option<Reason> {
+        let info = &self.nodes.infos[index];
+        info.unready.or_else(|| demands.check(info, on_node).err())
     }
 
-    /// Places tasks that may go anywhere, best node first. Once no node is left, all that remain have the same reason.
-    fn place_free(&mut self, group: &mut Group<'_>, tasks: &[Arc<Task>], touched: &mut Touched) {
+    /// Places tasks that may go anywhere, best node first. Once no node is left, all that remain are stuck.
+    fn place_free(&mut self, group: &mut Group<'_>, tasks: Vec<Arc<Task>>, touched: &mut Touched, stuck: &mut Stuck) {
         // Taken out, because the walk borrows it while nodes change; ranks are put right after the group.
         let order = std::mem::take(&mut self.nodes.order);
         let mut refused = self.nodes.unready.clone();
         let mut pick = Pick::new(&order, &self.nodes.infos, group, &mut refused);
-        let mut tasks = tasks.iter();
-        for task in tasks.by_ref() {
-            if self.is_full() {
-                break;
-            }
+        let mut tasks = tasks.into_iter();
+        while !self.is_full() && !tasks.as_slice().is_empty() {
             let Some(rank) = pick.next(&self.nodes.infos, group, &mut refused) else {
-                let sentence = refused.sentence(|reason| group.demands.text(reason));
-                self.explain(task, &sentence);
-                tasks.by_ref().for_each(|task| self.explain(task, &sentence));
+                stuck.set_free(tasks.collect(), refused, self.placements_left);
                 break;
             };
             let index = rank.index;
             let before = Rank::of(&self.nodes.infos[index], index);
-            let placed = self.assign(group, task, index);
+            let task = tasks.next().expect("some are left");
+            let placed = self.assign(group, &task, index);
             match &placed {
                 Ok(()) => drop(touched.entry(index).or_insert(before)),
-                Err(refusal) => self.explain(task, &refusal.to_string()),
+                Err(refusal) => self.explain(&task, &refusal.to_string()),
             }
             let again = group.rank(Rank::of(&self.nodes.infos[index], index), &self.nodes.infos[index]);
             pick.settle(placed.is_ok(), again.map_err(|reason| refused.count(reason)).ok());
@@ -191,18 +195,6 @@ impl<'a> Tick<'a> {
         group.on_node[index].tasks += 1;
         self.placements_left -= 1;
         Ok(())
-    }
-
-    /// Writes why a task waits, if it was not known.
-    fn explain(&mut self, task: &Task, reason: &str) {
-        if task.pending_reason == reason || self.reasons_left == 0 {
-            return;
-        }
-        let change = Change::SetPendingReason { task: task.id, reason: reason.to_owned() };
-        // Refused only where the task is gone or has ended in this very draft; then nobody asks for the reason.
-        if self.draft.change(&[], change).is_ok() {
-            self.reasons_left -= 1;
-        }
     }
 }
 
@@ -235,15 +227,6 @@ impl<'a> Pick<'a> {
             (Pick::Tree(tree), again) => tree.settle(placed, again),
         }
     }
-}
-
-/// The named local volumes of the task's slot that some node holds.
-fn homes(state: &State, spec: &TaskSpec, task: &Task) -> Vec<(String, NodeId)> {
-    if matches!(task.slot, Slot::Node(_)) {
-        return Vec::new();
-    }
-    let home = |volume: &str| Some((volume.to_owned(), state.volume_home(task.service, task.slot, volume)?));
-    spec.named_local_volumes().filter_map(home).collect()
 }
 
 fn failed_lately(task: &Task, now: UnixMs) -> bool {

@@ -3,21 +3,21 @@
 //! | what the node has | cost |
 //! |---|---|
 //! | each task of the same service | [`TASK`] |
-//! | load, see below | up to [`FULL_LOAD`] each for use, for pressure, and a part for io |
+//! | load, see below: a resource wholly in use, or waited for all the time | [`FULL_LOAD`] |
 //! | each task of any service that is assigned but does not run yet | [`STARTING`] |
 //! | the image is missing | [`NO_IMAGE`] |
 //!
-//! So a service spreads evenly over nodes that are alike, and a busy node gets fewer: one with all CPUs (or all memory)
-//! in use counts as if it had four more tasks of the service, one where work also waits for them all the time, as if it
-//! had eight. The offset is bounded, so a large service still reaches every node.
+//! So a service spreads evenly over nodes that are alike, and a busy node gets fewer: one with all its CPUs (or all its
+//! memory) in use counts as if it had four more tasks of the service, one where others wait for them all the time besides, as
+//! if it had eight. The offset is bounded, so a large service still reaches every node.
 //!
 //! Load is the use of CPU and of memory, each the larger of what is reserved and what the node measures, plus the share of
-//! time in which something waited for it (PSI). The scarcer of the two counts three times the other, because the scarcer
-//! one is where a task would suffer. Starting tasks count because what they will use is not measured yet: without them,
-//! the idlest node would get everything that is placed before its next record.
+//! time in which something waited for it (PSI). The scarcer of the two counts whole, because that is where a task would
+//! suffer; the other one, and waiting for io, a quarter. Starting tasks count because what they will use is not measured
+//! yet: without them, the idlest node would get everything that is placed before its next record.
 //!
-//! Evenness within one task holds between nodes of equal load, as the other terms together stay below one task there. Equal
-//! costs are told apart by the number of tasks on the node, then by a number drawn anew each tick.
+//! Between nodes of equal load a service is even to within one task: the terms that then differ stay below [`TASK`].
+//! Equal costs are told apart by the number of tasks on the node, then by a lot drawn anew each tick.
 //!
 //! Before all that: a node on which the same spec has failed [`FAILURES_TO_AVOID`] times within [`FAILURE_WINDOW`] comes
 //! after all others, as in SwarmKit, so that a task does not fail forever where something of the node's own is broken.
@@ -79,7 +79,7 @@ fn load_cost(info: &NodeInfo) -> u64 {
     let has = &info.node.description.resources;
     let cpu = busy(info.reserved.nano_cpus.max(load.used_nano_cpus), has.nano_cpus, load.cpu_pressure);
     let memory = busy(info.reserved.memory_bytes.max(load.used_memory_bytes), has.memory_bytes, load.memory_pressure);
-    let both = (3 * cpu.max(memory) + cpu.min(memory)) / 4;
+    let both = cpu.max(memory) + cpu.min(memory) / 4;
     (both + thousandths(load.io_pressure) / 4) * FULL_LOAD / WHOLE
 }
 
