@@ -27,6 +27,9 @@ pub const STARTING_PATIENCE: Duration = Duration::from_secs(10);
 pub const STALLED_AFTER: Duration = Duration::from_secs(5);
 /// Refusals in a row that make an alarm.
 pub const REFUSALS: u32 = 2;
+/// A refusal counts for this long: after a burst, kernels send no more than one a second to the same host (Linux's
+/// `icmp_ratelimit`).
+pub const REFUSAL_LIFE: Duration = Duration::from_millis(2500);
 /// A standing report is sent again this often, and an emptied one [`EMPTY_REPEATS`] times: messages get lost.
 pub const REPORT_INTERVAL: Duration = Duration::from_millis(300);
 const EMPTY_REPEATS: u32 = 3;
@@ -256,7 +259,7 @@ impl Subject {
 
     /// Refused in a row and lately: once a host stops even refusing, it is silent like any other.
     fn refuses(&self) -> bool {
-        self.refusals >= REFUSALS && self.since_refusal < SUSPECT_AFTER
+        self.refusals >= REFUSALS && self.since_refusal < REFUSAL_LIFE
     }
 
     fn stalled_for(&self) -> Duration {
@@ -391,7 +394,9 @@ mod tests {
     fn a_host_that_stops_refusing_is_silent() {
         let mut bench = Bench::new();
         bench.refused(3);
-        bench.silent(10);
+        bench.silent(23);
+        assert!(bench.observer.alarms()[0].refused);
+        bench.silent(1);
         assert!(!bench.observer.alarms()[0].refused);
     }
 
