@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::task::{Phase, Task};
 use super::step::{Step, Wanted};
+use super::task::{Phase, Task};
 use super::{Action, Event, Exit, Found, FoundState};
 use crate::spec::*;
 
@@ -60,8 +60,12 @@ impl Machine {
     }
 
     pub fn handle_tick(&mut self, now: MonoMs) {
-        let due: Vec<TaskId> =
-            self.tasks.values().filter(|task| task.deadline().is_some_and(|at| at <= now)).map(|task| task.id).collect();
+        let due: Vec<TaskId> = self
+            .tasks
+            .values()
+            .filter(|task| task.deadline().is_some_and(|at| at <= now))
+            .map(|task| task.id)
+            .collect();
         for id in due {
             self.advance(id, now);
         }
@@ -165,8 +169,9 @@ pub(super) fn ending(exit: Exit) -> (TaskState, String) {
     match exit {
         Exit { code: 0, .. } => (TaskState::Complete, "finished".to_owned()),
         Exit { code, out_of_memory: false } => (TaskState::Failed, format!("task: non-zero exit ({code})")),
-        Exit { code, out_of_memory: true } => {
-            (TaskState::Failed, format!("task: non-zero exit ({code}): killed for want of memory; raise its memory limit"))
-        }
+        Exit { code, out_of_memory: true } => (
+            TaskState::Failed,
+            format!("task: non-zero exit ({code}): killed for want of memory; raise its memory limit"),
+        ),
     }
 }

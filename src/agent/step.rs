@@ -177,7 +177,8 @@ impl Step<'_> {
                 let (state, message) = ending(exit);
                 match self.restart_delay(exit, ran_for) {
                     Some(delay) => {
-                        self.task.message = format!("{message}; restarting in place, no manager with a quorum is heard");
+                        self.task.message =
+                            format!("{message}; restarting in place, no manager with a quorum is heard");
                         self.task.phase = Phase::BackingOff { until: self.now + delay };
                     }
                     None => self.end(state, &message),

@@ -10,9 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use containerd_client::services::v1::container::Runtime as ContainerRuntime;
-use containerd_client::services::v1::snapshots::{
-    MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
-};
+use containerd_client::services::v1::snapshots::{MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest};
 use containerd_client::services::v1::{
     Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteTaskRequest, KillRequest,
     ListContainersRequest, ListTasksRequest, StartRequest, UpdateContainerRequest, WaitRequest,
@@ -24,8 +22,8 @@ use prost::Message;
 
 use super::client::{LONG, SHORT, SNAPSHOTTER, call};
 use super::error::{Result, RuntimeError, gone_is_fine};
-use super::images::manifest::digest_of;
 use super::images::ImageInfo;
+use super::images::manifest::digest_of;
 use super::logs::LogTarget;
 use super::oci::{self, ContainerInputs, ResolvedUser};
 use super::users::{Accounts, MAX_FILE_BYTES};
@@ -161,7 +159,8 @@ impl Runtime {
     }
 
     async fn signal(&self, id: &str, signal: i32, all: bool) -> Result<()> {
-        let request = KillRequest { container_id: id.to_owned(), signal: signal.cast_unsigned(), all, ..Default::default() };
+        let request =
+            KillRequest { container_id: id.to_owned(), signal: signal.cast_unsigned(), all, ..Default::default() };
         gone_is_fine(call("signalling", id, SHORT, self.shared.client.tasks().kill(request)).await)
     }
 
@@ -195,7 +194,12 @@ impl Runtime {
         let processes: HashMap<String, Process> = processes
             .tasks
             .into_iter()
-            .map(|process| (if process.container_id.is_empty() { process.id.clone() } else { process.container_id.clone() }, process))
+            .map(|process| {
+                (
+                    if process.container_id.is_empty() { process.id.clone() } else { process.container_id.clone() },
+                    process,
+                )
+            })
             .collect();
         let mut found: BTreeMap<TaskId, Found> = BTreeMap::new();
         for container in containers.containers {
@@ -237,7 +241,10 @@ impl Runtime {
             Err(error) if error.already_exists() => self.mounts(id).await,
             Err(error) if error.is_not_found() => {
                 self.shared.images.invalidate(&image.name);
-                Err(RuntimeError::BrokenImage { image: image.name.clone(), reason: "its unpacked layers are gone".to_owned() })
+                Err(RuntimeError::BrokenImage {
+                    image: image.name.clone(),
+                    reason: "its unpacked layers are gone".to_owned(),
+                })
             }
             Err(error) => Err(error),
         }
@@ -245,7 +252,8 @@ impl Runtime {
 
     async fn mounts(&self, id: &str) -> Result<Vec<Mount>> {
         let request = MountsRequest { snapshotter: SNAPSHOTTER.to_owned(), key: id.to_owned() };
-        let mounts = call("finding the file system of", id, SHORT, self.shared.client.snapshots().mounts(request)).await?;
+        let mounts =
+            call("finding the file system of", id, SHORT, self.shared.client.snapshots().mounts(request)).await?;
         Ok(mounts.mounts)
     }
 
@@ -257,7 +265,13 @@ impl Runtime {
         }
     }
 
-    async fn user(&self, container: &ContainerSpec, image: &ImageInfo, mounts: &[Mount], dir: &Path) -> Result<ResolvedUser> {
+    async fn user(
+        &self,
+        container: &ContainerSpec,
+        image: &ImageInfo,
+        mounts: &[Mount],
+        dir: &Path,
+    ) -> Result<ResolvedUser> {
         let image_user = image.config.config().as_ref().and_then(|config| config.user().clone());
         let user = container.user.clone().or(image_user).unwrap_or_default();
         let accounts = match self.shared.users.get(&image.chain_id) {
@@ -266,7 +280,8 @@ impl Runtime {
                 // The container's own layer is still empty: what is seen is the image's.
                 let read = rootfs::with_rootfs(mounts.to_vec(), dir.join("rootfs"), |root| {
                     let text = |path| {
-                        root.read(path, MAX_FILE_BYTES).map(|file| String::from_utf8_lossy(&file.unwrap_or_default()).into_owned())
+                        root.read(path, MAX_FILE_BYTES)
+                            .map(|file| String::from_utf8_lossy(&file.unwrap_or_default()).into_owned())
                     };
                     Ok(Accounts { passwd: text("/etc/passwd")?, group: text("/etc/group")? })
                 });
@@ -290,7 +305,8 @@ impl Runtime {
             labels.insert(STOP_SIGNAL_LABEL.to_owned(), signal);
         }
         let options = RuncOptions { root: self.shared.runc_root.to_string_lossy().into_owned() };
-        let options = prost_types::Any { type_url: "containerd.runc.v1.Options".to_owned(), value: options.encode_to_vec() };
+        let options =
+            prost_types::Any { type_url: "containerd.runc.v1.Options".to_owned(), value: options.encode_to_vec() };
         let spec = serde_json::to_vec(spec).expect("a specification is plain data");
         let container = Container {
             id: id.to_owned(),

@@ -13,7 +13,9 @@ pub enum RuntimeError {
     Spawn { path: PathBuf, source: io::Error },
     #[error("containerd did not become ready within {} s: {last}; see {log}", after.as_secs())]
     NotReady { after: Duration, last: String, log: PathBuf },
-    #[error("the containerd socket path {path} has {len} bytes, and a unix socket's may have {max}: use a shorter data directory")]
+    #[error(
+        "the containerd socket path {path} has {len} bytes, and a unix socket's may have {max}: use a shorter data directory"
+    )]
     SocketPath { path: PathBuf, len: usize, max: usize },
     /// Containerd refused or failed; what it says comes with it.
     #[error("{operation} {object}: {}", status.message())]

@@ -14,7 +14,8 @@ const BEHIND_LOCAL_CACHE: &str = "/run/systemd/resolve/resolv.conf";
 
 /// Writes the three files into `dir`, which exists.
 pub fn write(dir: &Path, container: &ContainerSpec, hostname: &str, addresses: &[IpAddr]) -> Result<EtcFiles> {
-    let etc = EtcFiles { hosts: dir.join("hosts"), hostname: dir.join("hostname"), resolv_conf: dir.join("resolv.conf") };
+    let etc =
+        EtcFiles { hosts: dir.join("hosts"), hostname: dir.join("hostname"), resolv_conf: dir.join("resolv.conf") };
     let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let resolv = resolv_conf(container, &host, || fs::read_to_string(BEHIND_LOCAL_CACHE).unwrap_or_default());
     let texts = [

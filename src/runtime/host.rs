@@ -36,7 +36,8 @@ pub fn cgroup(mount: &Path) -> Cgroup {
 
 /// A static init to put into containers that ask for one.
 pub fn init_binary() -> Option<PathBuf> {
-    let places = ["/usr/libexec/docker/docker-init", "/usr/bin/docker-init", "/usr/bin/tini-static", "/usr/sbin/tini-static"];
+    let places =
+        ["/usr/libexec/docker/docker-init", "/usr/bin/docker-init", "/usr/bin/tini-static", "/usr/sbin/tini-static"];
     places.iter().map(PathBuf::from).find(|path| path.exists())
 }
 

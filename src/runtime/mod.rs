@@ -21,7 +21,7 @@ mod volumes;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use containers::Prepare;
+pub use containers::{Prepare, container_id};
 pub use error::{Result, RuntimeError};
 pub use events::ContainerExit;
 pub use images::{ImageInfo, Images, Progress, Registries, RegistryConfig};

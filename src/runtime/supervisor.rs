@@ -163,7 +163,9 @@ async fn adopt(paths: &Paths) -> Option<(Process, Client)> {
     let socket = paths.socket();
     let stream = UnixStream::connect(&socket).await.ok()?;
     let pid = stream.peer_cred().ok()?.pid()?;
-    let pidfd = open_pidfd(pid).and_then(tokio::io::unix::AsyncFd::register).ok()?;
+    let pidfd = open_pidfd(pid).ok()?;
+    // SAFETY: an owned descriptor gives the same open descriptor at every call.
+    let pidfd = unsafe { tokio::io::unix::AsyncFd::register(pidfd).ok()? };
     let client = tokio::time::timeout(ANSWER_WITHIN, async {
         let client = Client::connect(&socket).await?;
         client.server_version().await.map(|_| client)
@@ -174,7 +176,10 @@ async fn adopt(paths: &Paths) -> Option<(Process, Client)> {
             Some((Process::Adopted(pidfd), client))
         }
         failed => {
-            let why = failed.map_or_else(|_| "no answer".to_owned(), |result| result.err().map_or_else(String::new, |e| e.to_string()));
+            let why = failed.map_or_else(
+                |_| "no answer".to_owned(),
+                |result| result.err().map_or_else(String::new, |e| e.to_string()),
+            );
             tracing::warn!(pid, why, "the containerd that is running does not answer; replacing it");
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
             let _ = tokio::time::timeout(ANSWER_WITHIN, pidfd.readable()).await;

@@ -97,7 +97,10 @@ impl Accounts {
     }
 
     fn groups_of(&self, user: &str) -> Vec<u32> {
-        self.group_lines().filter(|(_, _, members)| members.split(',').any(|name| name == user)).map(|line| line.1).collect()
+        self.group_lines()
+            .filter(|(_, _, members)| members.split(',').any(|name| name == user))
+            .map(|line| line.1)
+            .collect()
     }
 }
 

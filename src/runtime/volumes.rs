@@ -53,7 +53,9 @@ impl Volumes {
         check_name(name)?;
         let path = self.dir.join(name);
         match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(RuntimeError::io("removing volume", path)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(RuntimeError::io("removing volume", path)(error))
+            }
             _ => Ok(()),
         }
     }
@@ -65,12 +67,14 @@ impl Volumes {
         for (at, mount) in mounts.iter().enumerate() {
             let source = match mount.kind {
                 MountKind::Bind => bind(mount)?,
-                MountKind::Tmpfs => {
-                    MountSource::Tmpfs { size_bytes: mount.tmpfs.size_bytes, mode: mount.tmpfs.mode }
-                }
+                MountKind::Tmpfs => MountSource::Tmpfs { size_bytes: mount.tmpfs.size_bytes, mode: mount.tmpfs.mode },
                 MountKind::Volume => self.volume(mount, anonymous.join(at.to_string()), image).await?,
-                MountKind::Cluster => return Err(RuntimeError::Unsupported(format!("cluster volume at {}", mount.target))),
-                MountKind::NamedPipe => return Err(RuntimeError::Unsupported(format!("named pipe at {}", mount.target))),
+                MountKind::Cluster => {
+                    return Err(RuntimeError::Unsupported(format!("cluster volume at {}", mount.target)));
+                }
+                MountKind::NamedPipe => {
+                    return Err(RuntimeError::Unsupported(format!("named pipe at {}", mount.target)));
+                }
             };
             resolved.push(ResolvedMount { target: mount.target.clone(), source, read_only: mount.read_only });
         }
@@ -152,7 +156,9 @@ fn bind(mount: &Mount) -> Result<MountSource> {
     }
     if !path.exists() {
         if !mount.bind.create_host_path {
-            return Err(wrong(format!("bind source path does not exist on this node: {source}; make it, or use a volume")));
+            return Err(wrong(format!(
+                "bind source path does not exist on this node: {source}; make it, or use a volume"
+            )));
         }
         fs::create_dir_all(&path).map_err(RuntimeError::io("creating bind source", &path))?;
     }
@@ -160,7 +166,10 @@ fn bind(mount: &Mount) -> Result<MountSource> {
 }
 
 fn below(data: &Path, subpath: &str, target: &str) -> Result<PathBuf> {
-    let wrong = |reason: &str| RuntimeError::Mount { target: target.to_owned(), reason: format!("volume subpath {subpath:?} {reason}") };
+    let wrong = |reason: &str| RuntimeError::Mount {
+        target: target.to_owned(),
+        reason: format!("volume subpath {subpath:?} {reason}"),
+    };
     let path = data.join(subpath).canonicalize().map_err(|_| wrong("does not exist in the volume"))?;
     let data = data.canonicalize().map_err(RuntimeError::io("opening volume", data))?;
     if path.starts_with(&data) { Ok(path) } else { Err(wrong("leads out of the volume")) }

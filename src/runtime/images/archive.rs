@@ -152,7 +152,14 @@ async fn write_manifest(client: &Client, bytes: Vec<u8>) -> Result<Descriptor> {
     Ok(target)
 }
 
-async fn copy_blob(client: &Client, archive: &Archive, path: &str, digest: &str, size: u64, labels: LabelMap) -> Result<()> {
+async fn copy_blob(
+    client: &Client,
+    archive: &Archive,
+    path: &str,
+    digest: &str,
+    size: u64,
+    labels: LabelMap,
+) -> Result<()> {
     let Some(mut writer) = Writer::open(client, digest, size, labels).await? else {
         return Ok(());
     };

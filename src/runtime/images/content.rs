@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use containerd_client::services::v1::{
-    Info, InfoRequest, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest, WriteContentResponse,
+    Info, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest, WriteContentResponse,
 };
 use containerd_client::tonic::Streaming;
 use futures::{Stream, StreamExt};
@@ -26,27 +26,28 @@ pub async fn read(client: &Client, digest: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     loop {
         let next = tokio::time::timeout(SHORT, stream.message()).await;
-        let next = next.map_err(|_| RuntimeError::Timeout { operation: "reading blob", object: digest.to_owned(), after: SHORT })?;
+        let next = next.map_err(|_| RuntimeError::Timeout {
+            operation: "reading blob",
+            object: digest.to_owned(),
+            after: SHORT,
+        })?;
         match next {
             Ok(Some(part)) => bytes.extend_from_slice(&part.data),
             Ok(None) => return Ok(bytes),
             Err(status) => {
-                return Err(RuntimeError::Containerd { operation: "reading blob", object: digest.to_owned(), status: Box::new(status) });
+                return Err(RuntimeError::Containerd {
+                    operation: "reading blob",
+                    object: digest.to_owned(),
+                    status: Box::new(status),
+                });
             }
         }
         if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
-            return Err(RuntimeError::BrokenImage { image: digest.to_owned(), reason: "a document of it is far too large".to_owned() });
+            return Err(RuntimeError::BrokenImage {
+                image: digest.to_owned(),
+                reason: "a document of it is far too large".to_owned(),
+            });
         }
-    }
-}
-
-/// The size of a blob that is there.
-pub async fn size(client: &Client, digest: &str) -> Result<Option<u64>> {
-    let request = InfoRequest { digest: digest.to_owned() };
-    match call("looking for blob", digest, SHORT, client.content().info(request)).await {
-        Ok(found) => Ok(found.info.map(|info| u64::try_from(info.size).unwrap_or(0))),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error),
     }
 }
 
@@ -96,7 +97,8 @@ impl Writer {
             ..Default::default()
         };
         requests.send(first).await.expect("the receiver is held below");
-        let outgoing = futures::stream::unfold(outgoing, |mut from| async { from.recv().await.map(|next| (next, from)) });
+        let outgoing =
+            futures::stream::unfold(outgoing, |mut from| async { from.recv().await.map(|next| (next, from)) });
         let opened = call("writing blob", digest, SHORT, client.content().write(outgoing)).await;
         let answers = match opened {
             Ok(answers) => answers,
@@ -188,7 +190,10 @@ impl Writer {
                 let status = containerd_client::tonic::Status::unavailable("containerd ended the stream");
                 Err(RuntimeError::Containerd { operation, object: object(), status: Box::new(status) })
             }
-            Ok(Err(status)) => call(operation, object(), within, async { Err::<containerd_client::tonic::Response<_>, _>(status) }).await,
+            Ok(Err(status)) => {
+                call(operation, object(), within, async { Err::<containerd_client::tonic::Response<_>, _>(status) })
+                    .await
+            }
             Err(_) => Err(RuntimeError::Timeout { operation, object: object(), after: within }),
         }
     }

@@ -26,7 +26,8 @@ pub enum Document {
 
 /// Reads a manifest or an index. Some tools leave `mediaType` out, so the shape decides.
 pub fn parse(bytes: &[u8]) -> Result<Document, String> {
-    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| format!("its manifest is no JSON: {error}"))?;
+    let value: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|error| format!("its manifest is no JSON: {error}"))?;
     let invalid = |error: serde_json::Error| format!("its manifest is invalid: {error}");
     if value.get("manifests").is_some() {
         return serde_json::from_value(value).map(Document::Index).map_err(invalid);
@@ -77,7 +78,12 @@ pub fn choose<'a>(index: &'a ImageIndex, platform: &Platform) -> Result<&'a Desc
                 .filter(|platform| platform.os().to_string() != "unknown")
                 .map(|platform| format!("{}/{}", platform.os(), platform.architecture()))
                 .collect();
-            Err(format!("it is made for {}, and this node is {}/{}", offered.join(", "), wanted.os, wanted.architecture))
+            Err(format!(
+                "it is made for {}, and this node is {}/{}",
+                offered.join(", "),
+                wanted.os,
+                wanted.architecture
+            ))
         }
     }
 }

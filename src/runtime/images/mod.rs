@@ -84,6 +84,8 @@ struct Shared {
     /// Unpacking is bound by the disk: one at a time, and never the same layer twice.
     unpacking: tokio::sync::Mutex<()>,
     inner: Mutex<Inner>,
+    /// Counts the changes of what [`Images::list`] says.
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -116,6 +118,7 @@ impl Images {
             slots: Semaphore::new(PULLS_AT_ONCE),
             unpacking: tokio::sync::Mutex::new(()),
             inner: Mutex::default(),
+            changes: watch::Sender::new(0),
         };
         Images { shared: Arc::new(shared) }
     }
@@ -169,6 +172,11 @@ impl Images {
         self.inner().ready.remove(name);
     }
 
+    /// Changes whenever an image was added, removed or renamed by this process.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
     pub async fn list(&self) -> Result<Vec<ImageSummary>> {
         let request = ListImagesRequest::default();
         let list = call("listing", "images", SHORT, self.shared.client.images().list(request)).await?;
@@ -191,6 +199,7 @@ impl Images {
         let request = DeleteImageRequest { name: name.clone(), sync: true, target: None };
         let removed = call("removing image", &name, LONG, self.shared.client.images().delete(request)).await;
         self.inner().ready.clear();
+        self.shared.changes.send_modify(|count| *count += 1);
         removed.map(|_| ())
     }
 
@@ -219,6 +228,7 @@ impl Images {
             }
         }
         self.invalidate(name);
+        self.shared.changes.send_modify(|count| *count += 1);
         Ok(())
     }
 
@@ -286,7 +296,9 @@ fn broken(image: &str, reason: impl Into<String>) -> RuntimeError {
 
 /// Reads a name as Docker does: `redis` is `docker.io/library/redis:latest`.
 pub fn parse_reference(image: &str) -> Result<Reference> {
-    image.parse().map_err(|error: oci_client::ParseError| RuntimeError::InvalidReference(image.to_owned(), error.to_string()))
+    image
+        .parse()
+        .map_err(|error: oci_client::ParseError| RuntimeError::InvalidReference(image.to_owned(), error.to_string()))
 }
 
 /// The name under which an image is kept. A digest says all: the tag beside it is a remark.
@@ -329,7 +341,8 @@ async fn end_lease(client: &Client, id: &str) {
 async fn take_lease(client: &Client, id: &str) -> Result<Client> {
     use containerd_client::services::v1::CreateRequest;
     let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24);
-    let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())]);
+    let labels =
+        HashMap::from([("containerd.io/gc.expire".to_owned(), expires.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())]);
     let request = CreateRequest { id: id.to_owned(), labels };
     match call("creating lease", id, SHORT, client.leases().create(request)).await {
         Err(error) if !error.already_exists() => Err(error),

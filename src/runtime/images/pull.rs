@@ -33,7 +33,11 @@ const BACKOFF_MAX: Duration = Duration::from_secs(8);
 
 impl Images {
     /// The pull of this reference that is under way, or a new one.
-    pub(super) fn join_pull(&self, reference: &Reference, credentials: Option<&SecretBytes>) -> watch::Receiver<PullState> {
+    pub(super) fn join_pull(
+        &self,
+        reference: &Reference,
+        credentials: Option<&SecretBytes>,
+    ) -> watch::Receiver<PullState> {
         let name = lookup_name(reference);
         let mut inner = self.inner();
         if let Some(running) = inner.pulls.get(&name) {
@@ -152,7 +156,9 @@ impl Pull<'_> {
         let mut attempt = 0;
         loop {
             let within = STALL_AFTER;
-            let asked = tokio::time::timeout(within, self.registry.pull_manifest_raw(reference, &self.auth, &MANIFEST_TYPES)).await;
+            let asked =
+                tokio::time::timeout(within, self.registry.pull_manifest_raw(reference, &self.auth, &MANIFEST_TYPES))
+                    .await;
             let failure = match asked {
                 Ok(Ok((bytes, digest))) => return Ok((bytes.to_vec(), digest)),
                 Ok(Err(error)) => registry::explain(error, self.host()),
@@ -171,16 +177,21 @@ impl Pull<'_> {
         }
         // Its snapshot label is put on when the chain is unpacked; until then the lease holds everything.
         self.blob(manifest.config(), LabelMap::new(), false).await?;
-        let layers = manifest.layers().iter().zip(manifest_diff_ids(self, manifest).await?);
-        stream::iter(layers)
-            .map(|(layer, diff_id)| {
-                let labels = LabelMap::from([("containerd.io/uncompressed".to_owned(), diff_id)]);
-                self.blob(layer, labels, true)
-            })
-            .buffer_unordered(LAYERS_AT_ONCE)
-            .try_collect::<Vec<()>>()
-            .await?;
+        let diff_ids = self.diff_ids(manifest).await?;
+        let mut layers = Vec::with_capacity(diff_ids.len());
+        for (layer, diff_id) in manifest.layers().iter().zip(diff_ids) {
+            let labels = LabelMap::from([("containerd.io/uncompressed".to_owned(), diff_id)]);
+            layers.push(self.blob(layer, labels, true));
+        }
+        stream::iter(layers).buffer_unordered(LAYERS_AT_ONCE).try_collect::<()>().await?;
         content::write_bytes(&self.client, digest, bytes, manifest_labels(manifest)).await
+    }
+
+    async fn diff_ids(&self, manifest: &ImageManifest) -> Result<Vec<String>> {
+        let config = content::read(&self.client, &manifest.config().digest().to_string()).await?;
+        let config =
+            manifest::configuration(&config, manifest.layers().len()).map_err(|reason| self.missing(reason))?;
+        Ok(config.rootfs().diff_ids().clone())
     }
 
     async fn blob(&self, descriptor: &Descriptor, labels: LabelMap, counted: bool) -> Result<()> {
@@ -265,7 +276,8 @@ impl Pull<'_> {
         }
         tracing::warn!(image, reason = failure.reason, attempt, "a pull stumbled, trying again");
         let wait = BACKOFF_FIRST.saturating_mul(1 << (*attempt - 1)).min(BACKOFF_MAX);
-        tokio::time::sleep(wait.mul_f64(rand::rng().random_range(0.5..1.5))).await;
+        let jitter = rand::rng().random_range(0.5..1.5);
+        tokio::time::sleep(wait.mul_f64(jitter)).await;
         Ok(())
     }
 
@@ -287,12 +299,6 @@ impl From<RuntimeError> for Attempt {
     fn from(error: RuntimeError) -> Attempt {
         Attempt::Containerd(error)
     }
-}
-
-async fn manifest_diff_ids(pull: &Pull<'_>, manifest: &ImageManifest) -> Result<Vec<String>> {
-    let config = content::read(&pull.client, &manifest.config().digest().to_string()).await?;
-    let config = manifest::configuration(&config, manifest.layers().len()).map_err(|reason| pull.missing(reason))?;
-    Ok(config.rootfs().diff_ids().clone())
 }
 
 /// How a manifest holds what it names.

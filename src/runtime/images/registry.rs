@@ -107,7 +107,15 @@ pub struct Failure {
 pub fn explain(error: OciDistributionError, host: &str) -> Failure {
     let (reason, transient) = match error {
         OciDistributionError::RegistryError { envelope, .. } => {
-            let missing = |code: &OciErrorCode| matches!(code, OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::NotFound | OciErrorCode::BlobUnknown);
+            let missing = |code: &OciErrorCode| {
+                matches!(
+                    code,
+                    OciErrorCode::ManifestUnknown
+                        | OciErrorCode::NameUnknown
+                        | OciErrorCode::NotFound
+                        | OciErrorCode::BlobUnknown
+                )
+            };
             let denied = |code: &OciErrorCode| matches!(code, OciErrorCode::Unauthorized | OciErrorCode::Denied);
             if envelope.errors.iter().any(|error| missing(&error.code)) {
                 (format!("registry {host} does not have it; check its name and tag"), false)

@@ -16,7 +16,12 @@ use crate::runtime::error::{Result, RuntimeError, gone_is_fine};
 
 /// Makes sure that the image's whole chain is unpacked, and returns its last ChainID. Held by the client's lease until the
 /// configuration's `gc.ref.snapshot` label holds it.
-pub async fn unpack(client: &Client, image: &str, config: &ImageConfiguration, layers: &[Descriptor]) -> Result<String> {
+pub async fn unpack(
+    client: &Client,
+    image: &str,
+    config: &ImageConfiguration,
+    layers: &[Descriptor],
+) -> Result<String> {
     let diff_ids = config.rootfs().diff_ids();
     let chain = chain_ids(diff_ids);
     let Some(top) = chain.last() else {
@@ -46,7 +51,14 @@ pub async fn exists(client: &Client, name: &str) -> Result<bool> {
     }
 }
 
-async fn apply(client: &Client, image: &str, parent: &str, name: &str, layer: &Descriptor, diff_id: &str) -> Result<()> {
+async fn apply(
+    client: &Client,
+    image: &str,
+    parent: &str,
+    name: &str,
+    layer: &Descriptor,
+    diff_id: &str,
+) -> Result<()> {
     static UNIQUE: AtomicU64 = AtomicU64::new(0);
     let unique = UNIQUE.fetch_add(1, Ordering::Relaxed);
     let key = format!("extract-{}-{unique} {name}", std::process::id());
@@ -75,7 +87,13 @@ async fn apply(client: &Client, image: &str, parent: &str, name: &str, layer: &D
     }
 }
 
-async fn apply_to(client: &Client, image: &str, layer: &Descriptor, diff_id: &str, mounts: Vec<types::Mount>) -> Result<()> {
+async fn apply_to(
+    client: &Client,
+    image: &str,
+    layer: &Descriptor,
+    diff_id: &str,
+    mounts: Vec<types::Mount>,
+) -> Result<()> {
     let descriptor = types::Descriptor {
         media_type: layer.media_type().to_string(),
         digest: layer.digest().to_string(),

@@ -44,14 +44,17 @@ impl LogTarget {
         match driver.name.as_str() {
             "none" => return Ok(None),
             "" | "json-file" | "local" => {}
-            other => return Err(RuntimeError::Unsupported(format!("log driver {other:?} (json-file, local and none are)"))),
+            other => {
+                return Err(RuntimeError::Unsupported(format!("log driver {other:?} (json-file, local and none are)")));
+            }
         }
         for (name, value) in &driver.options {
             let invalid = || RuntimeError::Unsupported(format!("log option {name}={value}"));
             match name.as_str() {
                 "max-size" => target.max_bytes = bytes(value).ok_or_else(invalid)?,
                 "max-file" => {
-                    target.max_files = value.parse().ok().filter(|n| (1..=MAX_FILES).contains(n)).ok_or_else(invalid)?;
+                    target.max_files =
+                        value.parse().ok().filter(|n| (1..=MAX_FILES).contains(n)).ok_or_else(invalid)?;
                 }
                 // Files are written plain; what readers see is the same.
                 "compress" | "mode" | "max-buffer-size" => {}
@@ -123,7 +126,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_done_is_refused_by_name() {
-        assert!(LogTarget::new(Some(&driver("fluentd", &[])), Path::new("/d")).unwrap_err().to_string().contains("fluentd"));
+        assert!(
+            LogTarget::new(Some(&driver("fluentd", &[])), Path::new("/d")).unwrap_err().to_string().contains("fluentd")
+        );
         let odd = driver("json-file", &[("max-size", "ten")]);
         assert!(LogTarget::new(Some(&odd), Path::new("/d")).unwrap_err().to_string().contains("max-size=ten"));
         assert_eq!(LogTarget::new(Some(&driver("none", &[])), Path::new("/d")).unwrap(), None);

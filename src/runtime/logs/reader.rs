@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -49,7 +50,7 @@ pub struct LogQuery {
 struct Entry {
     log: String,
     stream: String,
-    time: Timestamp,
+    time: String,
 }
 
 impl Runtime {
@@ -71,8 +72,16 @@ impl Runtime {
 
 async fn follow(dir: PathBuf, query: LogQuery, sender: mpsc::Sender<LogLine>) -> io::Result<()> {
     let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    inotify.add_watch(&dir, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE_SELF)?;
-    let changes = AsyncFd::register(inotify)?;
+    inotify.add_watch(
+        &dir,
+        AddWatchFlags::IN_MODIFY
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_DELETE_SELF,
+    )?;
+    let readiness = inotify.as_fd().try_clone_to_owned()?;
+    // SAFETY: an owned descriptor gives the same open descriptor at every call.
+    let changes = unsafe { AsyncFd::register(readiness)? };
     let mut cursor = Cursor::start(&dir, query.tail)?;
     loop {
         // Looked at before reading: whatever was written before it, is read now.
@@ -83,7 +92,7 @@ async fn follow(dir: PathBuf, query: LogQuery, sender: mpsc::Sender<LogLine>) ->
         tokio::select! {
             ready = changes.readable() => {
                 let mut ready = ready?;
-                while changes.get_ref().read_events().is_ok() {}
+                while inotify.read_events().is_ok() {}
                 ready.clear_ready();
             }
             () = sender.closed() => return Ok(()),
@@ -98,14 +107,17 @@ async fn pump(cursor: &mut Cursor, query: &LogQuery, sender: &mpsc::Sender<LogLi
         let Ok(entry) = serde_json::from_slice::<Entry>(&line) else {
             continue;
         };
-        if query.until.is_some_and(|until| entry.time > until) {
+        let Ok(time) = entry.time.parse::<Timestamp>() else {
+            continue;
+        };
+        if query.until.is_some_and(|until| time > until) {
             return Ok(false);
         }
-        if query.since.is_some_and(|since| entry.time < since) {
+        if query.since.is_some_and(|since| time < since) {
             continue;
         }
         let stream = if entry.stream == "stderr" { LogStream::Stderr } else { LogStream::Stdout };
-        if sender.send(LogLine { time: entry.time, stream, text: entry.log }).await.is_err() {
+        if sender.send(LogLine { time, stream, text: entry.log }).await.is_err() {
             return Ok(false);
         }
     }
