@@ -203,8 +203,7 @@ impl Swarm {
 
     fn answer(&mut self, from: NodeId, to: NodeId, suspicion: u64) {
         let host = &self.hosts[&to];
-        let reply =
-            Reply { incarnation: Incarnation(host.incarnation), progress: host.progress, quotes: suspicion };
+        let reply = Reply { incarnation: Incarnation(host.incarnation), progress: host.progress, quotes: suspicion };
         match host.life {
             Life::Well | Life::Hung => self.send(to, from, Message::Echo { from: to, to: from, reply }),
             Life::NoDaemon => self.send(to, from, Message::Refusal { from: to, to: from }),
