@@ -17,6 +17,7 @@ pub mod subnet;
 pub mod swarm;
 pub mod task;
 pub mod time;
+pub mod validate;
 
 pub use constraint::{Constraint, InvalidConstraint, NodeFacts, NodeField, Operator};
 pub use ids::*;
@@ -28,6 +29,7 @@ pub use subnet::{InvalidSubnet, Subnet};
 pub use swarm::*;
 pub use task::*;
 pub use time::*;
+pub use validate::InvalidSpec;
 
 /// Labels and other string maps; ordered, so that iteration is the same on every node.
 pub type Labels = std::collections::BTreeMap<String, String>;

@@ -244,7 +244,7 @@ impl Node {
 
     /// The operator's name for it, or its hostname.
     pub fn name(&self) -> &str {
-        self.spec.name.as_deref().unwrap_or(&self.description.hostname)
+        self.spec.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(&self.description.hostname)
     }
 
     /// What placement constraints look at.

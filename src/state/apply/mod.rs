@@ -269,6 +269,13 @@ fn not_found(kind: &str, id: impl std::fmt::Display) -> Refusal {
     Refusal::NotFound(format!("{kind} {id} not found"))
 }
 
+/// What is wrong with a spec is for its writer to read.
+impl From<InvalidSpec> for Refusal {
+    fn from(invalid: InvalidSpec) -> Refusal {
+        Refusal::Invalid(invalid.to_string())
+    }
+}
+
 fn check_version(is: Version, given: Version) -> Result<(), Refusal> {
     if is == given { Ok(()) } else { Err(Refusal::OutOfSequence) }
 }
