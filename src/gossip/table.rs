@@ -1,6 +1,6 @@
 //! The table of every node's newest record, as one manager holds it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::record::{NodeRecord, RecordVersion};
@@ -16,6 +16,7 @@ pub struct Held {
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     held: BTreeMap<NodeId, Held>,
+    suspects: BTreeSet<NodeId>,
 }
 
 impl Table {
@@ -49,5 +50,20 @@ impl Table {
     /// Forgets a node that is no member any more.
     pub fn forget(&mut self, node: NodeId) {
         self.held.remove(&node);
+        self.suspects.remove(&node);
+    }
+
+    /// Whom the failure detector suspects now, as this manager has heard it: whole, each time it changes.
+    pub fn set_suspects(&mut self, suspects: BTreeSet<NodeId>) {
+        self.suspects = suspects;
+    }
+
+    /// A suspect gets no new tasks and no traffic; its tasks are left alone until there is a verdict.
+    pub fn is_suspect(&self, node: NodeId) -> bool {
+        self.suspects.contains(&node)
+    }
+
+    pub fn suspects(&self) -> &BTreeSet<NodeId> {
+        &self.suspects
     }
 }

@@ -57,6 +57,17 @@ pub struct TaskSpec {
     pub volume_policy: VolumePolicy,
 }
 
+impl TaskSpec {
+    pub fn uses_network(&self, id: NetworkId) -> bool {
+        self.networks.iter().any(|attachment| attachment.target == NetworkTarget::Id(id))
+    }
+
+    /// Names of the volumes whose data lives on the node that first mounted them.
+    pub fn named_local_volumes(&self) -> impl Iterator<Item = &str> {
+        self.container.mounts.iter().filter(|mount| mount.is_local_volume()).filter_map(|mount| mount.source.as_deref())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ContainerSpec {
     /// As the user wrote it, with a digest where one was resolved (`repo:tag@sha256:...`).
@@ -118,6 +129,15 @@ pub struct Mount {
     pub bind: BindOptions,
     pub volume: VolumeOptions,
     pub tmpfs: TmpfsOptions,
+}
+
+impl Mount {
+    /// A named volume of the node's own, whose data stays there.
+    pub fn is_local_volume(&self) -> bool {
+        self.kind == MountKind::Volume
+            && self.source.is_some()
+            && self.volume.driver.as_deref().is_none_or(|driver| driver.is_empty() || driver == "local")
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -342,6 +362,13 @@ pub struct PortConfig {
     /// The port on the node; 0: chosen by the swarm.
     pub published: u16,
     pub mode: PublishMode,
+}
+
+impl PortConfig {
+    /// Both cannot be bound at one place.
+    pub fn collides(&self, other: &PortConfig) -> bool {
+        self.published != 0 && self.published == other.published && self.protocol == other.protocol
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]

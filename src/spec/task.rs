@@ -1,5 +1,6 @@
 //! What every room says of a task: its states, its report, its outcome, and the assignment that a node carries out.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -70,6 +71,16 @@ pub enum Slot {
     Replica(u64),
     /// Of a global service: the node itself.
     Node(NodeId),
+}
+
+/// As in a task's name: the number, or the node's id.
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Slot::Replica(slot) => slot.fmt(f),
+            Slot::Node(node) => node.fmt(f),
+        }
+    }
 }
 
 /// How a task ended; final, and part of desired state once it is in the log.

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::codec::{self, CodecError};
 use super::object::*;
 use crate::spec::*;
 
@@ -14,6 +15,41 @@ pub struct Entry {
     /// The proposer's wall clock.
     pub at: UnixMs,
     pub command: Command,
+}
+
+/// The format that [`Entry::to_bytes`] writes. Another one comes with a feature level that every member knows; the types
+/// of the older one then stay beside the new ones, since old entries remain in logs.
+const ENTRY_FORMAT: u8 = 1;
+
+/// Bytes of the log that are no entry this build can read.
+#[derive(Debug, thiserror::Error)]
+pub enum EntryError {
+    #[error("a log entry is empty")]
+    Empty,
+    #[error(
+        "a log entry has format {0}, and this build of flok reads formats up to {ENTRY_FORMAT}: \
+         upgrade flok on this node"
+    )]
+    Format(u8),
+    #[error("a log entry cannot be read")]
+    Malformed(#[from] CodecError),
+}
+
+impl Entry {
+    /// What stands in the log: the format's number, then the entry.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = codec::encode(self);
+        bytes.insert(0, ENTRY_FORMAT);
+        bytes
+    }
+
+    pub fn from_bytes(bytes: &[u8]) -> Result<Entry, EntryError> {
+        match bytes.split_first() {
+            None => Err(EntryError::Empty),
+            Some((&ENTRY_FORMAT, entry)) => Ok(codec::decode(entry)?),
+            Some((&format, _)) => Err(EntryError::Format(format)),
+        }
+    }
 }
 
 /// Who proposes, so that a retry is applied once. One client may have many sequence numbers under way at once.
@@ -264,6 +300,9 @@ pub enum Refusal {
     Precondition(String),
     #[error("feature level {need} is needed, the swarm is at {have}")]
     Unsupported { need: FeatureLevel, have: FeatureLevel },
+    /// A copy of a proposal that arrived after its client had the answer; this copy was not applied.
+    #[error("the answer to this request is no longer kept: read the state to see what it did")]
+    AnswerForgotten,
 }
 
 pub type Applied = Result<Reply, Refusal>;

@@ -8,15 +8,21 @@ mod apply;
 pub mod codec;
 pub mod command;
 mod draft;
+#[cfg(test)]
+pub mod fixture;
 pub mod object;
 mod query;
+mod session;
 pub mod snapshot;
 mod store;
 pub mod watch;
 
+pub use apply::BeyondBuild;
 pub use command::*;
 pub use draft::Draft;
 pub use object::*;
+pub use session::{MAX_ANSWERS, MAX_SESSIONS};
+pub use snapshot::{Fingerprint, SnapshotError};
 pub use store::State;
 
 #[cfg(test)]

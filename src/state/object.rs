@@ -173,6 +173,11 @@ impl Task {
         self.outcome.is_none() && self.desired <= DesiredState::Running
     }
 
+    /// Nothing of it can run any more: it has ended, or no node was ever told of it.
+    pub fn may_be_forgotten(&self) -> bool {
+        self.outcome.is_some() || self.assigned_at.is_none()
+    }
+
     /// May still hold its node's resources, ports and addresses.
     pub fn holds_resources(&self) -> bool {
         self.outcome.is_none() && self.node.is_some()
@@ -224,10 +229,35 @@ pub struct RegistryCredentials {
 /// Shared, since every task of a service refers to one.
 pub type SharedTaskSpec = Arc<TaskSpec>;
 
+impl Service {
+    /// A slot may have a second live task while the first is being replaced, in an update or in its rollback.
+    pub fn starts_first(&self) -> bool {
+        self.spec.update.order == UpdateOrder::StartFirst || self.spec.rollback.order == UpdateOrder::StartFirst
+    }
+}
+
 impl Node {
+    /// Not said to be gone, and not kept back by its operator or by a hold-down. One not heard yet may be given tasks.
+    pub fn takes_tasks(&self) -> bool {
+        self.spec.availability == Availability::Active && matches!(self.health, NodeHealth::Unknown | NodeHealth::Up)
+    }
+
     /// The operator's name for it, or its hostname.
     pub fn name(&self) -> &str {
-        self.spec.name.as_deref().unwrap_or(&self.description.hostname)
+        self.spec.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(&self.description.hostname)
+    }
+
+    /// What placement constraints look at.
+    pub fn facts(&self) -> NodeFacts<'_> {
+        NodeFacts {
+            id: self.id,
+            hostname: &self.description.hostname,
+            role: self.spec.role,
+            addr: self.description.addr,
+            platform: &self.description.platform,
+            labels: &self.spec.labels,
+            engine_labels: &self.description.engine_labels,
+        }
     }
 
     pub fn is_manager(&self) -> bool {

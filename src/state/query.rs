@@ -24,6 +24,15 @@ impl State {
         self.nodes.values()
     }
 
+    /// Whether `other` certainly has the same nodes and swarm: cheap, because maps share their memory. `false` says nothing.
+    pub fn same_members(&self, other: &State) -> bool {
+        let same_swarm = match (&self.swarm, &other.swarm) {
+            (Some(mine), Some(theirs)) => Arc::ptr_eq(mine, theirs),
+            (mine, theirs) => mine.is_none() && theirs.is_none(),
+        };
+        same_swarm && self.nodes.ptr_eq(&other.nodes)
+    }
+
     pub fn service(&self, id: ServiceId) -> Option<&Arc<Service>> {
         self.services.get(&id)
     }
@@ -44,8 +53,16 @@ impl State {
         self.tasks.values()
     }
 
+    /// In slot order.
     pub fn tasks_of_service(&self, id: ServiceId) -> impl Iterator<Item = &Arc<Task>> {
-        self.tasks_by_service.get(&id).into_iter().flatten().filter_map(|task| self.tasks.get(task))
+        let first = (id, Slot::Replica(0), TaskId(0));
+        self.tasks_by_slot.range(first..).take_while(move |key| key.0 == id).filter_map(|key| self.tasks.get(&key.2))
+    }
+
+    /// Every task of one slot, ended ones too.
+    pub fn tasks_in_slot(&self, id: ServiceId, slot: Slot) -> impl Iterator<Item = &Arc<Task>> {
+        let keys = (id, slot, TaskId(0))..=(id, slot, TaskId(u128::MAX));
+        self.tasks_by_slot.range(keys).filter_map(|key| self.tasks.get(&key.2))
     }
 
     pub fn tasks_of_node(&self, id: NodeId) -> impl Iterator<Item = &Arc<Task>> {
@@ -88,6 +105,11 @@ impl State {
     /// The node that holds the data of a slot's named local volume.
     pub fn volume_home(&self, service: ServiceId, slot: Slot, volume: &str) -> Option<NodeId> {
         self.volume_homes.get(&(service, slot, volume.to_owned())).copied()
+    }
+
+    pub(super) fn volume_homes_of(&self, id: ServiceId) -> impl Iterator<Item = &(ServiceId, Slot, String)> {
+        let first = (id, Slot::Replica(0), String::new());
+        self.volume_homes.range(first..).map(|(key, _)| key).take_while(move |key| key.0 == id)
     }
 
     pub fn credentials(&self, service: ServiceId) -> Option<&Arc<RegistryCredentials>> {

@@ -1,0 +1,123 @@
+//! One node's view of the swarm: its tasks, what they depend on, and the members. Built in time proportional to the
+//! node's own tasks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::members::Members;
+use crate::spec::*;
+use crate::state::{Service, State, Task};
+
+/// Which state a view was cut from: the index of the last log entry in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Generation(pub u64);
+
+/// What one node must know, and nothing that is another node's.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct View {
+    pub generation: Generation,
+    /// Every task that was given to the node and is not forgotten yet. One that is absent is to be removed.
+    pub assignments: BTreeMap<TaskId, Assignment>,
+    /// Secrets, configs and registry credentials that its unfinished tasks name.
+    pub dependencies: BTreeMap<DependencyId, Dependency>,
+    /// Shared: every node's view holds the same list.
+    pub members: Arc<Members>,
+}
+
+/// Builds views and keeps the member list between them, so that a view does not cost a walk over all nodes.
+#[derive(Debug, Default)]
+pub struct Dispatcher {
+    members: Option<(State, Arc<Members>)>,
+}
+
+impl Dispatcher {
+    pub fn view(&mut self, state: &State, node: NodeId) -> View {
+        let members = match &self.members {
+            Some((of, members)) if of.same_members(state) => Arc::clone(members),
+            _ => {
+                let members = Arc::new(Members::of(state));
+                self.members = Some((state.clone(), Arc::clone(&members)));
+                members
+            }
+        };
+        build(state, node, members)
+    }
+}
+
+/// The view of `node` in `state`; for many nodes, use a [`Dispatcher`].
+pub fn view(state: &State, node: NodeId) -> View {
+    build(state, node, Arc::new(Members::of(state)))
+}
+
+fn build(state: &State, node: NodeId, members: Arc<Members>) -> View {
+    let mut view = View {
+        generation: Generation(state.applied()),
+        members,
+        assignments: BTreeMap::new(),
+        dependencies: BTreeMap::new(),
+    };
+    // A task of a global service has its node from the start; it is the node's only once the scheduler said so.
+    for task in state.tasks_of_node(node).filter(|task| task.assigned_at.is_some()) {
+        let Some(spec) = state.task_spec(task.service, task.spec_version) else { continue };
+        if task.outcome.is_none() {
+            add_dependencies(&mut view.dependencies, state, task.service, &spec.container);
+        }
+        let service = state.service(task.service).map(Arc::as_ref);
+        view.assignments.insert(task.id, assignment(task, service, spec));
+    }
+    view
+}
+
+fn assignment(task: &Task, service: Option<&Service>, spec: &TaskSpec) -> Assignment {
+    let service_name = service.map_or_else(|| task.service.to_string(), |service| service.spec.name.clone());
+    let slot = match task.slot {
+        Slot::Replica(number) => number.to_string(),
+        Slot::Node(node) => node.to_string(),
+    };
+    // What has ended in the log must not go on running, whatever was wanted of it before (a node that was declared
+    // down and comes back has such tasks).
+    let desired = match task.outcome {
+        Some(_) => task.desired.max(DesiredState::Shutdown),
+        None => task.desired,
+    };
+    Assignment {
+        task: task.id,
+        service: task.service,
+        name: format!("{service_name}.{slot}.{}", task.id),
+        service_name,
+        service_labels: service.map(|service| service.spec.labels.clone()).unwrap_or_default(),
+        slot: task.slot,
+        desired,
+        spec: spec.clone(),
+        spec_version: task.spec_version,
+        start_delay: task.start_delay,
+        attachments: task.attachments.clone(),
+        outcome_recorded: task.outcome.is_some(),
+    }
+}
+
+fn add_dependencies(
+    into: &mut BTreeMap<DependencyId, Dependency>,
+    state: &State,
+    service: ServiceId,
+    container: &ContainerSpec,
+) {
+    let mut add = |id: DependencyId, version: Version, data: SecretBytes| {
+        into.entry(id).or_insert(Dependency { id, version, data });
+    };
+    for reference in &container.secrets {
+        if let Some(secret) = state.secret(reference.id) {
+            add(DependencyId::Secret(secret.id), secret.meta.version, secret.spec.data.clone());
+        }
+    }
+    for reference in &container.configs {
+        if let Some(config) = state.config(reference.id) {
+            add(DependencyId::Config(config.id), config.meta.version, SecretBytes(config.spec.data.clone()));
+        }
+    }
+    if let Some(credentials) = state.credentials(service) {
+        add(DependencyId::Credentials(service), credentials.version, credentials.auth.clone());
+    }
+}

@@ -1,0 +1,64 @@
+//! What can go wrong with a task's network.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::spec::{Protocol, TaskId};
+
+/// Unless said otherwise, what was made before the error has been undone.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error("{0:?} is not an IPv4 subnet such as 172.29.0.0/16, with a prefix of 8 to 30 bits")]
+    Subnet(String),
+    #[error("no free address left in {0}: raise `task_subnet` in the configuration, or run fewer tasks on this node")]
+    Exhausted(String),
+    #[error("port {port}/{} is taken by another process on this node: free it, or publish another port", protocol_name(*.protocol))]
+    PortTaken { port: u16, protocol: Protocol },
+    #[error("port {port}/{} is already published by task {task}", protocol_name(*.protocol))]
+    PortPublished { port: u16, protocol: Protocol, task: TaskId },
+    #[error("the kernel refuses a network namespace: flok needs root and a kernel with network namespaces")]
+    Namespace(#[source] io::Error),
+    #[error("netlink: {operation}")]
+    Netlink {
+        operation: &'static str,
+        #[source]
+        source: rtnetlink::Error,
+    },
+    #[error("cannot open a netlink socket")]
+    NetlinkSocket(#[source] io::Error),
+    #[error("cannot run `nft`: install nftables")]
+    NftMissing(#[source] io::Error),
+    #[error("`nft` did not answer within {0} s")]
+    NftTimeout(u64),
+    #[error("nftables refused a change (does the kernel have nf_tables with NAT?): {0}")]
+    Nft(String),
+    #[error("cannot write {path}")]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot set {path} to {value}")]
+    Sysctl {
+        path: PathBuf,
+        value: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the network room has stopped")]
+    Stopped,
+}
+
+pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
+    }
+}

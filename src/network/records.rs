@@ -1,0 +1,70 @@
+//! What was made for each task, one small JSON file a task, written before it is made and deleted after it is gone.
+
+use std::fs;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::NetworkError;
+use crate::spec::{PortConfig, TaskId};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    pub task: TaskId,
+    pub interface: String,
+    pub address: Ipv4Addr,
+    pub ports: Vec<PortConfig>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Records {
+    dir: PathBuf,
+}
+
+impl Records {
+    pub fn open(dir: PathBuf) -> Result<Records, NetworkError> {
+        fs::create_dir_all(&dir).map_err(|source| NetworkError::Write { path: dir.clone(), source })?;
+        Ok(Records { dir })
+    }
+
+    pub fn write(&self, record: &Record) -> Result<(), NetworkError> {
+        let path = self.path(record.task);
+        let new = path.with_extension("new");
+        let text = serde_json::to_vec(record).expect("a record is plain data");
+        // No fsync: after a power cut the namespaces are gone too.
+        let written = fs::write(&new, &text).and_then(|()| fs::rename(&new, &path));
+        written.map_err(|source| NetworkError::Write { path, source })
+    }
+
+    pub fn delete(&self, task: TaskId) -> Result<(), NetworkError> {
+        let path = self.path(task);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(NetworkError::Write { path, source }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every record that reads well. One that does not is of a write cut short, before anything was made: it is deleted.
+    pub fn all(&self) -> Result<Vec<Record>, NetworkError> {
+        let read = |source| NetworkError::Read { path: self.dir.clone(), source };
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(read)? {
+            let path = entry.map_err(read)?.path();
+            match fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Record>(&text).ok()) {
+                Some(record) if path == self.path(record.task) => records.push(record),
+                _ => {
+                    tracing::warn!(path = %path.display(), "deleting an unreadable task network record");
+                    let _ = fs::remove_file(&path);
+                }
+            }
+        }
+        records.sort_by_key(|record| record.task);
+        Ok(records)
+    }
+
+    fn path(&self, task: TaskId) -> PathBuf {
+        self.dir.join(format!("{task}.json"))
+    }
+}

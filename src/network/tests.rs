@@ -1,0 +1,145 @@
+//! On the real kernel, in a network namespace that each test makes for its daemon. Run by the e2e command as root.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::*;
+use crate::spec::{Protocol, PublishMode};
+
+fn port(published: u16) -> PortConfig {
+    PortConfig { name: None, protocol: Protocol::Tcp, target: 80, published, mode: PublishMode::Host }
+}
+
+/// Runs `test` on a runtime of its own whose every thread is in a fresh network namespace.
+fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F + Send + 'static) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_owned();
+    std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(test(path));
+    })
+    .join()
+    .unwrap();
+}
+
+async fn start(dir: &Path, keep: &[TaskId]) -> TaskNetworks {
+    let config = NetworkConfig { dir: dir.to_owned(), subnet: "172.29.0.0/24".parse().unwrap() };
+    TaskNetworks::start(config, &keep.iter().copied().collect()).await.unwrap()
+}
+
+/// Serves `answer` once on port 80 inside the task's namespace.
+fn serve_once(network: &TaskNetwork, answer: &'static str) -> std::thread::JoinHandle<SocketAddr> {
+    let listener = namespace::within(&network.namespace, || TcpListener::bind("0.0.0.0:80")).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, client) = listener.accept().unwrap();
+        stream.write_all(answer.as_bytes()).unwrap();
+        client
+    })
+}
+
+/// From the test's own thread, so from the host's namespace.
+fn get(address: &str) -> String {
+    let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), Duration::from_secs(5)).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn nft_table() -> String {
+    let output = Command::new("nft").args(["list", "table", "inet", "flok"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "needs root and nftables"]
+fn a_published_port_answers_on_the_host_and_on_its_loopback() {
+    on_a_host(|dir| async move {
+        let networks = start(&dir, &[]).await;
+        let task = networks.create(TaskId(1), &[port(8080)]).await.unwrap();
+        for address in ["127.0.0.1:8080", "172.29.0.1:8080"] {
+            let server = serve_once(&task, "hello");
+            assert_eq!(get(address), "hello");
+            server.join().unwrap();
+        }
+        let server = serve_once(&task, "direct");
+        assert_eq!(get(&format!("{}:80", task.addresses[0])), "direct");
+        assert_eq!(server.join().unwrap().ip(), "172.29.0.1".parse::<IpAddr>().unwrap());
+    });
+}
+
+#[test]
+#[ignore = "needs root and nftables"]
+fn tasks_without_a_common_network_do_not_reach_each_other() {
+    on_a_host(|dir| async move {
+        let networks = start(&dir, &[]).await;
+        let one = networks.create(TaskId(1), &[]).await.unwrap();
+        let two = networks.create(TaskId(2), &[]).await.unwrap();
+        let _server = namespace::within(&two.namespace, || TcpListener::bind("0.0.0.0:80")).unwrap();
+        let target = SocketAddr::new(two.addresses[0], 80);
+        let connect = move || TcpStream::connect_timeout(&target, Duration::from_millis(300)).map(drop);
+        assert_eq!(namespace::within(&one.namespace, connect).unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    });
+}
+
+#[test]
+#[ignore = "needs root and nftables"]
+fn a_removed_task_leaves_nothing() {
+    on_a_host(|dir| async move {
+        let networks = start(&dir, &[]).await;
+        let empty = nft_table();
+        networks.create(TaskId(1), &[port(8080)]).await.unwrap();
+        networks.remove(TaskId(1)).await.unwrap();
+        assert_eq!(nft_table(), empty);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        assert!(names_with_prefix(&networks.shared.links, VETH_PREFIX).await.unwrap().is_empty());
+        networks.remove(TaskId(1)).await.unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs root and nftables"]
+fn a_restarted_daemon_keeps_what_runs_and_removes_the_rest() {
+    on_a_host(|dir| async move {
+        let before = start(&dir, &[]).await;
+        let kept = before.create(TaskId(1), &[port(8080)]).await.unwrap();
+        before.create(TaskId(2), &[port(8081)]).await.unwrap();
+        drop(before);
+        let after = start(&dir, &[TaskId(1)]).await;
+        assert_eq!(after.all(), vec![kept.clone()]);
+        let server = serve_once(&kept, "still here");
+        assert_eq!(get("127.0.0.1:8080"), "still here");
+        server.join().unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs root and nftables"]
+fn a_port_in_use_is_refused_and_nothing_is_left() {
+    on_a_host(|dir| async move {
+        let networks = start(&dir, &[]).await;
+        let _other = TcpListener::bind("0.0.0.0:8080").unwrap();
+        let error = networks.create(TaskId(1), &[port(8081), port(8080)]).await.unwrap_err();
+        assert!(matches!(error, NetworkError::PortTaken { port: 8080, .. }), "{error}");
+        networks.create(TaskId(2), &[port(8081)]).await.unwrap();
+        let error = networks.create(TaskId(3), &[port(8081)]).await.unwrap_err();
+        assert!(matches!(error, NetworkError::PortPublished { port: 8081, task: TaskId(2), .. }), "{error}");
+        assert_eq!(networks.all().len(), 1);
+    });
+}
+
+#[test]
+#[ignore = "needs root and nftables"]
+fn automatic_ports_differ() {
+    on_a_host(|dir| async move {
+        let networks = start(&dir, &[]).await;
+        let one = networks.create(TaskId(1), &[port(0)]).await.unwrap();
+        let two = networks.create(TaskId(2), &[port(0)]).await.unwrap();
+        assert_ne!(one.host_ports, two.host_ports);
+        assert!(one.host_ports[0].published >= 30_000);
+    });
+}

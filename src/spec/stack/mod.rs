@@ -1,0 +1,3 @@
+//! Stack files.
+pub mod problem;
+pub mod yaml;

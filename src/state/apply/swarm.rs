@@ -1,0 +1,109 @@
+//! Commands about the swarm as a whole.
+
+use std::sync::Arc;
+
+use super::{At, check_version};
+use crate::spec::*;
+use crate::state::{Node, Refusal, State, Swarm};
+
+/// Most bytes of a join token's secret.
+const MAX_TOKEN_SECRET_BYTES: usize = 256;
+
+impl State {
+    pub(super) fn init_swarm(&mut self, swarm: &Swarm, node: &Node, at: At) -> Result<(), Refusal> {
+        if let Some(existing) = &self.swarm {
+            return Err(Refusal::Precondition(format!(
+                "this log already belongs to swarm {}; leave it before making another",
+                existing.id
+            )));
+        }
+        swarm.spec.validate()?;
+        node.spec.validate()?;
+        if node.spec.role != Role::Manager {
+            return Err(Refusal::Invalid("the first node of a swarm is a manager".into()));
+        }
+        let level = swarm.feature_level;
+        if node.description.feature_level < level {
+            return Err(Refusal::Unsupported { need: level, have: node.description.feature_level });
+        }
+        let swarm = Swarm { meta: at.created(), membership_version: at.version, ..swarm.clone() };
+        self.swarm = Some(Arc::new(swarm));
+        self.put_node(Node { meta: at.created(), ..node.clone() });
+        Ok(())
+    }
+
+    pub(super) fn update_swarm(&mut self, version: Version, spec: &SwarmSpec, at: At) -> Result<(), Refusal> {
+        check_version(self.the_swarm().meta.version, version)?;
+        spec.validate()?;
+        self.change_swarm(at, |swarm| swarm.spec = spec.clone());
+        Ok(())
+    }
+
+    pub(super) fn rotate_token(
+        &mut self,
+        version: Option<Version>,
+        role: Role,
+        secret: &SecretBytes,
+        at: At,
+    ) -> Result<(), Refusal> {
+        if let Some(version) = version {
+            check_version(self.the_swarm().meta.version, version)?;
+        }
+        if secret.0.is_empty() || secret.0.len() > MAX_TOKEN_SECRET_BYTES {
+            return Err(Refusal::Invalid(format!("a join token's secret has 1 to {MAX_TOKEN_SECRET_BYTES} bytes")));
+        }
+        self.change_swarm(at, |swarm| {
+            swarm.token_generation += 1;
+            match role {
+                Role::Worker => swarm.worker_token = secret.clone(),
+                Role::Manager => swarm.manager_token = secret.clone(),
+            }
+        });
+        Ok(())
+    }
+
+    /// Only upwards, and only to what every member's build knows. Raising it to what it is already does nothing.
+    pub(super) fn raise_feature_level(&mut self, to: FeatureLevel, at: At) -> Result<(), Refusal> {
+        let level = self.feature_level();
+        if to == level {
+            return Ok(());
+        }
+        if to < level {
+            return Err(Refusal::Precondition(format!(
+                "the swarm is at feature level {level}, which only ever rises; level {to} is lower"
+            )));
+        }
+        if let Some(behind) = self.nodes().find(|node| node.description.feature_level < to) {
+            return Err(Refusal::Precondition(format!(
+                "node {} knows feature levels up to {}: upgrade flok on it, or remove it, before level {to}",
+                behind.name(),
+                behind.description.feature_level
+            )));
+        }
+        self.change_swarm(at, |swarm| swarm.feature_level = to);
+        Ok(())
+    }
+
+    /// The level that formats and rules follow; the lowest before there is a swarm.
+    pub fn feature_level(&self) -> FeatureLevel {
+        self.swarm.as_ref().map_or(FeatureLevel(1), |swarm| swarm.feature_level)
+    }
+
+    /// Raises the membership version, after a change of who is a member, in which role or at which address.
+    pub(super) fn membership_changed(&mut self, at: At) {
+        if let Some(swarm) = &mut self.swarm {
+            Arc::make_mut(swarm).membership_version = at.version;
+        }
+    }
+
+    fn the_swarm(&self) -> &Swarm {
+        self.swarm.as_deref().expect("commands before there is a swarm were refused")
+    }
+
+    fn change_swarm(&mut self, at: At, change: impl FnOnce(&mut Swarm)) {
+        let swarm = self.swarm.as_mut().expect("commands before there is a swarm were refused");
+        let swarm = Arc::make_mut(swarm);
+        at.changed(&mut swarm.meta);
+        change(swarm);
+    }
+}
