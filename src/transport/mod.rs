@@ -23,6 +23,8 @@ mod protocol;
 mod requests;
 mod serve;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod token;
 mod transport;
 mod wire;

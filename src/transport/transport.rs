@@ -9,9 +9,10 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use super::TransportError;
 use super::certificate::Certificate;
 use super::counters::Counters;
-use super::driver::{Command, Driver};
+use super::driver::{Command, Driver, Listening};
 use super::gossip::MAX_GOSSIP_BYTES;
 use super::identity::{Identity, PublicKey};
 use super::join::{self, Admission, JoinError};
@@ -21,7 +22,6 @@ use super::protocol::{Mode, Protocol};
 use super::requests::{self, IdleStreams};
 use super::serve::Incoming;
 use super::wire::MessageStream;
-use super::TransportError;
 use crate::spec::NodeId;
 
 /// Commands that wait for the swarm task, and arrivals that wait for the node.
@@ -32,8 +32,8 @@ const MAX_INCOMING: usize = 1024;
 pub struct Config {
     pub identity: Identity,
     pub listen: SocketAddr,
-    /// Where others reach this node.
-    pub advertise: SocketAddr,
+    /// Where others reach this node; `None`: where it listens.
+    pub advertise: Option<SocketAddr>,
     pub ca_public_key: PublicKey,
     /// This node's own.
     pub certificate: Certificate,
@@ -52,6 +52,7 @@ pub struct Transport {
 /// What handles, swarm task and stream tasks have in common.
 pub(super) struct Shared {
     pub local: NodeId,
+    pub local_addr: SocketAddr,
     pub advertise: SocketAddr,
     pub roster: Arc<Roster>,
     pub counters: Arc<Counters>,
@@ -80,10 +81,13 @@ impl Transport {
         let (commands, orders) = mpsc::channel(MAX_COMMANDS);
         let (arrivals, incoming) = mpsc::channel(MAX_INCOMING);
         let roster = Roster::new(&config.identity, &config.certificate, config.ca_public_key, config.members);
+        let roster = Arc::new(roster);
+        let listening = Listening::start(&config.identity, &roster, config.listen).await?;
         let shared = Arc::new(Shared {
             local: config.identity.node(),
-            advertise: config.advertise,
-            roster: Arc::new(roster),
+            local_addr: listening.addr,
+            advertise: config.advertise.unwrap_or(listening.addr),
+            roster,
             counters: Arc::default(),
             idle: IdleStreams::default(),
             lanes: Mutex::default(),
@@ -93,14 +97,18 @@ impl Transport {
             wished: Notify::new(),
             commands,
         });
-        let driver = Driver::new(&config.identity, shared.clone(), config.admission, orders, arrivals);
-        let listening = driver.start(config.listen);
-        listening.await?;
+        let driver = Driver::new(listening, shared.clone(), config.admission, orders, arrivals);
+        tokio::spawn(driver.run());
         Ok((Transport { shared }, incoming))
     }
 
     pub fn local_node(&self) -> NodeId {
         self.shared.local
+    }
+
+    /// Where this node listens, its port known.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.local_addr
     }
 
     /// Takes a newer member list at once: who is no member in it is heard no more, and its connections are closed.

@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use super::{Admission, Answer, Candidate, Hello, Refusal, Request, VERSION, Welcome};
 use crate::spec::Role;
-use crate::transport::clock;
 use crate::transport::certificate::{Certificate, CertificateError};
+use crate::transport::clock;
 use crate::transport::identity;
 use crate::transport::members::{NotAdmitted, Roster};
 use crate::transport::wire::{MessageStream, StreamError};
@@ -27,7 +27,7 @@ pub(in crate::transport) struct Doorkeeper {
     pub certificate: Certificate,
     pub admission: Option<Arc<dyn Admission>>,
     /// Held while the conversation lasts, so that its connection is not closed under it.
-    pub joining: Arc<()>,
+    pub _joining: Arc<()>,
 }
 
 impl Doorkeeper {
