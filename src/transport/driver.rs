@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
 use super::gossip::Gate;
+use super::handle::Shared;
 use super::identity::{self, Identity};
 use super::join::{self, Admission, Doorkeeper};
 use super::links::{Link, Links, Waiting};
@@ -35,7 +36,6 @@ use super::members::Roster;
 use super::protocol::{Lane, Protocol, Topic};
 use super::serve::{Incoming, Server};
 use super::streams::{self, Admits, Inbound, OpenError};
-use super::transport::Shared;
 use super::wire::MessageStream;
 use super::{Opened, TransportError};
 use crate::spec::{NodeId, Role};

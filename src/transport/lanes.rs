@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::counters::Counters;
+use super::handle::Transport;
 use super::protocol::{Mode, Protocol};
-use super::transport::Transport;
 use super::wire::{MessageStream, StreamError};
 use crate::spec::NodeId;
 
