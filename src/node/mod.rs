@@ -1,1 +1,3 @@
-//! To be written.
+//! The composition root.
+
+pub mod worker;
