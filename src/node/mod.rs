@@ -1,3 +1,4 @@
-//! To be written.
+//! The composition root.
 
 pub mod watcher;
+pub mod worker;
