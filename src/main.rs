@@ -1,3 +1,5 @@
-//! The `flok` binary: parses the command line and hands over to [`flok::cli`].
+//! The `flok` binary: hands over to [`flok::cli`].
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    flok::cli::run()
+}
