@@ -4,6 +4,7 @@
 //! Nothing here acts. The system never edits a spec; defaults are filled where a spec is read, not where it is stored.
 //! Types are plain `serde` types without skipped or flattened fields, because they are written with bincode.
 
+pub mod constraint;
 pub mod ids;
 pub mod image;
 pub mod network;
@@ -12,18 +13,23 @@ pub mod quantity;
 pub mod secret;
 pub mod service;
 pub mod stack;
+pub mod subnet;
 pub mod swarm;
 pub mod task;
 pub mod time;
+pub mod validate;
 
+pub use constraint::{Constraint, InvalidConstraint, NodeFacts, NodeField, Operator};
 pub use ids::*;
 pub use network::*;
 pub use node::*;
 pub use secret::*;
 pub use service::*;
+pub use subnet::{InvalidSubnet, Subnet};
 pub use swarm::*;
 pub use task::*;
 pub use time::*;
+pub use validate::InvalidSpec;
 
 /// Labels and other string maps; ordered, so that iteration is the same on every node.
 pub type Labels = std::collections::BTreeMap<String, String>;

@@ -204,12 +204,7 @@ pub fn a_node(number: u128) -> Node {
     Node {
         id: node(number),
         meta: Meta::default(),
-        spec: NodeSpec {
-            name: None,
-            labels: Labels::new(),
-            role: Role::Manager,
-            availability: Availability::Active,
-        },
+        spec: NodeSpec { name: None, labels: Labels::new(), role: Role::Manager, availability: Availability::Active },
         public_key: [u8::try_from(number % 251).expect("below 251"); 32],
         description: NodeDescription {
             hostname: format!("node-{number}"),

@@ -22,6 +22,7 @@ pub use command::*;
 pub use draft::Draft;
 pub use object::*;
 pub use session::{MAX_ANSWERS, MAX_SESSIONS};
+pub use snapshot::{Fingerprint, SnapshotError};
 pub use store::State;
 
 #[cfg(test)]

@@ -244,7 +244,20 @@ impl Node {
 
     /// The operator's name for it, or its hostname.
     pub fn name(&self) -> &str {
-        self.spec.name.as_deref().unwrap_or(&self.description.hostname)
+        self.spec.name.as_deref().filter(|name| !name.is_empty()).unwrap_or(&self.description.hostname)
+    }
+
+    /// What placement constraints look at.
+    pub fn facts(&self) -> NodeFacts<'_> {
+        NodeFacts {
+            id: self.id,
+            hostname: &self.description.hostname,
+            role: self.spec.role,
+            addr: self.description.addr,
+            platform: &self.description.platform,
+            labels: &self.spec.labels,
+            engine_labels: &self.description.engine_labels,
+        }
     }
 
     pub fn is_manager(&self) -> bool {

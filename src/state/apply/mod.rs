@@ -231,18 +231,18 @@ impl Change {
                 let replacement = replacement.iter().map(|new| ObjectId::Task(new.id));
                 std::iter::once(ObjectId::Task(*task)).chain(replacement).collect()
             }
-            Change::SetDesired { task, .. }
-            | Change::ForgetTask { task }
-            | Change::SetPendingReason { task, .. } => vec![ObjectId::Task(*task)],
+            Change::SetDesired { task, .. } | Change::ForgetTask { task } | Change::SetPendingReason { task, .. } => {
+                vec![ObjectId::Task(*task)]
+            }
             Change::SetUpdateStatus { service, .. }
             | Change::AutoRollback { service, .. }
             | Change::SetServicePorts { service, .. }
             | Change::SetServiceVips { service, .. }
             | Change::ScaleService { service, .. } => vec![ObjectId::Service(*service)],
             Change::SetNetworkSubnets { network, .. } => vec![ObjectId::Network(*network)],
-            Change::SetNodeHealth { node, .. }
-            | Change::DescribeNode { node, .. }
-            | Change::SetRaft { node, .. } => vec![ObjectId::Node(*node)],
+            Change::SetNodeHealth { node, .. } | Change::DescribeNode { node, .. } | Change::SetRaft { node, .. } => {
+                vec![ObjectId::Node(*node)]
+            }
         }
     }
 }
@@ -267,6 +267,13 @@ impl At {
 
 fn not_found(kind: &str, id: impl std::fmt::Display) -> Refusal {
     Refusal::NotFound(format!("{kind} {id} not found"))
+}
+
+/// What is wrong with a spec is for its writer to read.
+impl From<InvalidSpec> for Refusal {
+    fn from(invalid: InvalidSpec) -> Refusal {
+        Refusal::Invalid(invalid.to_string())
+    }
 }
 
 fn check_version(is: Version, given: Version) -> Result<(), Refusal> {

@@ -8,6 +8,7 @@ impl State {
     /// A new member as given, or a known one that joins again with the same key: then the token it showed decides its
     /// role, its description is renewed, and what the operator set stays.
     pub(super) fn admit_node(&mut self, node: &Node, at: At) -> Result<(), Refusal> {
+        node.spec.validate()?;
         let level = self.feature_level();
         if node.description.feature_level < level {
             return Err(Refusal::Precondition(format!(
@@ -39,15 +40,10 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn update_node(
-        &mut self,
-        id: NodeId,
-        version: Version,
-        spec: &NodeSpec,
-        at: At,
-    ) -> Result<(), Refusal> {
+    pub(super) fn update_node(&mut self, id: NodeId, version: Version, spec: &NodeSpec, at: At) -> Result<(), Refusal> {
         let node = self.nodes.get(&id).ok_or_else(|| not_found("node", id))?;
         check_version(node.meta.version, version)?;
+        spec.validate()?;
         self.check_demotion(node, spec.role)?;
         let mut node = node.as_ref().clone();
         let role_changed = node.spec.role != spec.role;
@@ -98,12 +94,7 @@ impl State {
         })
     }
 
-    pub(super) fn describe_node(
-        &mut self,
-        id: NodeId,
-        description: &NodeDescription,
-        at: At,
-    ) -> Result<(), Refusal> {
+    pub(super) fn describe_node(&mut self, id: NodeId, description: &NodeDescription, at: At) -> Result<(), Refusal> {
         let node = self.nodes.get(&id).ok_or_else(|| not_found("node", id))?;
         let address = |d: &NodeDescription| (d.addr, d.transport_port, d.probe_port);
         let moved = address(&node.description) != address(description);

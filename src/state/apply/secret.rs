@@ -6,6 +6,7 @@ use crate::state::{Config, Refusal, Secret, Service, State};
 
 impl State {
     pub(super) fn create_secret(&mut self, id: SecretId, spec: &SecretSpec, at: At) -> Result<(), Refusal> {
+        spec.validate()?;
         if self.secrets.contains_key(&id) || self.secret_names.contains_key(&spec.name) {
             return Err(Refusal::AlreadyExists(format!("secret {} already exists", spec.name)));
         }
@@ -22,6 +23,7 @@ impl State {
     ) -> Result<(), Refusal> {
         let secret = self.secrets.get(&id).ok_or_else(|| not_found("secret", id))?;
         check_version(secret.meta.version, version)?;
+        spec.validate()?;
         let mut secret = secret.as_ref().clone();
         let labels = std::mem::replace(&mut secret.spec.labels, spec.labels.clone());
         if secret.spec != *spec {
@@ -44,6 +46,7 @@ impl State {
     }
 
     pub(super) fn create_config(&mut self, id: ConfigId, spec: &ConfigSpec, at: At) -> Result<(), Refusal> {
+        spec.validate()?;
         if self.configs.contains_key(&id) || self.config_names.contains_key(&spec.name) {
             return Err(Refusal::AlreadyExists(format!("config {} already exists", spec.name)));
         }
@@ -60,6 +63,7 @@ impl State {
     ) -> Result<(), Refusal> {
         let config = self.configs.get(&id).ok_or_else(|| not_found("config", id))?;
         check_version(config.meta.version, version)?;
+        spec.validate()?;
         let mut config = config.as_ref().clone();
         let labels = std::mem::replace(&mut config.spec.labels, spec.labels.clone());
         if config.spec != *spec {

@@ -24,8 +24,7 @@ impl State {
             )));
         }
         let spec = self.accept(id, spec)?;
-        let job =
-            spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: at.time, completed: 0 });
+        let job = spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: at.time, completed: 0 });
         self.task_specs.insert((id, at.version), Arc::new(spec.task.clone()));
         self.put_service(Service {
             id,
@@ -188,10 +187,13 @@ impl State {
     /// The spec as it is stored: networks by id, ports of host mode beside the task. Refuses what is invalid or names
     /// what does not exist.
     fn accept(&self, id: ServiceId, spec: &ServiceSpec) -> Result<ServiceSpec, Refusal> {
+        spec.validate()?;
         let mut spec = spec.clone();
         for attachment in &mut spec.task.networks {
             attachment.target = self.resolve_network(&attachment.target)?;
         }
+        // Again, since a network may have been named once by its id and once by its name.
+        spec.task.check_networks()?;
         let host = spec.endpoint.ports.iter().filter(|port| port.mode == PublishMode::Host);
         spec.task.host_ports = host.cloned().collect();
         self.check_references(&spec)?;

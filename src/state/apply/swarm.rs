@@ -17,6 +17,8 @@ impl State {
                 existing.id
             )));
         }
+        swarm.spec.validate()?;
+        node.spec.validate()?;
         if node.spec.role != Role::Manager {
             return Err(Refusal::Invalid("the first node of a swarm is a manager".into()));
         }
@@ -32,6 +34,7 @@ impl State {
 
     pub(super) fn update_swarm(&mut self, version: Version, spec: &SwarmSpec, at: At) -> Result<(), Refusal> {
         check_version(self.the_swarm().meta.version, version)?;
+        spec.validate()?;
         self.change_swarm(at, |swarm| swarm.spec = spec.clone());
         Ok(())
     }

@@ -27,7 +27,8 @@ impl State {
             return Err(Refusal::Invalid("a new task is wanted ready or running".into()));
         }
         self.check_slot(service, new)?;
-        let live = self.tasks_in_slot(new.service, new.slot).filter(|t| t.is_live() && Some(t.id) != instead_of).count();
+        let live =
+            self.tasks_in_slot(new.service, new.slot).filter(|t| t.is_live() && Some(t.id) != instead_of).count();
         if live > usize::from(service.starts_first()) {
             return Err(Refusal::Precondition(format!(
                 "slot {} of service {} already has a task",

@@ -1,0 +1,192 @@
+//! What makes a spec acceptable by itself, whatever else is in the swarm. Docker's rules and, where its clients show
+//! them, its words. `state::apply` asks here before it stores a spec, so that nothing invalid gets into the log from
+//! any client; defaults are not filled in, and references to other objects are not looked at.
+
+mod container;
+mod objects;
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// CPUs and memory below which a limit or a reservation is refused, as in Docker Swarm.
+pub const MIN_NANO_CPUS: u64 = 1_000_000;
+pub const MIN_MEMORY_BYTES: u64 = 4 << 20;
+
+const MAX_NAME: usize = 63;
+const MAX_DATA_NAME: usize = 64;
+
+/// A spec that is refused; the message says what is wrong with which part.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidSpec(String);
+
+type Checked = Result<(), InvalidSpec>;
+
+/// The refusal, unless `ok`.
+fn require(ok: bool, why: impl FnOnce() -> String) -> Checked {
+    if ok { Ok(()) } else { Err(InvalidSpec(why())) }
+}
+
+impl ServiceSpec {
+    pub fn validate(&self) -> Checked {
+        check_dns_name(&self.name)?;
+        check_labels(&self.labels)?;
+        self.task.validate()?;
+        check_update("UpdateConfig", &self.update)?;
+        check_update("RollbackConfig", &self.rollback)?;
+        self.endpoint.validate()?;
+        match self.mode {
+            ServiceMode::ReplicatedJob { max_concurrent: 0, total_completions: 1.. } => {
+                Err(InvalidSpec("a job that runs no task at a time never completes: set its maximum above 0".into()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl TaskSpec {
+    fn validate(&self) -> Checked {
+        self.container.validate()?;
+        self.resources.validate()?;
+        self.placement.validate()?;
+        self.check_networks()?;
+        let unnamed = self.log_driver.as_ref().is_some_and(|driver| driver.name.is_empty());
+        require(!unnamed, || "log driver: a name must be provided".into())
+    }
+
+    /// No network is attached twice.
+    pub fn check_networks(&self) -> Checked {
+        let mut targets = Vec::new();
+        for attachment in &self.networks {
+            require(!targets.contains(&&attachment.target), || "a network is attached twice".into())?;
+            targets.push(&attachment.target);
+        }
+        Ok(())
+    }
+}
+
+impl Resources {
+    fn validate(&self) -> Checked {
+        let (limits, reserved) = (&self.limits, &self.reservations);
+        for (what, nano_cpus, memory_bytes) in [
+            ("limit", limits.nano_cpus, limits.memory_bytes),
+            ("reservation", reserved.nano_cpus, reserved.memory_bytes),
+        ] {
+            require(nano_cpus == 0 || nano_cpus >= MIN_NANO_CPUS, || {
+                format!("invalid cpu value of the {what}: must be at least 0.001")
+            })?;
+            require(memory_bytes == 0 || memory_bytes >= MIN_MEMORY_BYTES, || {
+                format!("invalid memory value {memory_bytes} of the {what}: must be at least 4MiB")
+            })?;
+        }
+        let above = |reserved: u64, limit: u64| limit != 0 && reserved > limit;
+        require(!above(reserved.nano_cpus, limits.nano_cpus), || "the cpu reservation is above the limit".into())?;
+        require(!above(reserved.memory_bytes, limits.memory_bytes), || {
+            "the memory reservation is above the limit".into()
+        })?;
+        check_generic(&reserved.generic)
+    }
+}
+
+/// A kind is counted once, or its things are named one by one.
+fn check_generic(generic: &[GenericResource]) -> Checked {
+    let mut seen = BTreeSet::new();
+    let mut counted = BTreeSet::new();
+    for resource in generic {
+        let (kind, empty) = match resource {
+            GenericResource::Discrete { kind, value } => (kind, *value == 0),
+            GenericResource::Named { kind, value } => (kind, value.is_empty()),
+        };
+        require(!kind.is_empty() && !empty, || format!("generic resource {kind:?} has no name or no amount"))?;
+        let discrete = matches!(resource, GenericResource::Discrete { .. });
+        let twice = !seen.insert(resource) || counted.contains(kind) || (discrete && !counted.insert(kind));
+        require(!twice, || format!("generic resource {kind:?} is asked for twice"))?;
+    }
+    Ok(())
+}
+
+impl Placement {
+    fn validate(&self) -> Checked {
+        for constraint in &self.constraints {
+            constraint.parse::<Constraint>().map_err(|invalid| InvalidSpec(invalid.to_string()))?;
+        }
+        for path in &self.spread {
+            require(NodeField::parse(path).is_some(), || {
+                format!("invalid placement preference {path:?}: spread over a field such as node.labels.zone")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl EndpointSpec {
+    fn validate(&self) -> Checked {
+        let mut published = BTreeSet::new();
+        for port in &self.ports {
+            require(port.target != 0, || "EndpointSpec: a port needs the port in the container".into())?;
+            require(self.mode != EndpointMode::Dnsrr || port.mode != PublishMode::Ingress, || {
+                "EndpointSpec: port published with ingress mode can't be used with dnsrr mode".into()
+            })?;
+            require(port.published == 0 || published.insert((port.published, port.protocol)), || {
+                format!("EndpointSpec: duplicate published ports provided: {}", port.published)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn check_update(what: &str, update: &UpdateConfig) -> Checked {
+    // Also false for what is no number.
+    let ratio = (0.0..=1.0).contains(&update.max_failure_ratio);
+    require(ratio, || format!("{what}: the maximum failure ratio cannot be less than 0 or bigger than 1"))
+}
+
+/// Names of services, which are names in the swarm's DNS.
+fn check_dns_name(name: &str) -> Checked {
+    check_present(name)?;
+    require(name.len() <= MAX_NAME, || format!("name must be {MAX_NAME} characters or fewer"))?;
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    require(name.bytes().all(inner) && has_alphanumeric_ends(name), || {
+        format!("name {name:?} must be valid as a DNS name component")
+    })
+}
+
+/// Names of secrets and configs.
+fn check_data_name(name: &str) -> Checked {
+    check_present(name)?;
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    require(name.len() <= MAX_DATA_NAME && name.bytes().all(inner) && has_alphanumeric_ends(name), || {
+        format!(
+            "invalid name {name:?}, only {MAX_DATA_NAME} [a-zA-Z0-9-_.] characters allowed, \
+             and the start and end character must be [a-zA-Z0-9]"
+        )
+    })
+}
+
+/// Names of networks and volumes.
+fn is_resource_name(name: &str) -> bool {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+    name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric()) && name.bytes().all(inner)
+}
+
+fn check_present(name: &str) -> Checked {
+    require(!name.is_empty(), || "meta: name must be provided".into())
+}
+
+fn has_alphanumeric_ends(name: &str) -> bool {
+    let alphanumeric = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
+    alphanumeric(name.bytes().next()) && alphanumeric(name.bytes().last())
+}
+
+fn check_labels(labels: &Labels) -> Checked {
+    require(!labels.contains_key(""), || "a label needs a name".into())
+}
+
+/// A value that is filled in for each task (`{{.Node.Hostname}}`) can be judged only then.
+fn is_template(text: &str) -> bool {
+    text.contains("{{")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! What makes the specs of secrets, configs, networks, nodes and the swarm acceptable.
+
+use std::time::Duration;
+
+use super::{Checked, InvalidSpec, check_data_name, check_labels, check_present, is_resource_name, require};
+use crate::spec::*;
+
+/// As in Docker Swarm: a certificate must outlive a few attempts at its renewal.
+const MIN_CERT_EXPIRY: Duration = Duration::from_secs(3600);
+const MAX_NETWORK_NAME: usize = 63;
+
+impl SecretSpec {
+    pub fn validate(&self) -> Checked {
+        check_data_name(&self.name)?;
+        check_labels(&self.labels)?;
+        check_templating(self.templating.as_deref())?;
+        check_size("secret", self.data.0.len(), MAX_SECRET_BYTES)
+    }
+}
+
+impl ConfigSpec {
+    pub fn validate(&self) -> Checked {
+        check_data_name(&self.name)?;
+        check_labels(&self.labels)?;
+        check_templating(self.templating.as_deref())?;
+        check_size("config", self.data.len(), MAX_CONFIG_BYTES)
+    }
+}
+
+fn check_size(kind: &str, bytes: usize, most: usize) -> Checked {
+    require((1..=most).contains(&bytes), || {
+        format!("{kind} data must be larger than 0 and at most {most} bytes; it has {bytes}")
+    })
+}
+
+fn check_templating(driver: Option<&str>) -> Checked {
+    require(matches!(driver, None | Some("" | "golang")), || {
+        format!("templating driver {:?} is not supported: use golang", driver.unwrap_or_default())
+    })
+}
+
+impl NetworkSpec {
+    pub fn validate(&self) -> Checked {
+        check_present(&self.name)?;
+        require(self.name.len() <= MAX_NETWORK_NAME && is_resource_name(&self.name), || {
+            format!(
+                "invalid network name {:?}: use up to {MAX_NETWORK_NAME} of [a-zA-Z0-9_.-], beginning with a letter or digit",
+                self.name
+            )
+        })?;
+        require(!matches!(self.name.as_str(), "host" | "none" | "bridge"), || {
+            format!("network {} is predefined on every node and cannot be made", self.name)
+        })?;
+        check_labels(&self.labels)?;
+        require(matches!(self.driver.as_str(), "" | "overlay"), || {
+            format!("network driver {:?} cannot span a swarm: use overlay", self.driver)
+        })?;
+        require(!self.ingress || !(self.attachable || self.internal), || {
+            "an ingress network is neither attachable nor internal".into()
+        })?;
+        let mut known: Vec<Subnet> = Vec::new();
+        for subnet in &self.subnets {
+            let parsed = subnet.validate()?;
+            require(!known.iter().any(|other| other.overlaps(&parsed)), || {
+                format!("subnet {parsed} overlaps with another of the same network")
+            })?;
+            known.push(parsed);
+        }
+        Ok(())
+    }
+}
+
+impl SubnetSpec {
+    fn validate(&self) -> Result<Subnet, InvalidSpec> {
+        let subnet = parse_subnet(&self.subnet)?;
+        let most = if subnet.base().is_ipv4() { 30 } else { 126 };
+        require(subnet.prefix() <= most, || format!("subnet {subnet} has no room: its prefix is at most /{most}"))?;
+        if let Some(gateway) = &self.gateway {
+            let inside = gateway.parse().is_ok_and(|addr| subnet.contains(addr));
+            require(inside, || format!("gateway {gateway:?} is no address in subnet {subnet}"))?;
+        }
+        if let Some(range) = &self.ip_range {
+            let range = parse_subnet(range)?;
+            require(subnet.contains(range.base()) && range.prefix() >= subnet.prefix(), || {
+                format!("IP range {range} does not lie in subnet {subnet}")
+            })?;
+        }
+        Ok(subnet)
+    }
+}
+
+fn parse_subnet(text: &str) -> Result<Subnet, InvalidSpec> {
+    text.parse::<Subnet>().map_err(|invalid| InvalidSpec(invalid.to_string()))
+}
+
+impl NodeSpec {
+    pub fn validate(&self) -> Checked {
+        check_labels(&self.labels)?;
+        let fits = |name: &String| name.is_empty() || (name.len() <= 253 && is_resource_name(name));
+        require(self.name.as_ref().is_none_or(fits), || {
+            format!("invalid node name {:?}: use [a-zA-Z0-9_.-]", self.name.as_deref().unwrap_or_default())
+        })
+    }
+}
+
+impl SwarmSpec {
+    pub fn validate(&self) -> Checked {
+        check_labels(&self.labels)?;
+        require(self.cert_expiry >= MIN_CERT_EXPIRY, || "minimum certificate expiry time is: 1h".into())?;
+        require(!self.address_pools.is_empty(), || "at least one address pool is needed".into())?;
+        let mut pools: Vec<Subnet> = Vec::new();
+        for pool in &self.address_pools {
+            let pool = parse_subnet(pool)?;
+            require(pool.base().is_ipv4(), || format!("address pool {pool} is not of IPv4"))?;
+            require(!pools.iter().any(|other| other.overlaps(&pool)), || {
+                format!("address pool {pool} overlaps with another")
+            })?;
+            require((pool.prefix()..=29).contains(&self.subnet_size), || {
+                format!("subnets of size /{} cannot be cut from pool {pool}", self.subnet_size)
+            })?;
+            pools.push(pool);
+        }
+        Ok(())
+    }
+}

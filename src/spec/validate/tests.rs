@@ -1,0 +1,274 @@
+//! What is accepted, and what is refused with which words.
+
+use std::time::Duration;
+
+use super::*;
+
+fn service() -> ServiceSpec {
+    ServiceSpec {
+        name: "web".into(),
+        labels: Labels::new(),
+        mode: ServiceMode::Replicated { replicas: 1 },
+        task: TaskSpec {
+            container: ContainerSpec { image: "redis:7".into(), ..ContainerSpec::default() },
+            resources: Resources::default(),
+            restart: RestartPolicy::default(),
+            placement: Placement::default(),
+            networks: Vec::new(),
+            log_driver: None,
+            force_update: 0,
+            host_ports: Vec::new(),
+            volume_policy: VolumePolicy::default(),
+        },
+        update: UpdateConfig::default(),
+        rollback: UpdateConfig::default(),
+        endpoint: EndpointSpec::default(),
+    }
+}
+
+/// What is said of the plain service after `spoil`.
+fn refusal(spoil: impl FnOnce(&mut ServiceSpec)) -> String {
+    let mut spec = service();
+    spoil(&mut spec);
+    spec.validate().expect_err("the spec is refused").to_string()
+}
+
+fn accepted(adjust: impl FnOnce(&mut ServiceSpec)) {
+    let mut spec = service();
+    adjust(&mut spec);
+    spec.validate().expect("the spec is accepted");
+}
+
+fn mount(kind: MountKind, source: Option<&str>, target: &str) -> Mount {
+    Mount {
+        kind,
+        source: source.map(str::to_owned),
+        target: target.into(),
+        read_only: false,
+        bind: BindOptions::default(),
+        volume: VolumeOptions::default(),
+        tmpfs: TmpfsOptions::default(),
+    }
+}
+
+fn port(published: u16, mode: PublishMode) -> PortConfig {
+    PortConfig { name: None, protocol: Protocol::Tcp, target: 80, published, mode }
+}
+
+fn secret_reference(id: u128, target: &str) -> SecretReference {
+    let file = FileTarget { name: target.into(), uid: "0".into(), gid: "0".into(), mode: 0o444 };
+    SecretReference { id: SecretId(id), name: format!("s{id}"), file }
+}
+
+#[test]
+fn service_names_are_dns_components() {
+    for name in ["web", "my_stack-web", "A", "0a", &"a".repeat(63)] {
+        accepted(|spec| spec.name = name.into());
+    }
+    for (name, words) in [
+        ("", "name must be provided"),
+        ("a.b", "DNS name component"),
+        ("-a", "DNS name component"),
+        ("a_", "DNS name component"),
+        ("a b", "DNS name component"),
+        ("é", "DNS name component"),
+        (&"a".repeat(64), "63 characters"),
+    ] {
+        assert!(refusal(|spec| spec.name = name.into()).contains(words), "{name}");
+    }
+}
+
+#[test]
+fn an_image_must_be_a_reference() {
+    assert!(refusal(|spec| spec.task.container.image.clear()).contains("image reference must be provided"));
+    assert!(refusal(|spec| spec.task.container.image = "Not An Image".into()).contains("invalid image reference"));
+}
+
+#[test]
+fn published_ports_do_not_conflict_within_a_service() {
+    let twice = |a, b| move |spec: &mut ServiceSpec| spec.endpoint.ports = vec![a, b];
+    let (ingress, host) = (port(80, PublishMode::Ingress), port(80, PublishMode::Host));
+    assert!(refusal(twice(ingress.clone(), host.clone())).contains("duplicate published ports"));
+    accepted(twice(host.clone(), PortConfig { protocol: Protocol::Udp, ..host.clone() }));
+    accepted(twice(port(0, PublishMode::Host), port(0, PublishMode::Host)));
+    assert!(refusal(|spec| spec.endpoint.ports = vec![PortConfig { target: 0, ..host }]).contains("container"));
+    let dnsrr = refusal(|spec| spec.endpoint = EndpointSpec { mode: EndpointMode::Dnsrr, ports: vec![ingress] });
+    assert!(dnsrr.contains("dnsrr mode"));
+}
+
+#[test]
+fn mounts_have_absolute_and_distinct_targets() {
+    let with = |mounts: Vec<Mount>| move |spec: &mut ServiceSpec| spec.task.container.mounts = mounts;
+    let volume = |target| mount(MountKind::Volume, Some("data"), target);
+    accepted(with(vec![volume("/a"), volume("/a/b"), mount(MountKind::Tmpfs, None, "/tmp")]));
+    accepted(with(vec![mount(MountKind::Volume, Some("{{.Service.Name}}"), "/{{.Task.Slot}}")]));
+    assert!(refusal(with(vec![volume("a")])).contains("absolute path"));
+    assert!(refusal(with(vec![volume("/")])).contains("root"));
+    assert!(refusal(with(vec![volume("/a"), volume("/x/../a/")])).contains("duplicate mount point"));
+    assert!(refusal(with(vec![mount(MountKind::Bind, Some("data"), "/a")])).contains("absolute path"));
+    assert!(refusal(with(vec![mount(MountKind::Bind, None, "/a")])).contains("source is missing"));
+    assert!(refusal(with(vec![mount(MountKind::Volume, Some("../x"), "/a")])).contains("volume name"));
+    assert!(refusal(with(vec![mount(MountKind::Tmpfs, Some("x"), "/a")])).contains("no source"));
+}
+
+#[test]
+fn files_of_two_secrets_do_not_share_a_target() {
+    let words = refusal(|spec| {
+        spec.task.container.secrets = vec![secret_reference(1, "key"), secret_reference(2, "key")];
+    });
+    assert_eq!(words, "secret references 's1' and 's2' have a conflicting target: 'key'");
+}
+
+#[test]
+fn the_process_is_described_in_known_words() {
+    for signal in ["SIGTERM", "term", "9", "SIGRTMIN+3", "RTMAX-1", "64"] {
+        accepted(|spec| spec.task.container.stop_signal = Some(signal.into()));
+    }
+    for signal in ["", "SIGFOO", "0", "65", "RTMIN+x", "-9"] {
+        assert!(refusal(|spec| spec.task.container.stop_signal = Some(signal.into())).contains("stop signal"));
+    }
+    for env in ["A=b", "A=", "A", "A=b=c"] {
+        accepted(|spec| spec.task.container.env = vec![env.into()]);
+    }
+    for env in ["", "=b", "A=\0"] {
+        assert!(refusal(|spec| spec.task.container.env = vec![env.into()]).contains("environment"));
+    }
+    accepted(|spec| spec.task.container.cap_add = vec!["NET_ADMIN".into(), "cap_chown".into(), "ALL".into()]);
+    assert!(refusal(|spec| spec.task.container.cap_drop = vec!["FLY".into()]).contains("unknown capability"));
+    assert!(refusal(|spec| spec.task.container.dir = Some("a".into())).contains("working directory"));
+    assert!(refusal(|spec| spec.task.container.oom_score_adj = 1001).contains("oom_score_adj"));
+    assert!(refusal(|spec| spec.task.container.hostname = Some("a b".into())).contains("hostname"));
+    assert!(refusal(|spec| spec.task.container.dns.nameservers = vec!["dns".into()]).contains("IP address"));
+}
+
+#[test]
+fn a_soft_ulimit_is_not_above_the_hard_one() {
+    let with = |soft, hard| {
+        move |spec: &mut ServiceSpec| {
+            spec.task.container.ulimits = vec![Ulimit { name: "nofile".into(), soft, hard }];
+        }
+    };
+    accepted(with(1, 2));
+    accepted(with(-1, -1));
+    accepted(with(5, -1));
+    assert!(refusal(with(3, 2)).contains("above the hard limit"));
+    assert!(refusal(with(-1, 2)).contains("above the hard limit"));
+}
+
+#[test]
+fn health_checks_are_commands_or_none() {
+    let with = |test: &[&str]| {
+        let test = test.iter().map(|word| (*word).to_owned()).collect();
+        move |spec: &mut ServiceSpec| {
+            spec.task.container.healthcheck = Some(Healthcheck { test, ..Healthcheck::default() });
+        }
+    };
+    accepted(with(&[]));
+    accepted(with(&["NONE"]));
+    accepted(with(&["CMD-SHELL", "true"]));
+    assert!(refusal(with(&["CMD"])).contains("command is missing"));
+    assert!(refusal(with(&["true"])).contains("unknown"));
+    let short = Healthcheck { interval: Some(Duration::from_micros(5)), ..Healthcheck::default() };
+    assert!(refusal(|spec| spec.task.container.healthcheck = Some(short)).contains("1ms"));
+}
+
+#[test]
+fn reservations_fit_under_limits() {
+    let with = |limit, reserved| {
+        move |spec: &mut ServiceSpec| {
+            spec.task.resources.limits.memory_bytes = limit;
+            spec.task.resources.reservations.memory_bytes = reserved;
+        }
+    };
+    accepted(with(0, 64 << 20));
+    accepted(with(64 << 20, 64 << 20));
+    assert!(refusal(with(32 << 20, 64 << 20)).contains("above the limit"));
+    assert!(refusal(with(1 << 20, 0)).contains("4MiB"));
+    assert!(refusal(|spec| spec.task.resources.limits.nano_cpus = 999_999).contains("0.001"));
+}
+
+#[test]
+fn generic_resources_are_asked_for_once() {
+    let count = |value| GenericResource::Discrete { kind: "gpu".into(), value };
+    let named = |value: &str| GenericResource::Named { kind: "gpu".into(), value: value.into() };
+    let with = |generic| move |spec: &mut ServiceSpec| spec.task.resources.reservations.generic = generic;
+    accepted(with(vec![count(2)]));
+    accepted(with(vec![named("a"), named("b")]));
+    for generic in [vec![count(0)], vec![count(1), count(2)], vec![count(1), named("a")], vec![named("a"), named("a")]]
+    {
+        assert!(refusal(with(generic)).contains("generic resource"));
+    }
+}
+
+#[test]
+fn placement_and_updates_are_in_range() {
+    accepted(|spec| spec.task.placement.spread = vec!["node.labels.zone".into()]);
+    assert!(refusal(|spec| spec.task.placement.spread = vec!["zone".into()]).contains("preference"));
+    assert!(refusal(|spec| spec.task.placement.constraints = vec!["zone".into()]).contains("==, !="));
+    for ratio in [-0.1, 1.1, f32::NAN] {
+        assert!(refusal(|spec| spec.rollback.max_failure_ratio = ratio).contains("RollbackConfig"));
+    }
+    let job = ServiceMode::ReplicatedJob { max_concurrent: 0, total_completions: 3 };
+    assert!(refusal(|spec| spec.mode = job).contains("never completes"));
+}
+
+#[test]
+fn secrets_and_configs_have_names_and_bounded_data() {
+    let secret = |name: &str, bytes| SecretSpec {
+        name: name.into(),
+        labels: Labels::new(),
+        data: SecretBytes(vec![0; bytes]),
+        templating: None,
+    };
+    assert!(secret("db.password-1", MAX_SECRET_BYTES).validate().is_ok());
+    assert!(secret("a", 0).validate().is_err());
+    assert!(secret("a", MAX_SECRET_BYTES + 1).validate().is_err());
+    assert!(secret(".a", 1).validate().unwrap_err().to_string().contains("start and end character"));
+    assert!(secret(&"a".repeat(65), 1).validate().is_err());
+    let config = ConfigSpec { name: "c".into(), labels: Labels::new(), data: vec![1], templating: Some("x".into()) };
+    assert!(config.validate().unwrap_err().to_string().contains("golang"));
+}
+
+#[test]
+fn subnets_of_networks_and_pools_make_sense() {
+    let subnet = |subnet: &str, gateway: Option<&str>, range: Option<&str>| SubnetSpec {
+        subnet: subnet.into(),
+        gateway: gateway.map(str::to_owned),
+        ip_range: range.map(str::to_owned),
+    };
+    let network = |subnets| NetworkSpec {
+        name: "stack_default".into(),
+        labels: Labels::new(),
+        driver: "overlay".into(),
+        driver_options: Labels::new(),
+        internal: false,
+        attachable: true,
+        ingress: false,
+        ipv6: false,
+        subnets,
+    };
+    let good = subnet("10.5.0.0/16", Some("10.5.0.1"), Some("10.5.9.0/24"));
+    assert!(network(vec![good.clone()]).validate().is_ok());
+    for bad in [
+        vec![subnet("10.5.0.0/16", Some("10.6.0.1"), None)],
+        vec![subnet("10.5.0.0/16", None, Some("10.0.0.0/8"))],
+        vec![subnet("10.5.0.0/31", None, None)],
+        vec![subnet("10.5.0.1/16", None, None)],
+        vec![good.clone(), subnet("10.0.0.0/8", None, None)],
+    ] {
+        assert!(network(bad).validate().is_err());
+    }
+    assert!(NetworkSpec { driver: "macvlan".into(), ..network(vec![]) }.validate().is_err());
+    assert!(NetworkSpec { name: "host".into(), ..network(vec![]) }.validate().is_err());
+
+    assert!(SwarmSpec::default().validate().is_ok());
+    let pools = |pools: &[&str], subnet_size| SwarmSpec {
+        address_pools: pools.iter().map(|pool| (*pool).to_owned()).collect(),
+        subnet_size,
+        ..SwarmSpec::default()
+    };
+    assert!(pools(&["10.0.0.0/16"], 8).validate().is_err());
+    assert!(pools(&["10.0.0.0/16", "10.0.1.0/24"], 24).validate().is_err());
+    assert!(pools(&[], 24).validate().is_err());
+    assert!(SwarmSpec { cert_expiry: Duration::from_secs(60), ..SwarmSpec::default() }.validate().is_err());
+}
