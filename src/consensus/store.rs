@@ -15,7 +15,6 @@ mod tests;
 
 use std::path::Path;
 
-use protobuf::Message as _;
 use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
 use rand::CryptoRng;
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction};

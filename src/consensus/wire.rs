@@ -24,6 +24,8 @@ pub enum Request {
 pub enum Response {
     /// In the leader's log, or, of a snapshot, taken. Whether it will be committed is another matter.
     Accepted,
+    /// Nothing was to be changed.
+    Done,
     NotLeader { leader: Option<NodeId> },
     /// Try again soon.
     Busy,
