@@ -1,1 +1,19 @@
-//! To be written.
+//! The HTTP interface: Docker's Engine API on a unix socket, and `/flok/v1` for what Docker has no word for.
+//!
+//! This room turns requests into reads of the state and [`Command`](crate::state::Command)s, and objects into Docker's
+//! JSON. What it needs of the node it runs on it asks of a [`Backend`]; it makes no decision about the swarm itself.
+
+mod backend;
+pub mod convert;
+mod docker;
+mod error;
+mod filters;
+mod flok;
+mod lookup;
+pub mod model;
+mod router;
+mod view;
+
+pub use backend::*;
+pub use error::{ApiError, NOT_A_MANAGER, NOT_IN_A_SWARM};
+pub use router::serve;

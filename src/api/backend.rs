@@ -1,0 +1,163 @@
+//! What the API asks of the node behind it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use super::ApiError;
+use crate::gossip::Table;
+use crate::spec::*;
+use crate::state::{Command, Refusal, Reply, State};
+
+/// Implemented by the composition root. Every call returns within a bound of about two seconds, save streams and joins,
+/// which have bounds of their own.
+pub trait Backend: Send + Sync + 'static {
+    /// Facts about this node and its part in a swarm; never waits.
+    fn local(&self) -> LocalNode;
+
+    /// The state for a read: fresh where a quorum answers in time, else the local one with its age.
+    /// Fails where this node is in no swarm, or is a worker.
+    fn read(&self) -> impl Future<Output = Result<Read, ApiError>> + Send;
+
+    /// Answers once the command is applied here. Retries within its bound are the backend's.
+    fn propose(&self, command: Command) -> impl Future<Output = Result<Reply, WriteError>> + Send;
+
+    /// A fresh random id.
+    fn new_id(&self) -> u128;
+
+    fn swarm_init(&self, request: InitSwarm) -> impl Future<Output = Result<NodeId, ApiError>> + Send;
+    fn swarm_join(&self, request: JoinSwarm) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// Stops this node's part in the swarm and forgets it.
+    fn swarm_leave(&self, force: bool) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// `FLKTKN-...` for the role, from the state that was read.
+    fn join_token(&self, state: &State, role: Role) -> Option<String>;
+    fn new_token_secret(&self) -> SecretBytes;
+
+    /// Lines of the tasks' logs, wherever the tasks ran.
+    fn logs(
+        &self,
+        tasks: Vec<TaskId>,
+        options: LogOptions,
+    ) -> impl Future<Output = Result<BoxStream<'static, LogLine>, ApiError>> + Send;
+
+    /// Loads a docker-archive or OCI layout from a tar stream into this node's image store; returns the names loaded.
+    fn load_image(
+        &self,
+        tar: BoxStream<'static, std::io::Result<Bytes>>,
+    ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
+    /// Names and digests of images on this node.
+    fn images(&self) -> impl Future<Output = Result<Vec<LocalImage>, ApiError>> + Send;
+
+    /// Resolves once the state or an observed record may have changed since the call, or after `at_most`.
+    fn changed(&self, at_most: Duration) -> impl Future<Output = ()> + Send;
+}
+
+/// This node, as far as it knows itself.
+#[derive(Debug, Clone)]
+pub struct LocalNode {
+    pub id: NodeId,
+    pub hostname: String,
+    pub description: NodeDescription,
+    pub data_dir: String,
+    pub membership: Membership,
+    /// What this node knows of the members, oldest knowledge included; empty where it is in no swarm.
+    pub managers: Vec<(NodeId, SocketAddr)>,
+    pub members: usize,
+    pub running_tasks: usize,
+    pub images: usize,
+    /// 1 or 2.
+    pub cgroup_version: u8,
+    pub kernel_version: String,
+    pub operating_system: String,
+    pub containerd_version: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Membership {
+    Inactive,
+    /// Joining, or joined and not connected yet.
+    Pending,
+    Active {
+        swarm: SwarmId,
+        role: Role,
+    },
+}
+
+/// A state to answer from.
+#[derive(Clone)]
+pub struct Read {
+    pub state: Arc<State>,
+    pub observed: Arc<Table>,
+    pub leader: Option<NodeId>,
+    /// `Some` where no quorum confirmed it: how old it is at the least, and which log holders do not answer.
+    pub stale: Option<Stale>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Stale {
+    pub age: Duration,
+    pub missing: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The log took it and it changed nothing.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Nothing was written, or `uncertain` says that it may still be.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct InitSwarm {
+    pub advertise_addr: Option<String>,
+    pub listen_addr: Option<String>,
+    pub force_new_cluster: bool,
+    pub availability: Availability,
+    pub spec: SwarmSpec,
+}
+
+#[derive(Debug, Clone)]
+pub struct JoinSwarm {
+    pub advertise_addr: Option<String>,
+    pub listen_addr: Option<String>,
+    pub remote_addrs: Vec<String>,
+    pub token: String,
+    pub availability: Availability,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct LogOptions {
+    pub stdout: bool,
+    pub stderr: bool,
+    pub follow: bool,
+    /// Lines from the end; `None`: all.
+    pub tail: Option<u64>,
+    pub since: Option<UnixMs>,
+    pub until: Option<UnixMs>,
+}
+
+#[derive(Debug, Clone)]
+pub struct LogLine {
+    pub node: NodeId,
+    pub task: TaskId,
+    pub stderr: bool,
+    /// RFC 3339 with nanoseconds.
+    pub time: String,
+    /// With its line end.
+    pub line: Bytes,
+}
+
+#[derive(Debug, Clone)]
+pub struct LocalImage {
+    /// `repo:tag` names.
+    pub names: Vec<String>,
+    /// `sha256:...` of its manifest.
+    pub digest: String,
+    pub size_bytes: u64,
+    pub created: UnixMs,
+}

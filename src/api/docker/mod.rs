@@ -1,0 +1,58 @@
+//! Handlers of Docker's Engine API, one file for each of its nouns.
+
+pub mod images;
+pub mod logs;
+pub mod nodes;
+pub mod services;
+pub mod swarm;
+pub mod system;
+pub mod tasks;
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, Request};
+use axum::http::HeaderValue;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{ApiError, Read};
+
+/// Names the answers that no quorum confirmed: how old they are, and who is missing.
+pub const STALE_HEADER: &str = "Flok-Stale";
+
+/// An answer made from a read.
+pub fn answer(read: &Read, value: impl Serialize) -> Response {
+    let mut response = Json(value).into_response();
+    if let Some(stale) = &read.stale {
+        let text = format!("{}ms; missing={}", stale.age.as_millis(), stale.missing.join(","));
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            response.headers_mut().insert(STALE_HEADER, value);
+        }
+    }
+    response
+}
+
+/// A JSON body, whatever its Content-Type says, as Docker reads it; an empty one is `null`.
+pub struct Body<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let bytes = axum::body::Bytes::from_request(request, state)
+            .await
+            .map_err(|error| ApiError::invalid(format!("cannot read the request's body: {error}")))?;
+        let text: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
+        match Json::<T>::from_bytes(text) {
+            Ok(Json(value)) => Ok(Body(value)),
+            Err(JsonRejection::JsonDataError(error)) => Err(ApiError::invalid(error.body_text())),
+            Err(error) => Err(ApiError::invalid(format!("the request's body is not JSON: {}", error.body_text()))),
+        }
+    }
+}
+
+/// Query values as Docker's clients write booleans: `1`, `true`, `True`.
+pub fn truthy(value: Option<&str>) -> bool {
+    matches!(value.map(str::to_ascii_lowercase).as_deref(), Some("1" | "true" | "t" | "yes"))
+}

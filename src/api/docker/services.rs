@@ -1,0 +1,171 @@
+//! `/services`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bollard::models as docker;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Body, answer, truthy};
+use crate::api::convert::{service_spec_from_docker, service_to_docker};
+use crate::api::filters::Filters;
+use crate::api::view::counts;
+use crate::api::{ApiError, Backend, Read, lookup};
+use crate::spec::*;
+use crate::state::{Command, CredentialsUpdate, Service};
+
+#[derive(Debug, Deserialize)]
+pub struct ListQuery {
+    filters: Option<String>,
+    status: Option<String>,
+}
+
+pub async fn list<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, ApiError> {
+    let filters = Filters::parse(query.filters.as_deref(), &["id", "name", "label", "mode", "runtime"])?;
+    let read = backend.read().await?;
+    let with_status = truthy(query.status.as_deref());
+    let shown: Vec<docker::Service> = read
+        .state
+        .services()
+        .filter(|service| {
+            filters.id("id", &service.id.to_string())
+                && filters.name(&service.spec.name)
+                && filters.labels("label", &service.spec.labels)
+                && filters.any("mode", |wanted| wanted == mode_name(service.spec.mode))
+                && filters.any("runtime", |wanted| wanted == "container")
+        })
+        .map(|service| show(service, &read, with_status))
+        .collect();
+    Ok(answer(&read, shown))
+}
+
+pub async fn inspect<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(wanted): Path<String>,
+) -> Result<Response, ApiError> {
+    let read = backend.read().await?;
+    let service = lookup::service(&read.state, &wanted)?;
+    Ok(answer(&read, show(&service, &read, false)))
+}
+
+pub async fn create<B: Backend>(
+    State(backend): State<Arc<B>>,
+    headers: HeaderMap,
+    Body(body): Body<docker::ServiceSpec>,
+) -> Result<Response, ApiError> {
+    let spec = service_spec_from_docker(body)?;
+    refuse_unsupported(&spec)?;
+    let id = ServiceId(backend.new_id());
+    let command = Command::CreateService { id, spec: Box::new(spec), credentials: credentials(&headers) };
+    backend.propose(command).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "ID": id.to_string(), "Warnings": [] }))).into_response())
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateQuery {
+    version: u64,
+    rollback: Option<String>,
+}
+
+pub async fn update<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(wanted): Path<String>,
+    Query(query): Query<UpdateQuery>,
+    headers: HeaderMap,
+    Body(body): Body<docker::ServiceSpec>,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    let read = backend.read().await?;
+    let service = lookup::service(&read.state, &wanted)?;
+    let version = Version(query.version);
+    let command = match query.rollback.as_deref() {
+        // The body is the spec in force, and does not count.
+        Some("previous") => Command::RollbackService { id: service.id, version },
+        Some(other) if !other.is_empty() => {
+            return Err(ApiError::invalid(format!("unrecognized rollback option {other}")));
+        }
+        _ => {
+            let spec = service_spec_from_docker(body)?;
+            refuse_unsupported(&spec)?;
+            let credentials = match credentials(&headers) {
+                Some(auth) => CredentialsUpdate::Replace(auth),
+                None => CredentialsUpdate::Keep,
+            };
+            Command::UpdateService { id: service.id, version, spec: Box::new(spec), credentials }
+        }
+    };
+    backend.propose(command).await?;
+    Ok(Json(json!({ "Warnings": [] })))
+}
+
+pub async fn remove<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(wanted): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let read = backend.read().await?;
+    let service = lookup::service(&read.state, &wanted)?;
+    backend.propose(Command::RemoveService { id: service.id }).await?;
+    Ok(StatusCode::OK)
+}
+
+fn show(service: &Service, read: &Read, with_status: bool) -> docker::Service {
+    let mut shown = service_to_docker(service);
+    if with_status {
+        let counts = counts(service, read);
+        shown.service_status = Some(docker::ServiceServiceStatus {
+            running_tasks: Some(counts.running),
+            desired_tasks: Some(counts.desired),
+            completed_tasks: Some(counts.completed),
+        });
+    }
+    shown
+}
+
+fn mode_name(mode: ServiceMode) -> &'static str {
+    match mode {
+        ServiceMode::Replicated { .. } => "replicated",
+        ServiceMode::Global => "global",
+        ServiceMode::ReplicatedJob { .. } => "replicated-job",
+        ServiceMode::GlobalJob => "global-job",
+    }
+}
+
+/// What the client sends with `--with-registry-auth`; the header for "none" counts as none.
+fn credentials(headers: &HeaderMap) -> Option<SecretBytes> {
+    let text = headers.get("X-Registry-Auth")?.as_bytes();
+    let empty = text.is_empty() || matches!(text, b"e30" | b"e30=");
+    (!empty).then(|| SecretBytes(text.to_vec()))
+}
+
+/// What a service may ask that this version cannot do yet: refused by name, never dropped.
+pub fn refuse_unsupported(spec: &ServiceSpec) -> Result<(), ApiError> {
+    let container = &spec.task.container;
+    let refused = [
+        (!spec.task.networks.is_empty(), "networks"),
+        (
+            spec.endpoint.ports.iter().any(|port| port.mode == PublishMode::Ingress),
+            "ports in ingress mode (use mode=host)",
+        ),
+        (!container.secrets.is_empty(), "secrets"),
+        (!container.configs.is_empty(), "configs"),
+        (
+            container.healthcheck.as_ref().is_some_and(|check| check.test.first().is_some_and(|t| t != "NONE")),
+            "health checks",
+        ),
+        (container.mounts.iter().any(|mount| mount.kind == MountKind::Cluster), "cluster volumes"),
+        (container.mounts.iter().any(|mount| mount.kind == MountKind::NamedPipe), "named pipes"),
+    ];
+    match refused.iter().find(|(asked, _)| *asked) {
+        None => Ok(()),
+        Some((_, what)) => {
+            Err(ApiError::NotImplemented(format!("service {}: {what} are not supported yet", spec.name)))
+        }
+    }
+}

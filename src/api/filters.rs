@@ -1,0 +1,93 @@
+//! The `filters` query parameter, in both forms that Docker's clients send.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::ApiError;
+use crate::spec::Labels;
+
+/// Wanted values by key. All keys must match; of one key's values any, save labels, of which all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filters(BTreeMap<String, BTreeSet<String>>);
+
+impl Filters {
+    /// Reads `{"k":{"v":true}}` or `{"k":["v"]}`; a key outside `known` is an error, as in Docker.
+    pub fn parse(text: Option<&str>, known: &[&str]) -> Result<Filters, ApiError> {
+        let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(Filters::default()) };
+        let invalid = || ApiError::invalid(format!("invalid filters {text:?}: a JSON object of lists is wanted"));
+        let parsed: BTreeMap<String, Value> = serde_json::from_str(text).map_err(|_| invalid())?;
+        let mut filters = BTreeMap::new();
+        for (key, values) in parsed {
+            if !known.contains(&key.as_str()) {
+                return Err(ApiError::invalid(format!(
+                    "invalid filter '{key}': one of {} is wanted",
+                    known.join(", ")
+                )));
+            }
+            let values: BTreeSet<String> = match values {
+                Value::Object(map) => {
+                    map.into_iter().filter(|(_, on)| on != &Value::Bool(false)).map(|(k, _)| k).collect()
+                }
+                Value::Array(list) => list
+                    .into_iter()
+                    .map(|value| value.as_str().map(str::to_owned).ok_or_else(invalid))
+                    .collect::<Result<_, _>>()?,
+                _ => return Err(invalid()),
+            };
+            filters.insert(key, values);
+        }
+        Ok(Filters(filters))
+    }
+
+    /// Whether `key` is not asked for, or one of its values satisfies `matches`.
+    pub fn any(&self, key: &str, matches: impl Fn(&str) -> bool) -> bool {
+        self.0.get(key).is_none_or(|values| values.is_empty() || values.iter().any(|value| matches(value)))
+    }
+
+    /// An id or a name: wanted values may be prefixes of the id, or a part of the name as Docker has it.
+    pub fn id(&self, key: &str, id: &str) -> bool {
+        self.any(key, |wanted| id.starts_with(wanted))
+    }
+
+    pub fn name(&self, name: &str) -> bool {
+        self.any("name", |wanted| name.contains(wanted))
+    }
+
+    /// `k` or `k=v`; all must be there.
+    pub fn labels(&self, key: &str, labels: &Labels) -> bool {
+        self.0.get(key).is_none_or(|wanted| {
+            wanted.iter().all(|label| match label.split_once('=') {
+                Some((name, value)) => labels.get(name).is_some_and(|found| found == value),
+                None => labels.contains_key(label),
+            })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_read_the_same() {
+        let go = Filters::parse(Some(r#"{"name":{"web":true}}"#), &["name"]);
+        let python = Filters::parse(Some(r#"{"name":["web"]}"#), &["name"]);
+        assert_eq!(go, python);
+        assert!(go.unwrap().name("my-web-1"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused() {
+        assert!(matches!(Filters::parse(Some(r#"{"colour":["red"]}"#), &["name"]), Err(ApiError::Invalid(_))));
+    }
+
+    #[test]
+    fn every_wanted_label_must_be_there() {
+        let filters = Filters::parse(Some(r#"{"label":["a=1","b"]}"#), &["label"]).unwrap();
+        let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        assert!(filters.labels("label", &labels(&[("a", "1"), ("b", "")])));
+        assert!(!filters.labels("label", &labels(&[("a", "1")])));
+        assert!(!filters.labels("label", &labels(&[("a", "2"), ("b", "")])));
+    }
+}

@@ -1,0 +1,17 @@
+//! `/flok/v1`: what Docker has no word for.
+
+mod stack;
+mod status;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
+
+use super::Backend;
+
+pub fn routes<B: Backend>() -> Router<Arc<B>> {
+    Router::new()
+        .route("/flok/v1/stacks/{name}", post(stack::deploy::<B>).delete(stack::remove::<B>))
+        .route("/flok/v1/status", get(status::status::<B>))
+}

@@ -1,0 +1,78 @@
+//! The swarm's health in one answer.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+
+use crate::api::docker::answer;
+use crate::api::model::status::{NodeStatus, SwarmStatus, TaskTotals};
+use crate::api::view::status as task_status;
+use crate::api::{ApiError, Backend, Read};
+use crate::spec::*;
+use crate::state::{Node, NodeHealth, RaftStanding};
+
+pub async fn status<B: Backend>(State(backend): State<Arc<B>>) -> Result<Response, ApiError> {
+    let read = backend.read().await?;
+    let swarm = read
+        .state
+        .swarm()
+        .ok_or_else(|| ApiError::Unavailable("this node has not caught up with the swarm yet: try again".to_owned()))?;
+    let shown = SwarmStatus {
+        swarm: swarm.id.to_string(),
+        node: backend.local().id.to_string(),
+        leader: read.leader.map(|leader| leader.to_string()),
+        no_quorum_for_ms: read.stale.as_ref().map(|stale| u64::try_from(stale.age.as_millis()).unwrap_or(u64::MAX)),
+        missing: read.stale.as_ref().map(|stale| stale.missing.clone()).unwrap_or_default(),
+        applied_index: read.state.applied(),
+        feature_level: swarm.feature_level.0,
+        nodes: read.state.nodes().map(|node| node_status(node, &read)).collect(),
+        services: read.state.services().len(),
+        tasks: totals(&read),
+    };
+    Ok(answer(&read, shown))
+}
+
+fn node_status(node: &Node, read: &Read) -> NodeStatus {
+    let raft = match node.raft.map(|raft| raft.standing) {
+        _ if read.leader == Some(node.id) => "leader",
+        Some(RaftStanding::Voter) => "voter",
+        Some(RaftStanding::Standby) => "standby",
+        None => "",
+    };
+    let health = match node.health {
+        NodeHealth::Unknown => "unknown",
+        NodeHealth::Up => "up",
+        NodeHealth::Down { .. } => "down",
+        NodeHealth::HeldDown { .. } => "held-down",
+        NodeHealth::Left { .. } => "left",
+    };
+    NodeStatus {
+        id: node.id.to_string(),
+        name: node.name().to_owned(),
+        role: if node.is_manager() { "manager" } else { "worker" }.to_owned(),
+        raft: raft.to_owned(),
+        health: health.to_owned(),
+        availability: match node.spec.availability {
+            Availability::Active => "active",
+            Availability::Pause => "pause",
+            Availability::Drain => "drain",
+        }
+        .to_owned(),
+        address: node.transport_addr().to_string(),
+        tasks: read.state.tasks_of_node(node.id).filter(|task| task.is_live()).count(),
+    }
+}
+
+fn totals(read: &Read) -> TaskTotals {
+    let mut totals = TaskTotals::default();
+    for task in read.state.tasks().filter(|task| task.is_live()) {
+        totals.wanted += 1;
+        match task_status(task, read).state {
+            TaskState::Running => totals.running += 1,
+            TaskState::Pending => totals.pending += 1,
+            _ => {}
+        }
+    }
+    totals
+}

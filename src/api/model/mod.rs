@@ -1,0 +1,4 @@
+//! JSON of `/flok/v1`: what flok's own CLI sends and gets where Docker has no word for it.
+
+pub mod stack;
+pub mod status;

@@ -1,0 +1,31 @@
+//! A stack as one transaction.
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{ConfigSpec, NetworkSpec, SecretSpec, ServiceSpec};
+
+/// The label by which a stack's objects are known, as in Docker.
+pub const STACK_LABEL: &str = "com.docker.stack.namespace";
+
+/// `POST /flok/v1/stacks/{name}`: all of it is put in force, or nothing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StackDeploy {
+    /// Each named `<stack>_<service>` and carrying [`STACK_LABEL`].
+    pub services: Vec<ServiceSpec>,
+    pub networks: Vec<NetworkSpec>,
+    pub secrets: Vec<SecretSpec>,
+    pub configs: Vec<ConfigSpec>,
+    /// Remove services of the stack that are not named any more.
+    pub prune: bool,
+    /// Docker's `X-Registry-Auth` for each service by name, where there is one.
+    pub credentials: std::collections::BTreeMap<String, String>,
+}
+
+/// What a deployment or removal changed, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackChanged {
+    pub created: Vec<String>,
+    pub updated: Vec<String>,
+    pub unchanged: Vec<String>,
+    pub removed: Vec<String>,
+}

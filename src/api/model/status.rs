@@ -1,0 +1,40 @@
+//! The swarm's health in one answer: `GET /flok/v1/status`.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SwarmStatus {
+    pub swarm: String,
+    pub node: String,
+    pub leader: Option<String>,
+    /// Milliseconds since a quorum last answered, where none does now.
+    pub no_quorum_for_ms: Option<u64>,
+    /// Names of log holders that do not answer.
+    pub missing: Vec<String>,
+    pub applied_index: u64,
+    pub feature_level: u32,
+    pub nodes: Vec<NodeStatus>,
+    pub services: usize,
+    pub tasks: TaskTotals,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub id: String,
+    pub name: String,
+    pub role: String,
+    /// `leader`, `voter`, `standby` or empty.
+    pub raft: String,
+    /// `up`, `down`, `held-down`, `left`, `unknown`.
+    pub health: String,
+    pub availability: String,
+    pub address: String,
+    pub tasks: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskTotals {
+    pub running: usize,
+    pub wanted: usize,
+    pub pending: usize,
+}

@@ -1,0 +1,126 @@
+//! Routes, and what every answer has in common.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::{HeaderValue, Uri, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Router, ServiceExt};
+use tokio::net::UnixListener;
+use tower::util::MapRequest;
+
+use super::docker::{images, logs, nodes, services, swarm, system, tasks};
+use super::error::ApiError;
+use super::{Backend, flok};
+
+/// Docker's API versions that are spoken.
+pub const API_VERSION: (u32, u32) = (1, 50);
+pub const MIN_API_VERSION: (u32, u32) = (1, 24);
+
+/// Largest JSON body of a request. A stack of a thousand services fits.
+const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// Serves until `shutdown` resolves; requests under way are answered.
+pub async fn serve<B: Backend>(
+    listener: UnixListener,
+    backend: Arc<B>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let service = MapRequest::new(router(backend), strip_version as fn(Request) -> Request);
+    axum::serve(listener, ServiceExt::<Request>::into_make_service(service)).with_graceful_shutdown(shutdown).await
+}
+
+fn router<B: Backend>(backend: Arc<B>) -> Router {
+    Router::new()
+        .route("/_ping", get(system::ping::<B>))
+        .route("/version", get(system::version::<B>))
+        .route("/info", get(system::info::<B>))
+        .route("/swarm", get(swarm::inspect::<B>))
+        .route("/swarm/init", post(swarm::init::<B>))
+        .route("/swarm/join", post(swarm::join::<B>))
+        .route("/swarm/leave", post(swarm::leave::<B>))
+        .route("/swarm/update", post(swarm::update::<B>))
+        .route("/nodes", get(nodes::list::<B>))
+        .route("/nodes/{id}", get(nodes::inspect::<B>).delete(nodes::remove::<B>))
+        .route("/nodes/{id}/update", post(nodes::update::<B>))
+        .route("/services", get(services::list::<B>))
+        .route("/services/create", post(services::create::<B>))
+        .route("/services/{id}", get(services::inspect::<B>))
+        .route("/services/{id}", delete(services::remove::<B>))
+        .route("/services/{id}/update", post(services::update::<B>))
+        .route("/services/{id}/logs", get(logs::of_service::<B>))
+        .route("/tasks", get(tasks::list::<B>))
+        .route("/tasks/{id}", get(tasks::inspect::<B>))
+        .route("/tasks/{id}/logs", get(logs::of_task::<B>))
+        .route("/images/json", get(images::list::<B>))
+        .route("/images/load", post(images::load::<B>))
+        .merge(flok::routes::<B>())
+        .fallback(not_served)
+        .method_not_allowed_fallback(not_served)
+        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(common))
+        .with_state(backend)
+}
+
+async fn not_served(request: Request) -> ApiError {
+    ApiError::NotImplemented(format!("flok does not serve {} {} yet", request.method(), request.uri().path()))
+}
+
+/// What [`strip_version`] found in front of a path.
+#[derive(Debug, Clone, Copy)]
+struct PathVersion(u32, u32);
+
+/// `/v1.43/services` becomes `/services`, the version an extension.
+fn strip_version(mut request: Request) -> Request {
+    let uri = request.uri();
+    let Some((version, rest)) = uri.path().strip_prefix("/v").and_then(|path| path.split_once('/')) else {
+        return request;
+    };
+    let Some(version) =
+        version.split_once('.').and_then(|(major, minor)| Some(PathVersion(major.parse().ok()?, minor.parse().ok()?)))
+    else {
+        return request;
+    };
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let Ok(stripped) = format!("/{rest}{query}").parse::<Uri>() else { return request };
+    *request.uri_mut() = stripped;
+    request.extensions_mut().insert(version);
+    request
+}
+
+/// Refuses versions that are not spoken, and gives every answer the headers Docker's clients look for.
+async fn common(request: Request, next: Next) -> Response {
+    let refused = request.extensions().get::<PathVersion>().and_then(|version| refuse_version(*version));
+    let mut response = match refused {
+        Some(error) => error.into_response(),
+        None => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    let (major, minor) = API_VERSION;
+    let api_version = HeaderValue::from_str(&format!("{major}.{minor}")).expect("digits and a dot are a header value");
+    headers.insert("Api-Version", api_version);
+    headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+    headers.insert("Ostype", HeaderValue::from_static("linux"));
+    headers.insert(header::SERVER, HeaderValue::from_static(concat!("flok/", env!("CARGO_PKG_VERSION"), " (linux)")));
+    response
+}
+
+fn refuse_version(PathVersion(major, minor): PathVersion) -> Option<ApiError> {
+    let version = (major, minor);
+    if version > API_VERSION {
+        let (most, least) = API_VERSION;
+        return Some(ApiError::invalid(format!(
+            "client version {major}.{minor} is too new. Maximum supported API version is {most}.{least}"
+        )));
+    }
+    if version < MIN_API_VERSION {
+        let (most, least) = MIN_API_VERSION;
+        return Some(ApiError::invalid(format!(
+            "client version {major}.{minor} is too old. Minimum supported API version is {most}.{least}, please upgrade \
+             your client to a newer version"
+        )));
+    }
+    None
+}
