@@ -1,3 +1,5 @@
-//! To be written.
+//! The composition root.
 
 pub mod config;
+pub mod watcher;
+pub mod worker;
