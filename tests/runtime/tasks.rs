@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use flok::runtime::{Exec, RuntimeError};
 use flok::spec::*;
 
 use super::host::*;
@@ -223,6 +224,46 @@ fn a_process_that_ignores_its_signal_is_killed_after_the_grace() {
         reaches(&worker, 1, TaskState::Running).await;
         host.desire(&worker, TaskId(1), DesiredState::Shutdown);
         assert_eq!(reaches(&worker, 1, TaskState::Shutdown).await.exit_code, Some(137));
+        worker.shutdown().await;
+    });
+}
+
+#[test]
+#[ignore = "needs root and containerd"]
+fn a_running_task_is_measured_and_runs_further_commands() {
+    on_a_host(|mut host| async move {
+        let runtime = host.runtime().await;
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        let mut given = assignment(1, "while :; do :; done");
+        given.spec.resources.limits.memory_bytes = 64 << 20;
+        given.spec.container.stop_grace = Some(std::time::Duration::ZERO);
+        host.want(&worker, given);
+        reaches(&worker, 1, TaskState::Running).await;
+        let command = |text: &str| Exec {
+            command: vec!["/bin/sh".into(), "-c".into(), text.into()],
+            env: vec!["MINE=1".into()],
+            ..Default::default()
+        };
+        let output =
+            runtime.exec(TaskId(1), &command("echo $MINE; busybox pwd; echo no >&2; exit 4"), PATIENCE).await.unwrap();
+        assert_eq!(
+            (output.exit_code, output.stdout.as_slice(), output.stderr.as_slice()),
+            (4, &b"1\n/data\n"[..], &b"no\n"[..])
+        );
+        let late =
+            runtime.exec(TaskId(1), &command("exec busybox sleep 1000"), std::time::Duration::from_millis(200)).await;
+        assert!(matches!(late, Err(RuntimeError::Timeout { .. })), "{late:?}");
+        let nope = Exec { command: vec!["/nope".into()], ..Default::default() };
+        assert!(runtime.exec(TaskId(1), &nope, PATIENCE).await.unwrap_err().to_string().contains("/nope"));
+
+        let stats = runtime.stats(TaskId(1)).await.unwrap();
+        assert!(stats.cpu_total_ns > 0 && stats.memory_bytes > 0 && stats.processes >= 1, "{stats:?}");
+        assert_eq!(stats.memory_limit_bytes, 64 << 20);
+        assert!(runtime.disk_usage(TaskId(1)).await.unwrap() > 0);
+        assert!(runtime.stats(TaskId(2)).await.is_err());
+        let left = fs::read_dir(runtime.task_dir(TaskId(1))).unwrap().flatten();
+        assert!(left.into_iter().all(|file| !file.file_name().to_string_lossy().starts_with("exec-")));
         worker.shutdown().await;
     });
 }
