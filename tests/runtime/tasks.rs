@@ -144,6 +144,33 @@ fn a_dead_containerd_is_replaced_and_its_containers_go_on() {
 
 #[test]
 #[ignore = "needs root and containerd"]
+fn what_a_host_took_down_with_it_has_failed_and_its_volume_is_kept() {
+    on_a_host(|mut host| async move {
+        let runtime = host.runtime().await;
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        host.want(&worker, assignment(1, "echo precious > /data/x; exec busybox sleep 1000").with_volume("v", "/data"));
+        reaches(&worker, 1, TaskState::Running).await;
+        let file = host.path().join("volumes/v/_data/x");
+        until("the task has written", || fs::read(&file).is_ok_and(|text| !text.is_empty())).await;
+        worker.shutdown().await;
+        drop(runtime);
+        host.kill_everything();
+
+        let runtime = host.runtime().await;
+        let worker = host.worker(&runtime).await;
+        reaches(&worker, 1, TaskState::Failed).await;
+        host.want(&worker, assignment(2, "busybox cat /data/x").with_volume("v", "/data"));
+        reaches(&worker, 2, TaskState::Complete).await;
+        assert_eq!(super::logs::text_of(&runtime, 2).await, "precious\n");
+        host.forget(&worker, TaskId(1));
+        until("its files are removed", || !runtime.task_dir(TaskId(1)).exists()).await;
+        worker.shutdown().await;
+    });
+}
+
+#[test]
+#[ignore = "needs root and containerd"]
 fn the_container_is_what_its_spec_says() {
     on_a_host(|mut host| async move {
         let runtime = host.runtime().await;
@@ -264,37 +291,6 @@ fn a_running_task_is_measured_and_runs_further_commands() {
         assert!(runtime.stats(TaskId(2)).await.is_err());
         let left = fs::read_dir(runtime.task_dir(TaskId(1))).unwrap().flatten();
         assert!(left.into_iter().all(|file| !file.file_name().to_string_lossy().starts_with("exec-")));
-        worker.shutdown().await;
-    });
-}
-
-/// Prints the cost of starts, beside nothing: it is run by hand.
-#[test]
-#[ignore = "a measurement: needs root, containerd and a quiet machine"]
-fn measure_fifty_starts() {
-    on_a_host(|mut host| async move {
-        let runtime = host.runtime().await;
-        host.load_busybox(&runtime).await;
-        let worker = host.worker(&runtime).await;
-        #[expect(clippy::disallowed_methods, reason = "a measurement")]
-        let start = std::time::Instant::now();
-        for task in 1..=50 {
-            let mut given = assignment(task, "exec busybox sleep 1000");
-            given.spec.container.stop_signal = Some("SIGKILL".into());
-            host.wanted().assignments.insert(given.task, given);
-        }
-        worker.assign(host.wanted().clone());
-        for task in 1..=50 {
-            reaches(&worker, task, TaskState::Running).await;
-        }
-        eprintln!("50 running after {:?}", start.elapsed());
-        host.wanted().assignments.clear();
-        worker.assign(host.wanted().clone());
-        for task in 1..=50 {
-            is_gone(&worker, task).await;
-            until("its files are removed", || !runtime.task_dir(TaskId(task)).exists()).await;
-        }
-        eprintln!("50 gone after {:?}", start.elapsed());
         worker.shutdown().await;
     });
 }
