@@ -96,6 +96,29 @@ impl Host {
         &self.dir
     }
 
+    /// Puts the data directory on a disk of its own.
+    pub fn mount_small_disk(&self, size: &str) {
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(
+            Some("tmpfs"),
+            &self.dir,
+            Some("tmpfs"),
+            flags,
+            Some(format!("size={size},mode=711").as_str()),
+        )
+        .unwrap();
+    }
+
+    /// Leaves no byte free; returns the file to remove.
+    pub fn fill_disk(&self) -> PathBuf {
+        let path = self.dir.join("filler");
+        let mut file = fs::File::create(&path).unwrap();
+        for size in [1 << 20, 4096, 1] {
+            while file.write_all(&vec![b'x'; size]).is_ok() {}
+        }
+        path
+    }
+
     /// As a power cut does: containerd, shims, log writers and containers end together.
     pub fn kill_everything(&self) {
         kill_all(&self.dir);

@@ -171,6 +171,42 @@ fn what_a_host_took_down_with_it_has_failed_and_its_volume_is_kept() {
 
 #[test]
 #[ignore = "needs root and containerd"]
+fn a_full_disk_is_said_and_loses_no_outcome() {
+    on_a_host(|mut host| async move {
+        host.mount_small_disk("48m");
+        let runtime = host.runtime().await;
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        host.want(
+            &worker,
+            assignment(1, "while ! busybox test -e /data/end; do busybox sleep 0.1; done; exit 5")
+                .with_volume("v", "/data"),
+        );
+        reaches(&worker, 1, TaskState::Running).await;
+        fs::write(host.path().join("volumes/v/_data/end.new"), "x").unwrap();
+        let filler = host.fill_disk();
+
+        host.want(&worker, assignment(2, "exit 0"));
+        let told = reaches_or_says(&worker, 2, "cannot be saved").await;
+        assert!(told.message.contains("space") || told.message.contains("full"), "{}", told.message);
+        fs::rename(host.path().join("volumes/v/_data/end.new"), host.path().join("volumes/v/_data/end")).unwrap();
+        // Saved at once if its end made room for that, else when there is room again.
+        fs::remove_file(filler).unwrap();
+        assert_eq!(reaches(&worker, 1, TaskState::Failed).await.exit_code, Some(5));
+        let rejected = reaches(&worker, 2, TaskState::Rejected).await;
+        assert!(rejected.message.contains("space") || rejected.message.contains("full"), "{}", rejected.message);
+        host.want(&worker, assignment(3, "exit 0"));
+        reaches(&worker, 3, TaskState::Complete).await;
+        worker.shutdown().await;
+    });
+}
+
+async fn reaches_or_says(worker: &flok::node::worker::Worker, task: u128, words: &str) -> TaskReport {
+    report(worker, task, |report| report.state.is_final() || report.message.contains(words)).await
+}
+
+#[test]
+#[ignore = "needs root and containerd"]
 fn the_container_is_what_its_spec_says() {
     on_a_host(|mut host| async move {
         let runtime = host.runtime().await;
