@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use containers::{Prepare, container_id};
-pub use error::{Result, RuntimeError};
+pub use error::{Result, RuntimeError, explained};
 pub use events::ContainerExit;
 pub use exec::{Exec, ExecOutput};
 pub use images::{ImageInfo, Images, Progress, Registries, RegistryConfig};
