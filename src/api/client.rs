@@ -30,7 +30,7 @@ pub enum ClientError {
     #[error("{0:?} is not a host flok can reach: write unix:///path/to/flok.sock")]
     Host(String),
     #[error(
-        "cannot reach flok at {host}: is the daemon running? Start it with `flok daemon`, or name its socket with --host ({source})"
+        "cannot reach flok at {host}: is the daemon running? Start it with `flok daemon`, or name its socket with --host"
     )]
     Unreachable { host: String, source: std::io::Error },
     #[error("no permission to reach flok at {0}: run as root, or let your group use the socket")]
