@@ -1,7 +1,7 @@
 //! The whole state as bytes: what a new or lagging log holder is sent, and what a restart begins from.
 //!
-//! Layout: a magic word, the format's number, the feature level, the length of what follows and its SHA-256, then the
-//! contents. Format and level are read first, so that a build which knows less says so instead of misreading; the
+//! Layout: a magic word, the format's number, the feature level, the contents' length, the SHA-256 of all of these and of
+//! the contents, then the contents. Format and level are read first, so that a build which knows less says so instead of misreading; the
 //! checksum is verified before anything is decoded. Indices are derived again on reading.
 
 use std::borrow::Cow;
@@ -23,8 +23,9 @@ const MAGIC: [u8; 8] = *b"flokSNAP";
 /// the older one then stay beside the new ones until no log can hold it.
 const FORMAT: u32 = 1;
 
-/// Magic, format, level, length, checksum.
-const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 32;
+/// Behind magic, format, level and length.
+const CHECKSUM_AT: usize = 8 + 4 + 4 + 8;
+const HEADER_BYTES: usize = CHECKSUM_AT + 32;
 
 /// Bytes that are no snapshot this build can read. No state was made.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +74,8 @@ pub fn encode(state: &State) -> Vec<u8> {
     bytes.extend(FORMAT.to_le_bytes());
     bytes.extend(state.feature_level().0.to_le_bytes());
     bytes.extend((contents.len() as u64).to_le_bytes());
-    bytes.extend(Sha256::digest(&contents));
+    let checksum = checksum(&bytes, &contents);
+    bytes.extend(checksum);
     bytes.extend(contents);
     bytes
 }
@@ -131,10 +133,14 @@ fn verified(bytes: &[u8]) -> Result<&[u8], SnapshotError> {
         std::cmp::Ordering::Greater => return Err(SnapshotError::TrailingBytes(have - need)),
         std::cmp::Ordering::Equal => {}
     }
-    if <[u8; 32]>::from(Sha256::digest(contents)) != field::<32>(header, 24) {
+    if checksum(&header[..CHECKSUM_AT], contents) != field::<32>(header, CHECKSUM_AT) {
         return Err(SnapshotError::Damaged);
     }
     Ok(contents)
+}
+
+fn checksum(before: &[u8], contents: &[u8]) -> [u8; 32] {
+    Sha256::new().chain_update(before).chain_update(contents).finalize().into()
 }
 
 fn field<const N: usize>(header: &[u8], at: usize) -> [u8; N] {

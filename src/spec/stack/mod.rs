@@ -1,3 +1,129 @@
-//! Stack files.
-pub mod problem;
+//! Stack files: Compose files as Docker Swarm reads them, from text to service specs. Pure: variables, the files that a
+//! stack file names and the working directory come in as arguments.
+//!
+//! The way of a file: [`yaml`] parses it into a tree with places; `interpolate` fills in variables; `schema` checks each
+//! key and brings each value into its canonical form; `merge` makes one tree of several files; `convert` makes specs of
+//! it, and `print` canonical YAML. Reading goes on after a problem, so that all are reported at once.
+
+mod convert;
+mod dotenv;
+mod features;
+mod forms;
+mod interpolate;
+mod merge;
+mod print;
+mod problem;
+mod reader;
+mod schema;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod volumes;
+
+mod words;
 pub mod yaml;
+
+pub use convert::{IMAGE_LABEL, NAMESPACE_LABEL, Stack, check_stack_name};
+pub use features::{Feature, Features};
+pub use interpolate::Variables;
+pub use problem::{Place, Problem, StackError};
+pub use reader::ReadFile;
+pub use yaml::{MAX_FILE_BYTES, too_large};
+
+use problem::Report;
+use reader::Reader;
+use yaml::Node;
+
+/// One file given with `-c`.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// As the user named it; it stands in messages.
+    pub name: String,
+    pub text: String,
+}
+
+/// What surrounds the files.
+pub struct Surroundings<'a> {
+    pub features: Features,
+    /// The client's environment.
+    pub variables: &'a Variables,
+    /// Absolute: the first file's directory. Relative paths in all files begin here.
+    pub working_dir: &'a str,
+    pub read_file: &'a ReadFile<'a>,
+}
+
+/// The files as one, checked and in canonical form.
+#[derive(Debug)]
+pub struct StackFile {
+    tree: Node,
+    report: Report,
+}
+
+impl StackFile {
+    /// Reads `sources` in order, later ones over earlier ones.
+    pub fn read(sources: &[Source], around: &Surroundings<'_>) -> Result<StackFile, StackError> {
+        let mut report =
+            Report { files: sources.iter().map(|source| source.name.clone()).collect(), ..Report::default() };
+        let mut merged: Option<Node> = None;
+        for (index, source) in sources.iter().enumerate() {
+            if let Some(tree) = read_one(index, source, around, &mut report) {
+                merged = Some(match merged {
+                    Some(base) => merge::files(base, tree),
+                    None => tree,
+                });
+            }
+        }
+        match merged {
+            Some(tree) if report.problems.is_empty() => Ok(StackFile { tree, report }),
+            _ => Err(report.into_error()),
+        }
+    }
+
+    /// The specs of the stack called `name`, and what is worth a warning.
+    pub fn convert(mut self, name: &str, around: &Surroundings<'_>) -> Result<(Stack, Vec<Problem>), StackError> {
+        let stack = convert::Converter {
+            name,
+            root: &self.tree,
+            report: &mut self.report,
+            variables: around.variables,
+            read_file: around.read_file,
+            features: around.features,
+        }
+        .stack();
+        if self.report.problems.is_empty() { Ok((stack, self.report.warnings)) } else { Err(self.report.into_error()) }
+    }
+
+    /// Canonical YAML.
+    pub fn print(&self) -> String {
+        print::stack(&self.tree)
+    }
+
+    /// What is worth a warning, in the order in which it was met.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.report.warnings
+    }
+}
+
+fn read_one(index: usize, source: &Source, around: &Surroundings<'_>, report: &mut Report) -> Option<Node> {
+    let mut tree = match yaml::parse(index, &source.text) {
+        Ok(tree) => tree,
+        Err((place, message)) => {
+            report.problem(place, "", message);
+            return None;
+        }
+    };
+    // `x-` sections hold fragments; what is used of them stands in a section by its alias, and is filled in there.
+    if let yaml::Value::Map(entries) = &mut tree.value {
+        for entry in entries.iter_mut().filter(|entry| !entry.key.starts_with("x-")) {
+            interpolate::tree(&mut entry.value, &entry.key, around.variables, report);
+        }
+    }
+    let mut reader = Reader {
+        report,
+        features: around.features,
+        variables: around.variables,
+        working_dir: around.working_dir,
+        read_file: around.read_file,
+    };
+    schema::file(&mut reader, tree)
+}

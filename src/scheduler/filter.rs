@@ -1,0 +1,206 @@
+//! The filters: each looks at one demand of a task and one node, and says what is missing.
+//!
+//! Add a filter by writing its function, its [`Reason`] and its text, and naming it in [`PIPELINE`]. The first two filters,
+//! readiness and availability, ask nothing of the task and are in [`nodes`](super::nodes); a volume's home is a matter of
+//! the slot and is in [`place`](super::place).
+
+use std::collections::BTreeSet;
+
+use super::generic;
+use super::nodes::NodeInfo;
+use super::reason::Reason;
+use super::score::OnNode;
+use crate::spec::{
+    Constraint, GenericResource, MountKind, Platform, PortConfig, Protocol, PublishMode, ResourceReservations, TaskSpec,
+};
+
+/// Where host ports that the user left open are chosen, as Docker does.
+pub(super) const HOST_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
+
+type Filter = fn(&Demands, &NodeInfo, OnNode) -> Result<(), Reason>;
+
+/// In the order in which they are asked: first what never changes, so that the sentence names the lasting reason.
+const PIPELINE: [Filter; 6] = [platform, constraints, mounts, max_replicas, resources, host_ports];
+
+/// What a task spec asks of a node, made ready to be asked ten thousand times.
+pub(super) struct Demands {
+    platforms: Vec<Platform>,
+    constraints: Vec<Constraint>,
+    /// What is wrong with mounts that no node can make.
+    mounts: Vec<String>,
+    max_replicas: u64,
+    pub reservations: ResourceReservations,
+    /// Host ports the user chose.
+    fixed_ports: Vec<(Protocol, u16)>,
+    /// Protocols of those the swarm chooses.
+    open_ports: Vec<Protocol>,
+}
+
+impl Demands {
+    /// An error is a spec that no node could ever meet; it should not have been accepted.
+    pub fn of(spec: &TaskSpec) -> Result<Demands, String> {
+        let constraints = spec.placement.constraints.iter().map(|text| text.parse::<Constraint>());
+        let host: Vec<&PortConfig> = spec.host_ports.iter().filter(|port| port.mode == PublishMode::Host).collect();
+        Ok(Demands {
+            platforms: spec.placement.platforms.iter().map(Platform::normalized).collect(),
+            constraints: constraints.collect::<Result<_, _>>().map_err(|error| error.to_string())?,
+            mounts: spec.container.mounts.iter().filter_map(unmountable).collect(),
+            max_replicas: spec.placement.max_replicas,
+            reservations: spec.resources.reservations.clone(),
+            fixed_ports: host.iter().filter(|p| p.published != 0).map(|p| (p.protocol, p.published)).collect(),
+            open_ports: host.iter().filter(|port| port.published == 0).map(|port| port.protocol).collect(),
+        })
+    }
+
+    /// The first filter that refuses the node says why.
+    pub fn check(&self, node: &NodeInfo, on_node: OnNode) -> Result<(), Reason> {
+        PIPELINE.iter().try_for_each(|filter| filter(self, node, on_node))
+    }
+
+    pub fn text(&self, reason: Reason) -> String {
+        match reason {
+            Reason::Left => "left the swarm".to_owned(),
+            Reason::Down => "down".to_owned(),
+            Reason::HeldDown => "back after a failure, held back for a while".to_owned(),
+            Reason::NotHeard => "not heard from yet".to_owned(),
+            Reason::Leaving => "shutting down".to_owned(),
+            Reason::Suspect => "suspected to be down".to_owned(),
+            Reason::Drained => "drained".to_owned(),
+            Reason::Paused => "paused".to_owned(),
+            Reason::Platform => format!("platform is not {}", platform_names(&self.platforms)),
+            Reason::Constraint(at) => format!("constraint {} not met", self.constraints[at]),
+            Reason::Mount(at) => self.mounts[at].clone(),
+            Reason::MaxReplicas => format!("max replicas per node ({}) reached", self.max_replicas),
+            Reason::Cpu => "insufficient CPU".to_owned(),
+            Reason::Memory => "insufficient memory".to_owned(),
+            Reason::Generic(at) => format!("insufficient {}", generic::kind(&self.reservations.generic[at])),
+            Reason::HostPort(at) => {
+                let (protocol, port) = self.fixed_ports[at];
+                format!("host port {port}/{} in use", protocol_name(protocol))
+            }
+            Reason::NoFreeHostPort => {
+                format!("no free host port in {}-{}", HOST_PORTS.start(), HOST_PORTS.end())
+            }
+        }
+    }
+}
+
+fn platform(demands: &Demands, node: &NodeInfo, _: OnNode) -> Result<(), Reason> {
+    if demands.platforms.is_empty() {
+        return Ok(());
+    }
+    let has = node.node.description.platform.normalized();
+    let fits = |wanted: &Platform| {
+        (wanted.os.is_empty() || wanted.os == has.os)
+            && (wanted.architecture.is_empty() || wanted.architecture == has.architecture)
+    };
+    if demands.platforms.iter().any(fits) { Ok(()) } else { Err(Reason::Platform) }
+}
+
+fn constraints(demands: &Demands, node: &NodeInfo, _: OnNode) -> Result<(), Reason> {
+    let facts = node.node.facts();
+    let unmet = demands.constraints.iter().position(|constraint| !constraint.matches(&facts));
+    unmet.map_or(Ok(()), |at| Err(Reason::Constraint(at)))
+}
+
+fn mounts(demands: &Demands, _: &NodeInfo, _: OnNode) -> Result<(), Reason> {
+    if demands.mounts.is_empty() { Ok(()) } else { Err(Reason::Mount(0)) }
+}
+
+fn max_replicas(demands: &Demands, _: &NodeInfo, on_node: OnNode) -> Result<(), Reason> {
+    let reached = demands.max_replicas != 0 && u64::from(on_node.tasks) >= demands.max_replicas;
+    if reached { Err(Reason::MaxReplicas) } else { Ok(()) }
+}
+
+fn resources(demands: &Demands, node: &NodeInfo, _: OnNode) -> Result<(), Reason> {
+    let (wanted, has) = (&demands.reservations, &node.node.description.resources);
+    // A task that reserves nothing fits everywhere, on a node that has promised more than it has, too.
+    if wanted.nano_cpus > 0 && node.reserved.nano_cpus.saturating_add(wanted.nano_cpus) > has.nano_cpus {
+        return Err(Reason::Cpu);
+    }
+    if wanted.memory_bytes > 0 && node.reserved.memory_bytes.saturating_add(wanted.memory_bytes) > has.memory_bytes {
+        return Err(Reason::Memory);
+    }
+    if let Some(at) = wanted.generic.iter().position(|resource| !node.generic.suffices(resource)) {
+        return Err(Reason::Generic(at));
+    }
+    // Each alone suffices; together they may not, where a kind is asked for twice.
+    if wanted.generic.len() > 1 && node.generic.claim(&wanted.generic).is_none() {
+        return Err(Reason::Generic(0));
+    }
+    Ok(())
+}
+
+fn host_ports(demands: &Demands, node: &NodeInfo, _: OnNode) -> Result<(), Reason> {
+    if let Some(at) = demands.fixed_ports.iter().position(|port| node.ports.contains(port)) {
+        return Err(Reason::HostPort(at));
+    }
+    if demands.open_ports.is_empty() || chosen_ports(demands, node, 0).is_some() {
+        Ok(())
+    } else {
+        Err(Reason::NoFreeHostPort)
+    }
+}
+
+/// A free port of the range for each port the user left open. The search starts at a place that `seed` gives, so that a port
+/// just let go is rarely the next one taken: clients may still hold connections to it.
+fn chosen_ports(demands: &Demands, node: &NodeInfo, seed: u128) -> Option<Vec<u16>> {
+    let count = HOST_PORTS.end() - HOST_PORTS.start() + 1;
+    let start = u16::try_from(seed % u128::from(count)).expect("a remainder is below its divisor");
+    let mut given: BTreeSet<(Protocol, u16)> = demands.fixed_ports.iter().copied().collect();
+    let mut chosen = Vec::new();
+    for protocol in &demands.open_ports {
+        let mut from_start = (0..count).map(|step| HOST_PORTS.start() + (start + step) % count);
+        let free = from_start
+            .find(|port| !node.ports.contains(&(*protocol, *port)) && !given.contains(&(*protocol, *port)))?;
+        given.insert((*protocol, free));
+        chosen.push(free);
+    }
+    Some(chosen)
+}
+
+/// The host ports that a task holds on a node that passed the filters, the open ones filled in.
+pub(super) fn host_ports_held(
+    demands: &Demands,
+    spec: &TaskSpec,
+    node: &NodeInfo,
+    seed: u128,
+) -> Option<Vec<PortConfig>> {
+    let mut chosen = chosen_ports(demands, node, seed)?.into_iter();
+    let mut ports: Vec<PortConfig> =
+        spec.host_ports.iter().filter(|port| port.mode == PublishMode::Host).cloned().collect();
+    for port in ports.iter_mut().filter(|port| port.published == 0) {
+        port.published = chosen.next()?;
+    }
+    Some(ports)
+}
+
+/// What generic resources a task holds there.
+pub(super) fn generic_held(demands: &Demands, node: &NodeInfo) -> Option<Vec<GenericResource>> {
+    node.generic.claim(&demands.reservations.generic)
+}
+
+fn unmountable(mount: &crate::spec::Mount) -> Option<String> {
+    match mount.kind {
+        MountKind::Cluster => Some("cluster volumes are not supported".to_owned()),
+        MountKind::NamedPipe => Some("named pipes are not supported on Linux".to_owned()),
+        MountKind::Volume => match mount.volume.driver.as_deref() {
+            None | Some("" | "local") => None,
+            Some(driver) => Some(format!("no volume driver {driver}")),
+        },
+        MountKind::Bind | MountKind::Tmpfs => None,
+    }
+}
+
+fn platform_names(platforms: &[Platform]) -> String {
+    let names: Vec<String> = platforms.iter().map(|p| format!("{}/{}", p.os, p.architecture)).collect();
+    names.join(" or ")
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
+    }
+}

@@ -1,0 +1,157 @@
+//! What each node has left, counted once a tick from the state and the gossip table, and kept up as tasks are placed.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use rand::{Rng, RngExt};
+
+use super::generic::Left;
+use super::reason::{Reason, Tally};
+use super::score::Rank;
+use crate::gossip::{Load, NodeRecord, Table};
+use crate::spec::{Availability, NodeId, Protocol, PublishMode, ResourceReservations, ServiceId, TaskState, Version};
+use crate::state::{Node, NodeHealth, State, Task};
+
+/// Sums of reservations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Reserved {
+    pub nano_cpus: u64,
+    pub memory_bytes: u64,
+}
+
+pub(super) struct NodeInfo {
+    pub node: Arc<Node>,
+    pub record: Option<Arc<NodeRecord>>,
+    /// Why it takes no task at all.
+    pub unready: Option<Reason>,
+    pub reserved: Reserved,
+    pub generic: Left,
+    pub ports: BTreeSet<(Protocol, u16)>,
+    /// Tasks that hold something here, of all services.
+    pub tasks: u32,
+    /// Those of them that do not run yet, as far as is known.
+    pub starting: u32,
+    /// Drawn anew each tick, to choose among equals.
+    pub lot: u32,
+}
+
+/// All nodes of the swarm, in order of id.
+pub(super) struct Nodes {
+    pub infos: Vec<NodeInfo>,
+    /// Those that take tasks, the least busy first.
+    pub order: BTreeSet<Rank>,
+    /// Those that take none.
+    pub unready: Tally,
+}
+
+impl NodeInfo {
+    fn new(node: &Arc<Node>, table: &Table, lot: u32) -> NodeInfo {
+        let record = table.get(node.id).map(|held| Arc::clone(&held.record));
+        NodeInfo {
+            unready: unready(node, record.as_deref(), table),
+            generic: Left::of(&node.description.resources.generic),
+            node: Arc::clone(node),
+            record,
+            reserved: Reserved::default(),
+            ports: BTreeSet::new(),
+            tasks: 0,
+            starting: 0,
+            lot,
+        }
+    }
+
+    pub fn load(&self) -> Load {
+        self.record.as_ref().map(|record| record.load).unwrap_or_default()
+    }
+
+    /// Counts what an assigned task holds here.
+    pub fn hold(&mut self, task: &Task, reservations: &ResourceReservations) {
+        self.reserved.nano_cpus = self.reserved.nano_cpus.saturating_add(reservations.nano_cpus);
+        self.reserved.memory_bytes = self.reserved.memory_bytes.saturating_add(reservations.memory_bytes);
+        self.generic.hold(&task.generic);
+        let host = task.host_ports.iter().filter(|port| port.mode == PublishMode::Host);
+        self.ports.extend(host.map(|port| (port.protocol, port.published)));
+        self.tasks += 1;
+        let report = self.record.as_ref().and_then(|record| record.tasks.get(&task.id));
+        if report.is_none_or(|report| report.state < TaskState::Running) {
+            self.starting += 1;
+        }
+    }
+}
+
+impl Nodes {
+    pub fn build(state: &State, table: &Table, rng: &mut impl Rng) -> Nodes {
+        let infos = state.nodes().map(|node| NodeInfo::new(node, table, rng.random())).collect();
+        let mut nodes = Nodes { infos, order: BTreeSet::new(), unready: Tally::default() };
+        nodes.count_tasks(state);
+        for (index, info) in nodes.infos.iter().enumerate() {
+            match info.unready {
+                Some(reason) => nodes.unready.count(reason),
+                None => drop(nodes.order.insert(Rank::of(info, index))),
+            }
+        }
+        nodes
+    }
+
+    fn count_tasks(&mut self, state: &State) {
+        let mut specs = RecentSpecs::default();
+        // A global task bound to a node but not yet assigned holds nothing there.
+        for task in state.tasks().filter(|task| task.assigned_at.is_some() && task.holds_resources()) {
+            let Some(index) = task.node.and_then(|node| self.index_of(node)) else { continue };
+            let reservations = specs.reservations(state, (task.service, task.spec_version));
+            self.infos[index].hold(task, reservations);
+        }
+    }
+
+    pub fn index_of(&self, node: NodeId) -> Option<usize> {
+        self.infos.binary_search_by_key(&node, |info| info.node.id).ok()
+    }
+
+    /// Puts a node in its place again after `before`, its rank, has changed.
+    pub fn rank_again(&mut self, before: Rank) {
+        if self.order.remove(&before) {
+            self.order.insert(Rank::of(&self.infos[before.index], before.index));
+        }
+    }
+}
+
+/// The first two filters, the same for every task: is the node there, and does its operator let it take tasks?
+fn unready(node: &Node, record: Option<&NodeRecord>, table: &Table) -> Option<Reason> {
+    let health = match node.health {
+        NodeHealth::Left { .. } => Some(Reason::Left),
+        NodeHealth::Down { .. } => Some(Reason::Down),
+        NodeHealth::HeldDown { .. } => Some(Reason::HeldDown),
+        NodeHealth::Unknown => Some(Reason::NotHeard),
+        NodeHealth::Up => None,
+    };
+    let seen = || match record {
+        None => Some(Reason::NotHeard),
+        Some(record) if record.leaving => Some(Reason::Leaving),
+        Some(_) => table.is_suspect(node.id).then_some(Reason::Suspect),
+    };
+    let availability = || match node.spec.availability {
+        Availability::Drain => Some(Reason::Drained),
+        Availability::Pause => Some(Reason::Paused),
+        Availability::Active => None,
+    };
+    health.or_else(seen).or_else(availability)
+}
+
+/// Reservations of the last few specs asked for: tasks of a service tend to come together, and a lookup for each of a
+/// hundred thousand tasks is most of the cost of a tick.
+#[derive(Default)]
+struct RecentSpecs(VecDeque<((ServiceId, Version), ResourceReservations)>);
+
+const RECENT_SPECS: usize = 8;
+
+impl RecentSpecs {
+    fn reservations(&mut self, state: &State, key: (ServiceId, Version)) -> &ResourceReservations {
+        let at = self.0.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
+            let spec = state.task_spec(key.0, key.1);
+            self.0.truncate(RECENT_SPECS - 1);
+            self.0.push_front((key, spec.map(|spec| spec.resources.reservations.clone()).unwrap_or_default()));
+            0
+        });
+        &self.0[at].1
+    }
+}

@@ -1,0 +1,236 @@
+//! Placing a group: the tasks bound to a node, those whose volume has a home, and the many that may go anywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::candidates::Candidates;
+use super::explain::Stuck;
+use super::filter::{self, Demands};
+use super::images::Images;
+use super::nodes::{NodeInfo, Nodes};
+use super::reason::{Reason, Tally};
+use super::score::{FAILURE_WINDOW, OnNode, Rank};
+use super::spread::Tree;
+use super::{MAX_PLACEMENTS, MAX_REASONS, Waiting};
+use crate::spec::{NodeField, NodeId, Now, ServiceId, TaskSpec, TaskState, UnixMs, Version, VolumePolicy};
+use crate::state::{Change, Draft, ObjectId, Placed, Refusal, Task};
+
+/// One tick's work.
+pub(super) struct Tick<'a> {
+    pub(super) draft: &'a mut Draft,
+    pub(super) nodes: Nodes,
+    now: Now,
+    pub(super) stuck: Vec<Stuck>,
+    pub(super) placements_left: usize,
+    pub(super) reasons_left: usize,
+}
+
+/// What the tasks of a group have in common.
+pub(super) struct Group<'a> {
+    spec: Arc<TaskSpec>,
+    demands: Demands,
+    pub spread: Vec<NodeField>,
+    /// By index of the node.
+    pub on_node: Vec<OnNode>,
+    /// Indices of the nodes that have the image, in order.
+    pub holders: &'a [usize],
+}
+
+impl Group<'_> {
+    pub fn has_image(&self, index: usize) -> bool {
+        self.holders.binary_search(&index).is_ok()
+    }
+
+    /// The node's rank for this group, or the filter that refuses it.
+    pub fn rank(&self, base: Rank, info: &NodeInfo) -> Result<Rank, Reason> {
+        let on_node = self.on_node[base.index];
+        self.demands.check(info, on_node)?;
+        Ok(base.with(on_node, self.has_image(base.index)))
+    }
+}
+
+/// The one node a task may go to, and why.
+pub(super) struct Tie {
+    pub node: NodeId,
+    /// The volume whose data is there; `None`: a global service's task.
+    pub volume: Option<String>,
+    /// It may go elsewhere if it must.
+    pub is_wish: bool,
+}
+
+/// Ranks of nodes as they stand in [`Nodes::order`], of those that got tasks since.
+type Touched = BTreeMap<usize, Rank>;
+
+impl<'a> Tick<'a> {
+    pub fn new(draft: &'a mut Draft, nodes: Nodes, now: Now) -> Tick<'a> {
+        Tick { draft, nodes, now, stuck: Vec::new(), placements_left: MAX_PLACEMENTS, reasons_left: MAX_REASONS }
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.placements_left == 0
+    }
+
+    pub fn place(&mut self, waiting: Waiting, images: &Images) {
+        let Some(spec) = self.draft.state().task_spec(waiting.key.0, waiting.key.1).cloned() else { return };
+        let demands = match Demands::of(&spec) {
+            Ok(demands) => demands,
+            Err(error) => return waiting.tasks.iter().for_each(|task| self.explain(task, &error)),
+        };
+        let mut stuck = Stuck::new(waiting.key, Arc::clone(&spec));
+        let mut group = Group {
+            demands,
+            spread: spec.placement.spread.iter().filter_map(|field| NodeField::parse(field)).collect(),
+            on_node: self.on_node(waiting.key),
+            holders: images.holders(&spec.container.image),
+            spec,
+        };
+        let mut touched = Touched::new();
+        let mut free = Vec::new();
+        for task in waiting.tasks {
+            match self.tie(&group.spec, &task) {
+                Some(tie) if self.place_tied(&mut group, &task, &tie, &mut touched) => {}
+                Some(tie) if !tie.is_wish => stuck.tied.push(task),
+                _ => free.push(task),
+            }
+        }
+        self.rank_again(std::mem::take(&mut touched));
+        if !free.is_empty() {
+            self.place_free(&mut group, free, &mut touched, &mut stuck);
+            self.rank_again(touched);
+        }
+        if !stuck.is_empty() {
+            self.stuck.push(stuck);
+        }
+    }
+
+    fn rank_again(&mut self, touched: Touched) {
+        touched.into_values().for_each(|before| self.nodes.rank_again(before));
+    }
+
+    /// What each node has of the service, and where its spec failed of late.
+    pub(super) fn on_node(&self, (service, spec_version): (ServiceId, Version)) -> Vec<OnNode> {
+        let mut on_node = vec![OnNode::default(); self.nodes.infos.len()];
+        for task in self.draft.state().tasks_of_service(service) {
+            let Some(index) = task.node.and_then(|node| self.nodes.index_of(node)) else { continue };
+            if task.is_live() && task.assigned_at.is_some() {
+                on_node[index].tasks += 1;
+            } else if task.spec_version == spec_version && failed_lately(task, self.now.unix) {
+                on_node[index].failures += 1;
+            }
+        }
+        on_node
+    }
+
+    /// The node a task is tied to, if it may not go anywhere.
+    pub(super) fn tie(&self, spec: &TaskSpec, task: &Task) -> Option<Tie> {
+        if let Some(node) = task.node {
+            return Some(Tie { node, volume: None, is_wish: false });
+        }
+        let state = self.draft.state();
+        let home = |volume: &str| Some((volume.to_owned(), state.volume_home(task.service, task.slot, volume)?));
+        let (volume, node) = spec.named_local_volumes().find_map(home)?;
+        Some(Tie { node, volume: Some(volume), is_wish: spec.volume_policy == VolumePolicy::StartEmpty })
+    }
+
+    fn place_tied(&mut self, group: &mut Group<'_>, task: &Task, tie: &Tie, touched: &mut Touched) -> bool {
+        let Some(index) = self.nodes.index_of(tie.node) else { return false };
+        let info = &self.nodes.infos[index];
+        if self.is_full() || self.refuses(&group.demands, index, group.on_node[index]).is_some() {
+            return false;
+        }
+        let before = Rank::of(info, index);
+        let placed = self.assign(group, task, index).is_ok();
+        if placed {
+            touched.entry(index).or_insert(before);
+        }
+        placed
+    }
+
+    /// Why this node may not have a task, if it may not.
+    pub(super) fn refuses(&self, demands: &Demands, index: usize, on_node: OnNode) -> Option<Reason> {
+        let info = &self.nodes.infos[index];
+        info.unready.or_else(|| demands.check(info, on_node).err())
+    }
+
+    /// Places tasks that may go anywhere, best node first. Once no node is left, all that remain are stuck.
+    fn place_free(&mut self, group: &mut Group<'_>, tasks: Vec<Arc<Task>>, touched: &mut Touched, stuck: &mut Stuck) {
+        // Taken out, because the walk borrows it while nodes change; ranks are put right after the group.
+        let order = std::mem::take(&mut self.nodes.order);
+        let mut refused = self.nodes.unready.clone();
+        let mut pick = Pick::new(&order, &self.nodes.infos, group, &mut refused);
+        let mut tasks = tasks.into_iter();
+        while !self.is_full() && !tasks.as_slice().is_empty() {
+            let Some(rank) = pick.next(&self.nodes.infos, group, &mut refused) else {
+                stuck.set_free(tasks.collect(), refused, self.placements_left);
+                break;
+            };
+            let index = rank.index;
+            let before = Rank::of(&self.nodes.infos[index], index);
+            let task = tasks.next().expect("some are left");
+            let placed = self.assign(group, &task, index);
+            match &placed {
+                Ok(()) => drop(touched.entry(index).or_insert(before)),
+                Err(refusal) => self.explain(&task, &refusal.to_string()),
+            }
+            let again = group.rank(Rank::of(&self.nodes.infos[index], index), &self.nodes.infos[index]);
+            pick.settle(placed.is_ok(), again.map_err(|reason| refused.count(reason)).ok());
+        }
+        self.nodes.order = order;
+    }
+
+    /// Gives a task to a node that passed the filters.
+    fn assign(&mut self, group: &mut Group<'_>, task: &Task, index: usize) -> Result<(), Refusal> {
+        let info = &self.nodes.infos[index];
+        let (Some(host_ports), Some(generic)) = (
+            filter::host_ports_held(&group.demands, &group.spec, info, task.id.0),
+            filter::generic_held(&group.demands, info),
+        ) else {
+            unreachable!("the filters passed the node, and it has not changed since")
+        };
+        let node = info.node.id;
+        let placed = Placed { task: task.id, node, host_ports, generic, attachments: Vec::new() };
+        self.draft.change(&[ObjectId::Node(node)], Change::Assign(Box::new(placed)))?;
+        let assigned = self.draft.state().task(task.id).expect("it was just assigned");
+        self.nodes.infos[index].hold(assigned, &group.demands.reservations);
+        group.on_node[index].tasks += 1;
+        self.placements_left -= 1;
+        Ok(())
+    }
+}
+
+/// How the next node is found.
+enum Pick<'a> {
+    Walk(Candidates<'a>),
+    Tree(Tree),
+}
+
+impl<'a> Pick<'a> {
+    fn new(order: &'a BTreeSet<Rank>, infos: &[NodeInfo], group: &Group<'_>, refused: &mut Tally) -> Pick<'a> {
+        if group.spread.is_empty() {
+            Pick::Walk(Candidates::new(order, infos, group, refused))
+        } else {
+            Pick::Tree(Tree::new(order.iter(), infos, group, refused))
+        }
+    }
+
+    fn next(&mut self, infos: &[NodeInfo], group: &Group<'_>, refused: &mut Tally) -> Option<Rank> {
+        match self {
+            Pick::Walk(candidates) => candidates.next(infos, group, refused),
+            Pick::Tree(tree) => tree.next(),
+        }
+    }
+
+    fn settle(&mut self, placed: bool, again: Option<Rank>) {
+        match (self, again) {
+            (Pick::Walk(candidates), Some(rank)) => candidates.again(rank),
+            (Pick::Walk(_), None) => {}
+            (Pick::Tree(tree), again) => tree.settle(placed, again),
+        }
+    }
+}
+
+fn failed_lately(task: &Task, now: UnixMs) -> bool {
+    let failed =
+        task.outcome.as_ref().is_some_and(|outcome| matches!(outcome.state, TaskState::Failed | TaskState::Rejected));
+    failed && task.finished_at.is_some_and(|at| now - at <= FAILURE_WINDOW)
+}

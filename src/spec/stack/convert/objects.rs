@@ -1,0 +1,101 @@
+//! Networks, secrets and configs that a stack owns.
+
+use super::super::yaml::{Entry, Node, Value};
+use super::{Converter, section, text_map};
+use crate::spec::stack::Feature;
+use crate::spec::{ConfigSpec, MAX_CONFIG_BYTES, MAX_SECRET_BYTES, NetworkSpec, SecretBytes, SecretSpec, SubnetSpec};
+
+/// The network that services without networks of their own are on.
+const DEFAULT_NETWORK: &str = "default";
+
+impl Converter<'_> {
+    pub(super) fn networks(&self) -> Vec<NetworkSpec> {
+        let root = self.root;
+        let defined = section(root, "networks");
+        let mut networks: Vec<NetworkSpec> = defined
+            .iter()
+            .filter(|entry| !entry.value.flag("external"))
+            .map(|entry| self.network(&entry.key, &entry.value))
+            .collect();
+        let uses_default = |service: &Entry| match service.value.get("networks") {
+            None => true,
+            Some(own) => own.entries().is_empty() || own.get(DEFAULT_NETWORK).is_some(),
+        };
+        let needs_default = section(root, "services").iter().any(uses_default)
+            && !defined.iter().any(|entry| entry.key == DEFAULT_NETWORK)
+            && self.features.has(Feature::Networks);
+        if needs_default {
+            networks.push(self.network(DEFAULT_NETWORK, &Node::new(root.place, Value::Null)));
+        }
+        networks
+    }
+
+    fn network(&self, key: &str, definition: &Node) -> NetworkSpec {
+        let ipam = definition.get("ipam").and_then(|ipam| ipam.get("config"));
+        let subnet = |config: &Node| SubnetSpec {
+            subnet: config.string("subnet").unwrap_or_default(),
+            gateway: config.string("gateway"),
+            ip_range: config.string("ip_range"),
+        };
+        NetworkSpec {
+            name: self.scoped(key, definition),
+            labels: self.owned(definition.get("labels")),
+            driver: definition.string("driver").unwrap_or_else(|| "overlay".into()),
+            driver_options: text_map(definition.get("driver_opts")),
+            internal: definition.flag("internal"),
+            attachable: definition.flag("attachable"),
+            ingress: false,
+            ipv6: definition.flag("enable_ipv6"),
+            subnets: ipam.map_or(&[][..], Node::items).iter().map(subnet).collect(),
+        }
+    }
+
+    pub(super) fn secrets(&mut self) -> Vec<SecretSpec> {
+        let objects = self.file_objects("secrets", MAX_SECRET_BYTES);
+        let secret =
+            |(name, labels, data, templating)| SecretSpec { name, labels, data: SecretBytes(data), templating };
+        objects.into_iter().map(secret).collect()
+    }
+
+    pub(super) fn configs(&mut self) -> Vec<ConfigSpec> {
+        let objects = self.file_objects("configs", MAX_CONFIG_BYTES);
+        objects
+            .into_iter()
+            .map(|(name, labels, data, templating)| ConfigSpec { name, labels, data, templating })
+            .collect()
+    }
+
+    fn file_objects(&mut self, kind: &str, most: usize) -> Vec<(String, crate::spec::Labels, Vec<u8>, Option<String>)> {
+        let root = self.root;
+        let mut objects = Vec::new();
+        for entry in section(root, kind).iter().filter(|entry| !entry.value.flag("external")) {
+            let Some(data) = self.file_data(kind, entry) else { continue };
+            if data.is_empty() || data.len() > most {
+                let message = format!("has {} bytes: it must have from 1 to {most}", data.len());
+                self.report.problem(entry.place, &format!("{kind}.{}", entry.key), message);
+                continue;
+            }
+            let labels = self.owned(entry.value.get("labels"));
+            objects.push((self.scoped(&entry.key, &entry.value), labels, data, entry.value.string("template_driver")));
+        }
+        objects
+    }
+
+    fn file_data(&mut self, kind: &str, entry: &Entry) -> Option<Vec<u8>> {
+        let sources = ["file", "content", "environment"].map(|key| entry.value.get(key));
+        let data = match sources {
+            [Some(file), None, None] => {
+                (self.read_file)(file.as_text()).map_err(|why| format!("{}: {why}", file.as_text()))
+            }
+            [None, Some(content), None] => Ok(content.as_text().as_bytes().to_vec()),
+            [None, None, Some(variable)] => match self.variables.get(variable.as_text()) {
+                Some(value) => Ok(value.as_bytes().to_vec()),
+                None => Err(format!("the variable {} is not set", variable.as_text())),
+            },
+            [None, None, None] => Err("has no data: write file:, content:, environment: or external: true".into()),
+            _ => Err("has more than one of file, content and environment".into()),
+        };
+        let path = format!("{kind}.{}", entry.key);
+        data.map_err(|why| self.report.problem(entry.place, &path, why)).ok()
+    }
+}

@@ -1,0 +1,294 @@
+//! One service.
+
+use super::super::features::Feature;
+use super::super::problem::Place;
+use super::super::yaml::{Entry, Node};
+use super::{Converter, IMAGE_LABEL, deploy, section, text_map};
+use crate::spec::image::ImageReference;
+use crate::spec::*;
+
+/// Docker's names for services are DNS labels.
+const MAX_NAME: usize = 63;
+
+impl Converter<'_> {
+    pub(super) fn service(&mut self, entry: &Entry) -> Option<ServiceSpec> {
+        let path = format!("services.{}", entry.key);
+        let (service, root_deploy) = (&entry.value, entry.value.get("deploy"));
+        let name = format!("{}_{}", self.name, entry.key);
+        self.check_service_name(entry.place, &path, &name);
+        let image = self.image(entry, &path)?;
+        let mut labels = self.owned(root_deploy.and_then(|deploy| deploy.get("labels")));
+        labels.insert(IMAGE_LABEL.into(), image.clone());
+        let ports = self.ports(&path, service);
+        let host_ports = ports.iter().filter(|port| port.mode == PublishMode::Host).cloned().collect();
+        Some(ServiceSpec {
+            name,
+            labels,
+            mode: self.mode(&path, root_deploy),
+            update: deploy::update(root_deploy, "update_config"),
+            rollback: deploy::update(root_deploy, "rollback_config"),
+            endpoint: EndpointSpec { mode: self.endpoint_mode(&path, root_deploy, &ports), ports },
+            task: TaskSpec {
+                container: self.container(&path, service, image),
+                resources: self.resources(&path, root_deploy),
+                restart: self.restart(&path, service, root_deploy),
+                placement: deploy::placement(root_deploy),
+                networks: self.attachments(&path, &entry.key, service),
+                log_driver: service.get("logging").map(|logging| LogDriver {
+                    name: logging.string("driver").unwrap_or_else(|| "json-file".into()),
+                    options: text_map(logging.get("options")),
+                }),
+                force_update: 0,
+                host_ports,
+                volume_policy: volume_policy(service, root_deploy),
+            },
+        })
+    }
+
+    fn check_service_name(&mut self, place: Place, path: &str, name: &str) {
+        let ends_ok = !name.ends_with(['-', '_']) && !name.contains('.');
+        if !ends_ok || name.len() > MAX_NAME {
+            let message = format!(
+                "{name:?} cannot be a service's name: it must be a DNS label of letters, digits, '-' and '_', at most {MAX_NAME} long"
+            );
+            self.report.problem(place, path, message);
+        }
+    }
+
+    fn image(&mut self, entry: &Entry, path: &str) -> Option<String> {
+        let Some(image) = entry.value.get("image") else {
+            self.report.problem(entry.place, path, "has no image: a swarm runs images and builds none");
+            return None;
+        };
+        match image.as_text().parse::<ImageReference>() {
+            Ok(_) => Some(image.as_text().to_string()),
+            Err(error) => {
+                self.report.problem(image.place, &format!("{path}.image"), error.to_string());
+                None
+            }
+        }
+    }
+
+    fn endpoint_mode(&mut self, path: &str, deploy: Option<&Node>, ports: &[PortConfig]) -> EndpointMode {
+        let Some(mode) = deploy.and_then(|deploy| deploy.get("endpoint_mode")) else { return EndpointMode::Vip };
+        if mode.as_text() != "dnsrr" {
+            return EndpointMode::Vip;
+        }
+        if ports.iter().any(|port| port.mode == PublishMode::Ingress) {
+            let message = "dnsrr cannot be combined with ports in ingress mode: publish them with mode: host";
+            self.report.problem(mode.place, &format!("{path}.deploy.endpoint_mode"), message);
+        }
+        EndpointMode::Dnsrr
+    }
+
+    fn ports(&mut self, path: &str, service: &Node) -> Vec<PortConfig> {
+        let mut ports: Vec<PortConfig> = Vec::new();
+        for item in service.get("ports").map_or(&[][..], Node::items) {
+            let number = |key| item.int(key).and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
+            let port = PortConfig {
+                name: item.string("name"),
+                protocol: match item.string("protocol").as_deref() {
+                    Some("udp") => Protocol::Udp,
+                    Some("sctp") => Protocol::Sctp,
+                    _ => Protocol::Tcp,
+                },
+                target: number("target"),
+                published: number("published"),
+                mode: if item.string("mode").as_deref() == Some("host") {
+                    PublishMode::Host
+                } else {
+                    PublishMode::Ingress
+                },
+            };
+            let same = |known: &PortConfig| (known.published, known.protocol) == (port.published, port.protocol);
+            if port.published != 0 && ports.iter().any(same) {
+                self.report.problem(
+                    item.place,
+                    &format!("{path}.ports"),
+                    format!("port {} is published twice", port.published),
+                );
+            }
+            ports.push(port);
+        }
+        ports.sort_by_key(|port| (port.published, port.target));
+        ports
+    }
+
+    fn container(&mut self, path: &str, service: &Node, image: String) -> ContainerSpec {
+        ContainerSpec {
+            image,
+            command: service.strings("entrypoint"),
+            args: service.strings("command"),
+            env: environment(service),
+            dir: service.string("working_dir"),
+            user: service.string("user"),
+            groups: Vec::new(),
+            hostname: service.string("hostname"),
+            labels: self.owned(service.get("labels")),
+            mounts: self.mounts(&format!("{path}.volumes"), service),
+            stop_signal: service.string("stop_signal"),
+            stop_grace: service.duration("stop_grace_period"),
+            healthcheck: self.healthcheck(path, service),
+            hosts: extra_hosts(service),
+            dns: DnsConfig {
+                nameservers: service.strings("dns"),
+                search: service.strings("dns_search"),
+                options: service.strings("dns_opt"),
+            },
+            secrets: self.secret_references(path, service),
+            configs: self.config_references(path, service),
+            cap_add: service.strings("cap_add"),
+            cap_drop: service.strings("cap_drop"),
+            sysctls: text_map(service.get("sysctls")),
+            ulimits: ulimits(service),
+            read_only: service.flag("read_only"),
+            init: service.optional_flag("init"),
+            tty: service.flag("tty"),
+            stdin_open: service.flag("stdin_open"),
+            isolation: service.string("isolation"),
+            oom_score_adj: service.int("oom_score_adj").unwrap_or(0),
+            privileged: service.flag("privileged"),
+            security_opt: service.strings("security_opt"),
+            devices: service.strings("devices").iter().map(|device| device_mapping(device)).collect(),
+            shm_size: service.bytes("shm_size"),
+            ipc: service.string("ipc"),
+            pid: service.string("pid"),
+        }
+    }
+
+    fn healthcheck(&mut self, path: &str, service: &Node) -> Option<Healthcheck> {
+        let check = service.get("healthcheck")?;
+        let test = check.strings("test");
+        if check.flag("disable") {
+            if !test.is_empty() && test != ["NONE"] {
+                let message = "test and disable cannot both be given";
+                self.report.problem(check.place, &format!("{path}.healthcheck"), message);
+            }
+            return Some(Healthcheck { test: vec!["NONE".into()], ..Healthcheck::default() });
+        }
+        Some(Healthcheck {
+            test,
+            interval: check.duration("interval"),
+            timeout: check.duration("timeout"),
+            retries: check.count("retries").and_then(|retries| u32::try_from(retries).ok()),
+            start_period: check.duration("start_period"),
+            start_interval: check.duration("start_interval"),
+        })
+    }
+
+    /// A service without networks of its own is on the stack's default network, once there are networks.
+    fn attachments(&mut self, path: &str, key: &str, service: &Node) -> Vec<NetworkAttachment> {
+        if !self.features.has(Feature::Networks) {
+            return Vec::new();
+        }
+        let attach = |target: String, aliases: Vec<String>, driver_options: Labels| NetworkAttachment {
+            target: NetworkTarget::Name(target),
+            aliases: std::iter::once(key.to_string()).chain(aliases).collect(),
+            driver_options,
+        };
+        let own = service.get("networks").map_or(&[][..], Node::entries);
+        let root = self.root;
+        let defined = |name: &str| section(root, "networks").iter().find(|entry| entry.key == name);
+        let mut attachments = Vec::new();
+        for entry in own {
+            let Some(network) = defined(&entry.key).map(|network| self.scoped(&entry.key, &network.value)) else {
+                if entry.key == "default" {
+                    attachments.push(attach(format!("{}_default", self.name), Vec::new(), Labels::new()));
+                } else {
+                    let message = format!("undefined network {:?}: define it under the top-level networks", entry.key);
+                    self.report.problem(entry.place, &format!("{path}.networks"), message);
+                }
+                continue;
+            };
+            let aliases = entry.value.strings("aliases");
+            attachments.push(attach(network, aliases, text_map(entry.value.get("driver_opts"))));
+        }
+        if own.is_empty() {
+            let network = defined("default").map(|network| self.scoped("default", &network.value));
+            let network = network.unwrap_or_else(|| format!("{}_default", self.name));
+            attachments.push(attach(network, Vec::new(), Labels::new()));
+        }
+        attachments
+    }
+
+    fn secret_references(&mut self, path: &str, service: &Node) -> Vec<SecretReference> {
+        let reference = |(name, file)| SecretReference { id: SecretId(0), name, file };
+        self.file_references("secrets", path, service).into_iter().map(reference).collect()
+    }
+
+    fn config_references(&mut self, path: &str, service: &Node) -> Vec<ConfigReference> {
+        let reference = |(name, file)| ConfigReference { id: ConfigId(0), name, file };
+        self.file_references("configs", path, service).into_iter().map(reference).collect()
+    }
+
+    /// Names and places of secrets or configs; the ids are filled in by whoever stores the service.
+    fn file_references(&mut self, kind: &str, path: &str, service: &Node) -> Vec<(String, FileTarget)> {
+        let mut references = Vec::new();
+        for item in service.get(kind).map_or(&[][..], Node::items) {
+            let source = item.string("source").unwrap_or_default();
+            let Some(entry) = section(self.root, kind).iter().find(|entry| entry.key == source) else {
+                let message = format!("undefined name {source:?}: define it under the top-level {kind}");
+                self.report.problem(item.place, &format!("{path}.{kind}"), message);
+                continue;
+            };
+            let default_target = if kind == "secrets" { source.clone() } else { format!("/{source}") };
+            let file = FileTarget {
+                name: item.string("target").unwrap_or(default_target),
+                uid: item.string("uid").unwrap_or_else(|| "0".into()),
+                gid: item.string("gid").unwrap_or_else(|| "0".into()),
+                mode: item.count("mode").and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o444),
+            };
+            references.push((self.scoped(&source, &entry.value), file));
+        }
+        references
+    }
+}
+
+/// Sorted, as Docker does, so that the order in the file changes no task.
+fn environment(service: &Node) -> Vec<String> {
+    let entries = service.get("environment").map_or(&[][..], Node::entries);
+    let mut env: Vec<String> = entries
+        .iter()
+        .map(|entry| match entry.value.is_null() {
+            true => entry.key.clone(),
+            false => format!("{}={}", entry.key, entry.value.as_text()),
+        })
+        .collect();
+    env.sort();
+    env
+}
+
+/// In the order of `/etc/hosts`, as Docker's specs have them: `address name`.
+fn extra_hosts(service: &Node) -> Vec<String> {
+    let swap = |host: String| host.split_once(':').map(|(name, address)| format!("{address} {name}"));
+    service.strings("extra_hosts").into_iter().filter_map(swap).collect()
+}
+
+fn ulimits(service: &Node) -> Vec<Ulimit> {
+    let entries = service.get("ulimits").map_or(&[][..], Node::entries);
+    let limit = |entry: &Entry| {
+        Some(Ulimit { name: entry.key.clone(), soft: entry.value.int("soft")?, hard: entry.value.int("hard")? })
+    };
+    let mut ulimits: Vec<Ulimit> = entries.iter().filter_map(limit).collect();
+    ulimits.sort_by(|a, b| a.name.cmp(&b.name));
+    ulimits
+}
+
+/// `host[:container[:permissions]]`.
+fn device_mapping(text: &str) -> DeviceMapping {
+    let mut parts = text.split(':');
+    let host = parts.next().unwrap_or_default();
+    DeviceMapping {
+        host_path: host.to_string(),
+        container_path: parts.next().unwrap_or(host).to_string(),
+        permissions: parts.next().unwrap_or("rwm").to_string(),
+    }
+}
+
+fn volume_policy(service: &Node, deploy: Option<&Node>) -> VolumePolicy {
+    let policy = service.get("x-volume-policy").or_else(|| deploy.and_then(|deploy| deploy.get("x-volume-policy")));
+    match policy.map(Node::as_text) {
+        Some("start-empty") => VolumePolicy::StartEmpty,
+        _ => VolumePolicy::Wait,
+    }
+}

@@ -1,0 +1,67 @@
+//! What of the Compose grammar this build can carry out. All of it is read; a key whose feature is off is refused by
+//! name, so nothing in a stack file is ever dropped in silence. An issue that builds a feature flips its switch here.
+
+/// Something a stack file may ask for that not every build does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Feature {
+    Networks,
+    IngressPorts,
+    Secrets,
+    Configs,
+    ClusterVolumes,
+    VolumeDrivers,
+    LogDrivers,
+    /// `depends_on`.
+    StartOrder,
+    /// devices, privileged, security_opt, shm_size, ipc, pid.
+    HostAccess,
+    /// extends, include, profiles.
+    Composition,
+}
+
+impl Feature {
+    /// What a refused key's message says.
+    pub(super) fn refusal(self) -> &'static str {
+        match self {
+            Feature::Networks => "overlay networks are not supported yet: remove it, and publish ports with mode: host",
+            Feature::IngressPorts => {
+                "ingress publishing is not supported yet: use the long form (target, published) with mode: host"
+            }
+            Feature::Secrets => "secrets are not supported yet",
+            Feature::Configs => "configs are not supported yet: use a bind mount or bake the file into the image",
+            Feature::ClusterVolumes => "cluster volumes are not supported yet",
+            Feature::VolumeDrivers => {
+                "volume drivers and their options are not supported yet: use a plain local volume"
+            }
+            Feature::LogDrivers => "this log driver is not supported yet: use json-file, local or none",
+            Feature::StartOrder => "start order is not supported yet: remove it and let the service wait or retry",
+            Feature::HostAccess => "it is not supported yet",
+            Feature::Composition => "it is not supported yet: give several files with -c instead",
+        }
+    }
+}
+
+/// The switches; a key needs its feature on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    all: bool,
+}
+
+impl Features {
+    /// What this build carries out.
+    pub fn supported() -> Features {
+        Features { all: false }
+    }
+
+    /// The whole grammar: for `stack config`, which deploys nothing, and for tests.
+    pub fn all() -> Features {
+        Features { all: true }
+    }
+
+    pub fn has(self, feature: Feature) -> bool {
+        self.all || SUPPORTED.contains(&feature)
+    }
+}
+
+/// Features that are built.
+const SUPPORTED: &[Feature] = &[];

@@ -1,0 +1,328 @@
+//! What each construct becomes.
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn names_and_labels_are_dockers() {
+    let service = Case::new(&web("    labels: {a: 1}\n    deploy: {labels: [b=2, c]}\n")).service();
+    assert_eq!(service.name, "s_web");
+    let labels = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect::<Labels>();
+    let expected = [("b", "2"), ("c", ""), (IMAGE_LABEL, "i"), (NAMESPACE_LABEL, "s")];
+    assert_eq!(service.labels, labels(&expected));
+    assert_eq!(service.task.container.labels, labels(&[("a", "1"), (NAMESPACE_LABEL, "s")]));
+}
+
+#[test]
+fn commands_are_lists_or_split_as_by_a_shell() {
+    let container = Case::new(&web("    command: sh -c 'a b'\n    entrypoint: [\"/e\", 1]\n")).service().task.container;
+    assert_eq!(container.args, ["sh", "-c", "a b"]);
+    assert_eq!(container.command, ["/e", "1"]);
+}
+
+#[test]
+fn environment_is_resolved_and_sorted() {
+    let text = web(
+        "    env_file: [a.env, {path: none.env, required: false}]\n    environment:\n      Z: 1\n      B: 2\n      FROM_CLIENT:\n      GONE:\n      V: ${TAG}-$$x\n",
+    );
+    let case = Case::new(&text).file("/stack/a.env", "A=file\nB=file\nHOME\n");
+    let expected = ["A=file", "B=2", "FROM_CLIENT=client", "GONE", "HOME=/home/u", "V=1.2-$x", "Z=1"];
+    assert_eq!(case.service().task.container.env, expected);
+    let list = web("    environment: [\"A=x=y\", FROM_CLIENT, \"E=\"]\n");
+    assert_eq!(Case::new(&list).service().task.container.env, ["A=x=y", "E=", "FROM_CLIENT=client"]);
+}
+
+#[test]
+fn interpolated_values_get_the_type_that_is_wanted() {
+    let text = web("    image: i:${TAG}\n    tty: ${X:-true}\n    deploy: {replicas: \"${N:-3}\"}\n")
+        .replace("    image: i\n", "");
+    let service = Case::new(&text).service();
+    assert_eq!(service.mode, ServiceMode::Replicated { replicas: 3 });
+    assert!(service.task.container.tty);
+    assert_eq!(service.task.container.image, "i:1.2");
+}
+
+#[test]
+fn modes_are_read() {
+    let mode = |deploy: &str| Case::new(&web(&format!("    deploy: {deploy}\n"))).service().mode;
+    assert_eq!(mode("{}"), ServiceMode::Replicated { replicas: 1 });
+    assert_eq!(mode("{replicas: 0}"), ServiceMode::Replicated { replicas: 0 });
+    assert_eq!(mode("{mode: global}"), ServiceMode::Global);
+    assert_eq!(mode("{mode: global-job}"), ServiceMode::GlobalJob);
+    let job = ServiceMode::ReplicatedJob { max_concurrent: 4, total_completions: 4 };
+    assert_eq!(mode("{mode: replicated-job, replicas: 4}"), job);
+}
+
+#[test]
+fn deploy_is_read_in_full() {
+    let text = web(
+        "    deploy:
+      endpoint_mode: dnsrr
+      placement:
+        constraints: [node.role == manager, 'node.labels.zone!=b']
+        preferences: [{spread: node.labels.rack}]
+        max_replicas_per_node: 2
+      resources:
+        limits: {cpus: '0.50', memory: 50M, pids: 100}
+        reservations:
+          cpus: 0.25
+          memory: 20mb
+          generic_resources: [{discrete_resource_spec: {kind: gpu, value: 2}}]
+      restart_policy: {condition: on-failure, delay: 5s, max_attempts: 3, window: 2m}
+      update_config: {parallelism: 2, delay: 10s, failure_action: rollback, monitor: 1m, max_failure_ratio: 0.3, order: start-first}
+      rollback_config: {parallelism: 0}
+",
+    );
+    let service = Case::new(&text).service();
+    let task = &service.task;
+    assert_eq!(service.endpoint.mode, EndpointMode::Dnsrr);
+    assert_eq!(task.placement.constraints, ["node.role == manager", "node.labels.zone!=b"]);
+    assert_eq!((task.placement.spread.as_slice(), task.placement.max_replicas), (&["node.labels.rack".into()][..], 2));
+    let limits = ResourceLimits { nano_cpus: 500_000_000, memory_bytes: 50 << 20, pids: 100 };
+    assert_eq!(task.resources.limits, limits);
+    assert_eq!(
+        (task.resources.reservations.nano_cpus, task.resources.reservations.memory_bytes),
+        (250_000_000, 20 << 20)
+    );
+    assert_eq!(task.resources.reservations.generic, [GenericResource::Discrete { kind: "gpu".into(), value: 2 }]);
+    let restart = RestartPolicy {
+        condition: RestartCondition::OnFailure,
+        delay: Some(Duration::from_secs(5)),
+        max_attempts: Some(3),
+        window: Some(Duration::from_secs(120)),
+    };
+    assert_eq!(task.restart, restart);
+    let update = UpdateConfig {
+        parallelism: 2,
+        delay: Duration::from_secs(10),
+        failure_action: FailureAction::Rollback,
+        monitor: Some(Duration::from_secs(60)),
+        max_failure_ratio: 0.3,
+        order: UpdateOrder::StartFirst,
+    };
+    assert_eq!(service.update, update);
+    assert_eq!(service.rollback, UpdateConfig { parallelism: 0, ..UpdateConfig::default() });
+}
+
+#[test]
+fn the_old_restart_key_becomes_the_policy_with_a_warning() {
+    let cases = [
+        ("always", RestartCondition::Any, None),
+        ("unless-stopped", RestartCondition::Any, None),
+        ("on-failure:3", RestartCondition::OnFailure, Some(3)),
+        ("\"no\"", RestartCondition::None, None),
+        ("no", RestartCondition::None, None),
+    ];
+    for (restart, condition, max_attempts) in cases {
+        let text = web(&format!("    restart: {restart}\n"));
+        let case = Case::new(&text);
+        let policy = case.service().task.restart;
+        assert_eq!((policy.condition, policy.max_attempts), (condition, max_attempts), "{restart}");
+        assert_eq!(case.warnings().len(), 1);
+    }
+}
+
+#[test]
+fn ports_of_the_nodes_own_are_read() {
+    let text = web(
+        "    ports:\n      - {target: 80, published: \"8080\", mode: host}\n      - target: 53\n        protocol: udp\n        mode: host\n",
+    );
+    let service = Case::new(&text).service();
+    let port =
+        |target, published, protocol| PortConfig { name: None, protocol, target, published, mode: PublishMode::Host };
+    assert_eq!(service.endpoint.ports, [port(53, 0, Protocol::Udp), port(80, 8080, Protocol::Tcp)]);
+    assert_eq!(service.task.host_ports, service.endpoint.ports);
+}
+
+#[test]
+fn short_ports_are_read_in_every_form() {
+    let text = web(
+        "    ports: [3000, \"3001-3003\", \"8000:80\", \"9090-9091:8080-8081\", \"127.0.0.1:6060:6060/udp\", \"7000-7001:70\"]\n",
+    );
+    let case = Case::new(&text).all_features();
+    let service = case.service();
+    let ports: Vec<(u16, u16)> = service.endpoint.ports.iter().map(|port| (port.published, port.target)).collect();
+    let expected = [
+        (0, 3000),
+        (0, 3001),
+        (0, 3002),
+        (0, 3003),
+        (6060, 6060),
+        (7000, 70),
+        (7001, 70),
+        (8000, 80),
+        (9090, 8080),
+        (9091, 8081),
+    ];
+    assert_eq!(ports, expected);
+    assert!(service.task.host_ports.is_empty());
+    assert!(case.warnings()[0].contains("127.0.0.1"));
+}
+
+#[test]
+fn mounts_are_read_in_every_form() {
+    let text = format!(
+        "{}volumes:\n  data: {{labels: {{l: 1}}}}\n  ext: {{external: true}}\n  old: {{external: {{name: real}}}}\n  own: {{name: mine}}\n",
+        web("    tmpfs: [/run, '/t:size=64m,mode=1777']
+    volumes:
+      - /anonymous
+      - /opt/x:/bind:ro
+      - ./rel/../rel2:/rel
+      - ~/home:/home
+      - data:/data:nocopy
+      - ext:/ext
+      - old:/old
+      - {type: volume, source: own, target: /own, read_only: true}
+      - {type: bind, source: ., target: /here, bind: {propagation: rslave}}
+      - {type: tmpfs, target: /tm, tmpfs: {size: 10000, mode: 0700}}
+")
+    );
+    let mounts = Case::new(&text).service().task.container.mounts;
+    let summary: Vec<(MountKind, Option<&str>, &str, bool)> =
+        mounts.iter().map(|m| (m.kind, m.source.as_deref(), m.target.as_str(), m.read_only)).collect();
+    use MountKind::{Bind, Tmpfs, Volume};
+    let expected = [
+        (Volume, None, "/anonymous", false),
+        (Bind, Some("/opt/x"), "/bind", true),
+        (Bind, Some("/stack/rel2"), "/rel", false),
+        (Bind, Some("/home/u/home"), "/home", false),
+        (Volume, Some("s_data"), "/data", false),
+        (Volume, Some("ext"), "/ext", false),
+        (Volume, Some("real"), "/old", false),
+        (Volume, Some("mine"), "/own", true),
+        (Bind, Some("/stack"), "/here", false),
+        (Tmpfs, None, "/tm", false),
+        (Tmpfs, None, "/run", false),
+        (Tmpfs, None, "/t", false),
+    ];
+    assert_eq!(summary, expected);
+    assert!(mounts[1].bind.create_host_path && !mounts[8].bind.create_host_path);
+    assert!(mounts[4].volume.no_copy);
+    assert_eq!(mounts[4].volume.labels.get("l").map(String::as_str), Some("1"));
+    assert_eq!(mounts[4].volume.labels.get(NAMESPACE_LABEL).map(String::as_str), Some("s"));
+    assert!(mounts[5].volume.labels.is_empty());
+    assert_eq!(mounts[8].bind.propagation.as_deref(), Some("rslave"));
+    assert_eq!(mounts[9].tmpfs, TmpfsOptions { size_bytes: Some(10000), mode: Some(0o700) });
+    assert_eq!(mounts[11].tmpfs, TmpfsOptions { size_bytes: Some(64 << 20), mode: Some(0o1777) });
+}
+
+#[test]
+fn the_container_is_read_in_full() {
+    let text = web("    hostname: '{{.Node.Hostname}}'
+    user: 1000
+    working_dir: /w
+    cap_add: [NET_ADMIN]
+    cap_drop: [ALL]
+    read_only: true
+    init: true
+    tty: true
+    stdin_open: true
+    stop_signal: SIGUSR1
+    stop_grace_period: 1m30s
+    sysctls: {net.core.somaxconn: 1024}
+    ulimits: {nproc: 65535, nofile: {soft: 20000, hard: 40000}}
+    extra_hosts: ['a:10.0.0.1', 'b=::1']
+    dns: 8.8.8.8
+    dns_search: [a.example, b.example]
+    dns_opt: [use-vc]
+    oom_score_adj: -100
+    logging: {driver: json-file, options: {max-size: 10m}}
+    x-volume-policy: start-empty
+    x-anything: [1]
+");
+    let task = Case::new(&text).service().task;
+    let container = &task.container;
+    assert_eq!(container.hostname.as_deref(), Some("{{.Node.Hostname}}"));
+    assert_eq!((container.user.as_deref(), container.dir.as_deref()), (Some("1000"), Some("/w")));
+    assert_eq!((&*container.cap_add, &*container.cap_drop), (&["NET_ADMIN".into()][..], &["ALL".into()][..]));
+    assert!(container.read_only && container.tty && container.stdin_open && container.init == Some(true));
+    assert_eq!(container.stop_signal.as_deref(), Some("SIGUSR1"));
+    assert_eq!(container.stop_grace, Some(Duration::from_secs(90)));
+    assert_eq!(container.sysctls.get("net.core.somaxconn").map(String::as_str), Some("1024"));
+    let ulimit = |name: &str, soft, hard| Ulimit { name: name.into(), soft, hard };
+    assert_eq!(container.ulimits, [ulimit("nofile", 20000, 40000), ulimit("nproc", 65535, 65535)]);
+    assert_eq!(container.hosts, ["10.0.0.1 a", "::1 b"]);
+    assert_eq!(container.dns.nameservers, ["8.8.8.8"]);
+    assert_eq!(container.dns.search, ["a.example", "b.example"]);
+    assert_eq!(container.oom_score_adj, -100);
+    let log = task.log_driver.unwrap();
+    assert_eq!((log.name.as_str(), log.options.get("max-size").map(String::as_str)), ("json-file", Some("10m")));
+    assert_eq!(task.volume_policy, VolumePolicy::StartEmpty);
+}
+
+#[test]
+fn healthchecks_are_read_in_every_form() {
+    let check = |keys: &str| {
+        Case::new(&web(&format!("    healthcheck: {keys}\n"))).service().task.container.healthcheck.unwrap()
+    };
+    assert_eq!(check("{test: curl -f x}").test, ["CMD-SHELL", "curl -f x"]);
+    assert_eq!(check("{test: [CMD, curl, x]}").test, ["CMD", "curl", "x"]);
+    assert_eq!(check("{test: [NONE]}").test, ["NONE"]);
+    assert_eq!(check("{disable: true}").test, ["NONE"]);
+    let full = check("{test: x, interval: 10s, timeout: 1.5s, retries: 5, start_period: 15s, start_interval: 500ms}");
+    assert_eq!((full.interval, full.timeout), (Some(Duration::from_secs(10)), Some(Duration::from_millis(1500))));
+    assert_eq!((full.retries, full.start_interval), (Some(5), Some(Duration::from_millis(500))));
+}
+
+#[test]
+fn anchors_merge_keys_and_extensions_work() {
+    let text = "
+x-common: &common
+  image: i:${TAG}
+  environment: &env {A: 1, B: 2}
+  deploy: &deploy {replicas: 2}
+services:
+  a:
+    <<: *common
+    environment: {<<: *env, B: 3}
+  b:
+    <<: [*common]
+    deploy: {<<: *deploy, mode: global, replicas: null}
+";
+    let stack = Case::new(text).stack();
+    assert_eq!(stack.services[0].task.container.env, ["A=1", "B=3"]);
+    assert_eq!(stack.services[0].task.container.image, "i:1.2");
+    assert_eq!(stack.services[0].mode, ServiceMode::Replicated { replicas: 2 });
+    assert_eq!(stack.services[1].mode, ServiceMode::Global);
+}
+
+#[test]
+fn networks_secrets_and_configs_are_read_once_they_are_on() {
+    let text = "
+services:
+  a:
+    image: i
+    networks: {front: {aliases: [x]}, out: }
+    secrets: [one, {source: two, target: /t, uid: '5', gid: '6', mode: 0440}]
+    configs: [c]
+  b: {image: i}
+networks:
+  front: {driver: overlay, internal: true, attachable: true, ipam: {config: [{subnet: 10.9.0.0/24}]}}
+  out: {external: true, name: outside}
+secrets:
+  one: {file: ./one}
+  two: {external: true}
+configs:
+  c: {content: 'x ${TAG}'}
+";
+    let stack = Case::new(text).all_features().file("/stack/one", "secret").stack();
+    let task = &stack.services[0].task;
+    let targets: Vec<_> = task.networks.iter().map(|n| (n.target.clone(), n.aliases.join(","))).collect();
+    let name = |name: &str| NetworkTarget::Name(name.into());
+    assert_eq!(targets, [(name("s_front"), "a,x".into()), (name("outside"), "a".into())]);
+    assert_eq!(stack.services[1].task.networks[0].target, name("s_default"));
+    assert_eq!(stack.networks.iter().map(|n| n.name.as_str()).collect::<Vec<_>>(), ["s_front", "s_default"]);
+    assert_eq!(stack.networks[0].subnets[0].subnet, "10.9.0.0/24");
+    assert_eq!(stack.external_networks, ["outside"]);
+    assert_eq!(stack.secrets[0].data, SecretBytes(b"secret".to_vec()));
+    let secrets = &task.container.secrets;
+    assert_eq!(
+        (secrets[0].name.as_str(), secrets[0].file.name.as_str(), secrets[0].file.mode),
+        ("s_one", "one", 0o444)
+    );
+    assert_eq!((secrets[1].name.as_str(), secrets[1].file.uid.as_str(), secrets[1].file.mode), ("two", "5", 0o440));
+    assert_eq!(stack.configs[0].data, b"x 1.2");
+    assert_eq!(task.container.configs[0].file.name, "/c");
+    assert_eq!(stack.external_secrets, ["two"]);
+}

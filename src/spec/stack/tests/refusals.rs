@@ -1,0 +1,166 @@
+//! What is refused or warned of, and how it is said.
+
+use super::*;
+
+#[test]
+fn every_problem_is_reported_with_its_place() {
+    let text = "\
+services:
+  web:
+    imge: nginx
+    ports: [\"80:80\"]
+    deploy:
+      replicas: many
+      resources: {limits: {memory: 5 apples}}
+    stop_grace_period: 10
+  db:
+    image: UPPER
+secrets:
+  s: {file: x}
+";
+    let expected = [
+        "0.yml:3:5: services.web: unknown key \"imge\"; did you mean \"image\"?",
+        "0.yml:4:13: services.web.ports[0]: ingress publishing is not supported yet: use the long form (target, published) with mode: host",
+        "0.yml:6:17: services.web.deploy.replicas: must be a whole number, but it is \"many\"",
+        "0.yml:7:36: services.web.deploy.resources.limits.memory: \"5 apples\" is not a size: write a number and a unit, for example 512m or 1.5g",
+        "0.yml:8:24: services.web.stop_grace_period: \"10\" is not a duration: write numbers with units, for example 10s, 1m30s or 500ms",
+        "0.yml:11:1: secrets: secrets are not supported yet",
+    ];
+    assert_eq!(Case::new(text).problems(), expected);
+}
+
+/// One line for each: the keys below the service, and what the message must hold.
+#[test]
+fn what_is_not_supported_yet_is_refused_by_name() {
+    let cases = [
+        ("ports: [{target: 80, published: 80}]", "services.web.ports[0]: ingress publishing"),
+        ("ports: [{target: 80, mode: ingress}]", "services.web.ports[0]: ingress publishing"),
+        ("ports: [80]", "services.web.ports[0]: ingress publishing"),
+        ("networks: [a]", "services.web.networks: overlay networks"),
+        ("secrets: [a]", "services.web.secrets: secrets"),
+        ("configs: [a]", "services.web.configs: configs"),
+        ("depends_on: [db]", "services.web.depends_on: start order"),
+        ("privileged: true", "services.web.privileged: it is not supported yet"),
+        ("devices: [/dev/a]", "services.web.devices: it is not supported yet"),
+        ("shm_size: 64m", "services.web.shm_size: it is not supported yet"),
+        ("extends: {service: a}", "services.web.extends: it is not supported yet"),
+        ("profiles: [a]", "services.web.profiles: it is not supported yet"),
+        ("logging: {driver: syslog}", "services.web.logging.driver: this log driver"),
+        ("volumes: [{type: cluster, source: a, target: /a}]", "services.web.volumes[0]: cluster volumes"),
+    ];
+    for (keys, message) in cases {
+        let problems = Case::new(&web(&format!("    {keys}\n"))).problems();
+        assert!(problems[0].contains(message), "{keys}: {problems:?}");
+        assert!(problems[0].starts_with("0.yml:4:"), "{problems:?}");
+    }
+    let volumes = Case::new("services: {a: {image: i}}\nvolumes: {v: {driver: nfs}, w: {driver_opts: {a: b}}}\n")
+        .problems()
+        .len();
+    assert_eq!(volumes, 2);
+}
+
+#[test]
+fn what_has_no_meaning_in_a_swarm_is_refused_with_advice() {
+    let cases = [
+        ("mem_limit: 1g", "deploy.resources.limits"),
+        ("cpus: 1", "deploy.resources.limits"),
+        ("scale: 3", "deploy.replicas"),
+        ("platform: linux/amd64", "placement constraint"),
+        ("pull_policy: always", "remove it"),
+        ("volumes_from: [a]", "named volume"),
+        ("credential_spec: {file: a}", "Windows"),
+    ];
+    for (keys, message) in cases {
+        let problems = Case::new(&web(&format!("    {keys}\n"))).problems();
+        assert!(problems[0].contains(message), "{keys}: {problems:?}");
+    }
+}
+
+#[test]
+fn what_docker_ignores_with_a_warning_is_ignored_with_a_warning() {
+    let keys =
+        ["build: .", "container_name: a", "expose: [80]", "links: [a]", "network_mode: host", "cgroup_parent: a"];
+    for keys in keys {
+        let text = web(&format!("    {keys}\n"));
+        let warnings = Case::new(&text).warnings();
+        let name = keys.split(':').next().unwrap();
+        assert_eq!(warnings, [format!("0.yml:4:5: services.web.{name}: ignored: it has no effect in a swarm")]);
+    }
+    let warnings = Case::new(&web("    hostname: a$UNSET\n")).warnings();
+    assert!(warnings[0].contains("\"UNSET\" is not set"), "{warnings:?}");
+}
+
+#[test]
+fn contradictions_and_malformed_values_are_refused() {
+    let cases = [
+        ("deploy: {mode: global, replicas: 2}", "replicas can only be used"),
+        ("deploy: {mode: globl}", "did you mean \"global\""),
+        ("deploy: {replicas: -1}", "must not be negative"),
+        ("deploy: {replicas: 1.5}", "whole number"),
+        ("deploy: {placement: {constraints: [node.role = manager]}}", "not <key> == <value>"),
+        ("deploy: {placement: {constraints: [node.rol == manager]}}", "did you mean node.role"),
+        ("deploy: {placement: {constraints: ['node.role ==']}}", "has no value"),
+        ("deploy: {update_config: {max_failure_ratio: 2}}", "0.0 to 1.0"),
+        ("deploy: {update_config: {order: sideways}}", "none of"),
+        ("deploy: {resources: {limits: {cpus: fast}}}", "number of CPUs"),
+        ("deploy: {resources: {limits: {memory: 1m}, reservations: {memory: 2m}}}", "more memory are reserved"),
+        ("deploy: []", "must be a mapping, but it is a list"),
+        ("healthcheck: {test: x, disable: true}", "cannot both"),
+        ("healthcheck: {test: [curl]}", "begins with NONE, CMD or CMD-SHELL"),
+        ("ports: [{target: 70000, mode: host}]", "from 1 to 65535"),
+        ("ports: [{published: 80, mode: host}]", "no target"),
+        ("ports: [{target: 1, published: 80, mode: host}, {target: 2, published: 80, mode: host}]", "published twice"),
+        ("environment: {A: true}", "put it in quotes"),
+        ("environment: ['=x']", "no name before"),
+        ("env_file: gone.env", "gone.env: no such file"),
+        ("volumes: ['data:/data']", "undefined volume \"data\""),
+        ("volumes: ['a:b:c:d']", "is not [source:]target"),
+        ("volumes: ['/a:b']", "absolute path"),
+        ("volumes: ['/a:/']", "root"),
+        ("volumes: ['/a:/b:rx']", "unknown option \"rx\""),
+        ("volumes: ['/a', '/a/']", "two mounts"),
+        ("volumes: [{type: tmpfs, source: a, target: /b}]", "no source"),
+        ("volumes: [{target: /b}]", "has no type"),
+        ("volumes: [{type: bind, target: /b}]", "needs a source"),
+        ("volumes: [{type: volume, target: /b, tmpfs: {size: 1}}]", "do not fit"),
+        ("command: sh -c 'x", "not closed"),
+        ("extra_hosts: [a]", "is not host:address"),
+        ("ulimits: {nofile: {soft: 1}}", "both soft and hard"),
+        ("hostname: ${X", "invalid variable"),
+        ("hostname: ${X:?set it}", "required variable X is missing a value: set it"),
+        ("restart: sometimes", "none of no, always"),
+        ("tty: maybe", "must be true or false"),
+        ("x-volume-policy: maybe", "none of wait, start-empty"),
+        ("init: []", "must be true or false, but it is a list"),
+    ];
+    for (keys, message) in cases {
+        let problems = Case::new(&web(&format!("    {keys}\n"))).problems();
+        assert!(problems.iter().any(|problem| problem.contains(message)), "{keys}: {problems:?}");
+    }
+}
+
+#[test]
+fn files_that_are_no_stacks_are_refused() {
+    let cases = [
+        ("", "the file is empty"),
+        ("[]", "must be a mapping"),
+        ("just text", "must be a mapping"),
+        ("services:\n", "no services"),
+        ("services: {a: {}}\n", "has no image"),
+        ("services: {'a b': {image: i}}\n", "invalid name"),
+        ("services: {a: null}\n", "must be a mapping"),
+        ("services: {a.b: {image: i}}\n", "DNS label"),
+        ("service: {}\n", "did you mean \"services\""),
+        ("services: [\n", "invalid YAML"),
+        ("services: {a: {image: i}}\n---\nservices: {}\n", "invalid YAML"),
+        ("volumes: {v: {external: true, labels: {a: b}}}\nservices: {a: {image: i}}\n", "labels cannot be given"),
+    ];
+    for (text, message) in cases {
+        let problems = Case::new(text).problems();
+        assert!(problems.iter().any(|problem| problem.contains(message)), "{text:?}: {problems:?}");
+    }
+    assert!(check_stack_name("a_b-1").is_ok());
+    for name in ["", "-a", "a b", "a.b", "é", &"a".repeat(64)] {
+        assert!(check_stack_name(name).is_err(), "{name}");
+    }
+}
