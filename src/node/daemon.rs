@@ -13,18 +13,16 @@ use super::standing::{DataDir, Standing};
 use super::swarm::{Session, admission, roster};
 use super::worker::{Worker, WorkerReport};
 use crate::api::{ApiError, InitSwarm, JoinSwarm};
-use crate::consensus;
+use crate::consensus::{self, FIRST_RAFT_ID};
 use crate::dispatcher::View;
 use crate::gossip::Load;
 use crate::runtime::host::HostFacts;
 use crate::spec::*;
-use crate::state::{Meta, Node, NodeHealth, RaftMember, RaftStanding, State, Swarm};
+use crate::state::{Command, Meta, Node, NodeHealth, RaftMember, RaftStanding, Swarm};
 use crate::transport::{Authority, JoinRequest, JoinToken, Member, MemberList, TokenSecret};
 
 /// Where swarms listen unless they are told otherwise, as in Docker Swarm.
 pub const DEFAULT_PORT: u16 = 2377;
-/// The raft id of a swarm's first node.
-const FIRST_RAFT_ID: u64 = 1;
 
 /// This machine as the daemon found it, and what runs tasks on it.
 pub struct Host {
@@ -195,13 +193,21 @@ impl Daemon {
             ));
         }
         self.choose_addresses(request.listen_addr.as_deref(), request.advertise_addr.as_deref(), None)?;
-        let (standing, state) = self.new_swarm(request).map_err(internal)?;
-        let first = consensus::first_of(&state, FIRST_RAFT_ID);
-        self.enter(standing, Some(first)).await.map_err(internal)?;
-        Ok(self.host.node)
+        let (standing, first_entry) = self.new_swarm(request).map_err(internal)?;
+        self.enter(standing, Some(consensus::new_swarm())).await.map_err(internal)?;
+        let session = self.session().expect("the swarm was just entered");
+        let log = session.shared.log().expect("the first node holds the log");
+        match log.propose(first_entry).await {
+            Ok(Ok(_)) => Ok(self.host.node),
+            failed => {
+                session.stop().await;
+                self.forget().await.map_err(internal)?;
+                Err(ApiError::Internal(format!("the swarm's first entry was not taken: {failed:?}")))
+            }
+        }
     }
 
-    fn new_swarm(&self, request: InitSwarm) -> anyhow::Result<(Standing, State)> {
+    fn new_swarm(&self, request: InitSwarm) -> anyhow::Result<(Standing, Command)> {
         let id = SwarmId(self.host.random_u128());
         let authority = Authority::generate(id);
         let now = clock::unix();
@@ -254,8 +260,7 @@ impl Daemon {
             members,
             raft_id: Some(FIRST_RAFT_ID),
         };
-        let state = State::init(swarm, node).map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
-        Ok((standing, state))
+        Ok((standing, Command::InitSwarm { swarm: Box::new(swarm), node: Box::new(node) }))
     }
 
     /// Goes on alone, from the log as this node has it, with all services and nodes; other managers must join anew.
@@ -263,18 +268,20 @@ impl Daemon {
         let session = self.session().ok_or_else(|| {
             ApiError::Unavailable("--force-new-cluster goes on from this node's log, but this node is in no swarm".into())
         })?;
-        let log = session.shared.log().ok_or_else(|| {
+        let standing = session.shared.standing();
+        let raft_id = standing.raft_id.ok_or_else(|| {
             ApiError::Unavailable("--force-new-cluster goes on from this node's log, but this node does not hold it".into())
         })?;
-        let state = log.state();
-        let raft_id = state.next_raft_id();
-        let alone = State::clone(&state).forced_alone(self.host.node, raft_id).map_err(ApiError::from)?;
-        let standing = Standing { raft_id: Some(raft_id), ..session.shared.standing() };
         session.stop().await;
         drop(session);
         self.session.send_replace(None);
-        self.enter(standing, Some(consensus::first_of(&alone, raft_id))).await.map_err(internal)?;
-        Ok(self.host.node)
+        let host = &self.host;
+        let identity = consensus::LogIdentity { swarm: standing.swarm, node: host.node, raft_id };
+        let key = host.log_key().map_err(internal)?;
+        consensus::force_new_cluster(&host.dir.log_path(), &key, &identity, || host.crypto_rng())
+            .map_err(|error| ApiError::Internal(error.to_string()))?;
+        self.resume(standing).await.map_err(internal)?;
+        Ok(host.node)
     }
 
     /// Joins the swarm that the token and the addresses lead to.

@@ -96,7 +96,7 @@ pub async fn serve(
             // The node says nothing on this stream: its end is its end.
             _ = reader.receive() => return,
             _ = pulse.tick() => {
-                let quorum = log.status().borrow().leader.is_some();
+                let quorum = log.status().borrow().has_quorum;
                 let message = Downlink::Pulse { quorum, echo: observed.echo(node) };
                 if writer.send(&codec::encode(&message)).await.is_err() {
                     return;

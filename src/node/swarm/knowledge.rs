@@ -46,7 +46,7 @@ async fn from_log(shared: &Shared, log: &Consensus) {
     let mut orders = None;
     loop {
         let state = log.state();
-        let quorum = status.borrow_and_update().leader.is_some();
+        let quorum = status.borrow_and_update().has_quorum;
         shared.quorum.send_if_modified(|known| std::mem::replace(known, quorum) != quorum);
         // An empty log says nothing of this node yet: what a manager's stream said goes on to count.
         if state.swarm().is_some() {

@@ -7,14 +7,15 @@ use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use crate::consensus::Consensus;
-use crate::membership::{Circumstances, Verdicts, VoterStep, voters};
+use crate::membership::voters::{self, Circumstances, MemberProgress, RaftProgress, VoterStep};
+use crate::membership::Verdicts;
 use crate::node::clock;
-use crate::spec::MonoMs;
+use crate::spec::{MonoMs, NodeId};
 use crate::state::{Command, Draft, State, Step, codec};
-use crate::{orchestrator, scheduler};
+use crate::{consensus, orchestrator, scheduler};
 
-/// An entry of the log holds at most this much of a plan.
-const MAX_ENTRY_BYTES: usize = 1 << 20;
+/// An entry of the log holds at most this much of a plan; the rest of the limit is for what is around it.
+const MAX_PLAN_BYTES: usize = consensus::MAX_ENTRY_BYTES - 4096;
 /// At least this long between two ticks, so that what happens together is decided together.
 const MIN_GAP: Duration = Duration::from_millis(10);
 /// While somebody is suspected, time alone can change the decision.
@@ -40,7 +41,7 @@ pub async fn run(shared: Arc<Shared>, log: Consensus) {
         if let Ok(false) = timeout(tick, woken).await {
             return;
         }
-        let leads = status.borrow_and_update().leads();
+        let leads = status.borrow_and_update().is_leader();
         if !leads {
             tenure = None;
             shared.observed.detect(&log.state(), None);
@@ -131,7 +132,7 @@ impl Tenure {
         }
         let state = log.state();
         let table = shared.observed.table();
-        let progress = log.progress();
+        let progress = progress(log, &state);
         let step = voters::plan(&Circumstances {
             me: shared.me,
             state: &state,
@@ -147,7 +148,7 @@ impl Tenure {
                     tracing::info!(?members, "changing who holds the log");
                     log.change_membership(members).await.map_err(|error| error.to_string())
                 }
-                VoterStep::HandOver => log.transfer_leadership().await.map_err(|error| error.to_string()),
+                VoterStep::HandOver => log.transfer_leadership(None).await.map_err(|error| error.to_string()),
             };
             if let Err(error) = done {
                 tracing::warn!(%error, "the log's membership was not changed");
@@ -157,6 +158,18 @@ impl Tenure {
     }
 }
 
+/// How far the log holders are, by raft id, as voter choice wants it.
+fn progress(log: &Consensus, state: &State) -> RaftProgress {
+    let status = log.status().borrow().clone();
+    let raft_id = |node: &NodeId| Some(state.node(*node)?.raft?.raft_id);
+    let followers = status.followers.iter().filter_map(|(node, follower)| {
+        let progress = MemberProgress { matched: follower.matched, recently_active: follower.active };
+        Some((raft_id(node)?, progress))
+    });
+    let own = raft_id(&log.node()).map(|id| (id, MemberProgress { matched: status.last, recently_active: true }));
+    RaftProgress { committed: status.commit, members: followers.chain(own).collect() }
+}
+
 /// Cuts a plan into entries; each step is valid alone.
 fn entries(steps: Vec<Step>) -> Vec<Vec<Step>> {
     let mut entries = Vec::new();
@@ -164,7 +177,7 @@ fn entries(steps: Vec<Step>) -> Vec<Vec<Step>> {
     let mut size = 0;
     for step in steps {
         let bytes = codec::encode(&step).len();
-        if size + bytes > MAX_ENTRY_BYTES && !entry.is_empty() {
+        if size + bytes > MAX_PLAN_BYTES && !entry.is_empty() {
             entries.push(std::mem::take(&mut entry));
             size = 0;
         }

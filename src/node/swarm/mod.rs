@@ -31,7 +31,7 @@ pub use self::observed::Observed;
 use super::clock;
 use super::daemon::Host;
 use super::standing::Standing;
-use crate::consensus::{self, Consensus};
+use crate::consensus::{self, Consensus, LogStore};
 use crate::dispatcher::View;
 use crate::gossip::Publisher;
 use crate::spec::*;
@@ -208,7 +208,7 @@ impl Session {
     /// Hands over what this node leads, and stops. Containers go on.
     pub async fn stop(&self) {
         if let Some(log) = self.shared.log() {
-            let _ = timeout(GOODBYE, log.transfer_leadership()).await;
+            let _ = timeout(GOODBYE, log.transfer_leadership(None)).await;
             self.shared.log.send_replace(None);
             log.shutdown().await;
         }
@@ -231,8 +231,8 @@ impl Drop for Session {
 }
 
 impl Shared {
-    fn log_identity(&self) -> consensus::LogIdentity {
-        consensus::LogIdentity { swarm: self.swarm, node: self.me }
+    fn log_identity(&self, raft_id: u64) -> consensus::LogIdentity {
+        consensus::LogIdentity { swarm: self.swarm, node: self.me, raft_id }
     }
 
     /// Makes the log anew and starts it.
@@ -240,7 +240,7 @@ impl Shared {
         self.host.dir.remove_log()?;
         let key = self.host.log_key()?;
         let path = self.host.dir.log_path();
-        let store = consensus::LogStore::create(&path, &key, self.log_identity(), first, self.host.crypto_rng())?;
+        let store = LogStore::create(&path, &key, self.log_identity(raft_id), first, self.host.crypto_rng())?;
         self.start_log(raft_id, store)
     }
 
@@ -248,22 +248,21 @@ impl Shared {
     pub async fn open_log(self: &Arc<Self>, raft_id: u64) -> anyhow::Result<()> {
         let key = self.host.log_key()?;
         let path = self.host.dir.log_path();
-        let store = consensus::LogStore::open(&path, &key, &self.log_identity(), self.host.crypto_rng())?;
+        let store = LogStore::open(&path, &key, &self.log_identity(raft_id), self.host.crypto_rng())?;
         self.start_log(raft_id, store)
     }
 
-    fn start_log(self: &Arc<Self>, raft_id: u64, store: consensus::LogStore) -> anyhow::Result<()> {
+    fn start_log(self: &Arc<Self>, raft_id: u64, store: LogStore) -> anyhow::Result<()> {
         let view = self.view();
         let peers = view.members.list.iter().filter_map(|(id, member)| Some((member.raft?.raft_id, *id)));
         let config = consensus::Config {
-            node: self.me,
-            raft_id,
+            peers: peers.collect(),
             client: ClientId(self.host.random_u128()),
             seed: self.host.random_u64(),
-            peers: peers.collect(),
+            now: clock::unix,
         };
         let courier = Arc::new(Couriers(self.transport.clone()));
-        let log = Consensus::start(config, store, courier)?;
+        let log = Consensus::start(store, config, courier)?;
         self.change_standing(|standing| standing.raft_id = Some(raft_id));
         tokio::spawn(self.cancel.clone().run_until_cancelled_owned(leader::run(Arc::clone(self), log.clone())));
         self.log.send_replace(Some(log));
