@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::Shared;
 use crate::api::{LogLine, LogOptions};
+use crate::runtime::logs::{LogQuery, LogStream};
 use crate::spec::*;
 use crate::state::codec;
 use crate::transport::{MessageStream, Protocol};
@@ -73,7 +75,39 @@ async fn open(shared: &Shared, node: NodeId, tasks: Vec<TaskId>, options: LogOpt
 
 fn local(shared: &Shared, tasks: Vec<TaskId>, options: LogOptions) -> BoxStream<'static, LogLine> {
     let node = shared.me;
-    shared.host.worker.logs(tasks, options).map(move |line| LogLine { node, ..line }).boxed()
+    let at = |time: UnixMs| Timestamp::from_millisecond(i64::try_from(time.0).ok()?).ok();
+    let query = LogQuery {
+        tail: options.tail,
+        since: options.since.and_then(at),
+        until: options.until.and_then(at),
+        follow: options.follow,
+    };
+    let logs = tasks.into_iter().filter_map(|task| match shared.host.runtime.logs(task, query.clone()) {
+        Ok(lines) => Some((task, lines)),
+        // A task that has not written yet, or whose log is gone with it.
+        Err(error) => {
+            tracing::debug!(%task, %error, "no log");
+            None
+        }
+    });
+    let streams = logs.map(|(task, lines)| {
+        let lines = stream::unfold(lines, |mut lines| async move { Some((lines.recv().await?, lines)) });
+        lines.map(move |line| (task, line)).boxed()
+    });
+    let wanted = move |stream: LogStream| match stream {
+        LogStream::Stdout => options.stdout,
+        LogStream::Stderr => options.stderr,
+    };
+    stream::select_all(streams.collect::<Vec<_>>())
+        .filter(move |(_, line)| std::future::ready(wanted(line.stream)))
+        .map(move |(task, line)| LogLine {
+            node,
+            task,
+            stderr: line.stream == LogStream::Stderr,
+            time: format!("{:.9}", line.time),
+            line: Bytes::from(line.text),
+        })
+        .boxed()
 }
 
 /// Answers another node's question.
