@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio::time::{sleep, timeout};
+use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::daemon::Daemon;
 use super::swarm::{Shared, logs};
@@ -43,7 +44,9 @@ impl Daemon {
             }
         };
         let log = timeout(LOG_WITHIN, wait).await.map_err(|_| {
-            ApiError::Unavailable("this manager does not hold the swarm's log (yet): try again, or ask another manager".into())
+            ApiError::Unavailable(
+                "this manager does not hold the swarm's log (yet): try again, or ask another manager".into(),
+            )
         })?;
         Ok((shared, log))
     }
@@ -80,7 +83,7 @@ impl Backend for Daemon {
             cgroup_version: host.facts.cgroup_version,
             kernel_version: host.facts.kernel_version.clone(),
             operating_system: host.facts.operating_system.clone(),
-            containerd_version: host.worker.containerd_version(),
+            containerd_version: host.facts.containerd_version.clone(),
         }
     }
 
@@ -165,11 +168,21 @@ impl Backend for Daemon {
     }
 
     async fn load_image(&self, tar: BoxStream<'static, io::Result<Bytes>>) -> Result<Vec<String>, ApiError> {
-        self.host.worker.load_image(tar).await.map_err(|error| ApiError::Invalid(format!("{error:#}")))
+        let reader = SyncIoBridge::new(Box::pin(StreamReader::new(tar)));
+        let loaded = self.host.runtime.images().load(reader, None).await;
+        loaded.map_err(|error| ApiError::Invalid(format!("{:#}", anyhow::Error::from(error))))
     }
 
     async fn images(&self) -> Result<Vec<LocalImage>, ApiError> {
-        self.host.worker.images().await.map_err(|error| ApiError::Internal(format!("{error:#}")))
+        let listed = self.host.runtime.images().list().await;
+        let images = listed.map_err(|error| ApiError::Internal(format!("{:#}", anyhow::Error::from(error))))?;
+        let shown = images.into_iter().map(|image| LocalImage {
+            names: vec![image.name],
+            digest: image.digest,
+            size_bytes: 0,
+            created: UnixMs(u64::try_from(image.created_unix_s).unwrap_or(0) * 1000),
+        });
+        Ok(shown.collect())
     }
 
     async fn changed(&self, at_most: Duration) {

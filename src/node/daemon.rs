@@ -11,12 +11,15 @@ use super::clock;
 use super::config::Config;
 use super::standing::{DataDir, Standing};
 use super::swarm::{Session, admission, roster};
-use super::worker::{Worker, WorkerReport};
+use super::worker::{Wanted, Worker, WorkerConfig, WorkerReport};
 use crate::api::{ApiError, InitSwarm, JoinSwarm};
 use crate::consensus::{self, FIRST_RAFT_ID};
 use crate::dispatcher::View;
 use crate::gossip::Load;
-use crate::runtime::host::HostFacts;
+use crate::network::NetworkConfig;
+use crate::runtime::host::{self, LoadSampler};
+use crate::runtime::oci::CgroupVersion;
+use crate::runtime::{Runtime, RuntimeConfig};
 use crate::spec::*;
 use crate::state::{Command, Meta, Node, NodeHealth, RaftMember, RaftStanding, Swarm};
 use crate::transport::{Authority, JoinRequest, JoinToken, Member, MemberList, TokenSecret};
@@ -28,12 +31,27 @@ pub const DEFAULT_PORT: u16 = 2377;
 pub struct Host {
     pub dir: DataDir,
     pub config: Config,
-    pub facts: HostFacts,
+    pub facts: Facts,
+    pub runtime: Runtime,
     pub worker: Worker,
+    sampler: std::sync::Mutex<LoadSampler>,
     node: NodeId,
     /// Where this node listens and is reached; set when a swarm is made or joined.
     addresses: RwLock<Addresses>,
     orders: mpsc::Sender<Order>,
+}
+
+/// What does not change while the daemon runs.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub hostname: String,
+    pub platform: Platform,
+    pub resources: NodeResources,
+    pub kernel_version: String,
+    pub operating_system: String,
+    /// 1 or 2.
+    pub cgroup_version: u8,
+    pub containerd_version: String,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -107,15 +125,15 @@ impl Host {
     }
 
     pub fn assign(&self, view: &View) {
-        self.worker.assign(view);
+        self.worker.assign(Wanted { assignments: view.assignments.clone(), dependencies: view.dependencies.clone() });
     }
 
     pub fn set_quorum(&self, heard: bool) {
         self.worker.set_quorum(heard);
     }
 
-    pub async fn measure(&self) -> Load {
-        self.worker.measure().await
+    pub fn measure(&self) -> Load {
+        self.sampler.lock().unwrap_or_else(PoisonError::into_inner).sample(self.dir.root())
     }
 
     pub fn removed_from_swarm(&self) {
@@ -140,13 +158,15 @@ impl Daemon {
     /// Starts what runs in or out of a swarm, and takes up the node's part in its swarm, if it has one.
     pub async fn start(config: Config, dir: DataDir) -> anyhow::Result<(Arc<Daemon>, mpsc::Receiver<Order>)> {
         let node = dir.identity()?.node();
-        let facts = HostFacts::find(&config.labels)?;
-        let worker = Worker::start(&config, node).await?;
+        let runtime = Runtime::start(runtime_config(&config)?).await.context("start containerd")?;
+        let facts = Facts::find(&runtime).await?;
+        let worker = Worker::start(worker_config(&config)?, runtime.clone()).await?;
         let (orders, inbox) = mpsc::channel(8);
         let listen = config.listen_addr;
         let advertise = config.advertise_addr.unwrap_or(listen);
         let addresses = RwLock::new(Addresses { listen, advertise });
-        let host = Arc::new(Host { dir, config, facts, worker, node, addresses, orders });
+        let sampler = std::sync::Mutex::default();
+        let host = Arc::new(Host { dir, config, facts, runtime, worker, sampler, node, addresses, orders });
         let daemon = Arc::new(Daemon { host, session: watch::Sender::new(None), changing: Mutex::new(()) });
         match daemon.host.dir.standing()? {
             Some(standing) => daemon.resume(standing).await?,
@@ -177,7 +197,7 @@ impl Daemon {
         if let Some(session) = self.session.send_replace(None) {
             session.stop().await;
         }
-        self.host.worker.stop().await;
+        self.host.worker.shutdown().await;
     }
 
     /// Makes a new swarm of this node alone.
@@ -266,11 +286,15 @@ impl Daemon {
     /// Goes on alone, from the log as this node has it, with all services and nodes; other managers must join anew.
     async fn force_new_cluster(&self) -> Result<NodeId, ApiError> {
         let session = self.session().ok_or_else(|| {
-            ApiError::Unavailable("--force-new-cluster goes on from this node's log, but this node is in no swarm".into())
+            ApiError::Unavailable(
+                "--force-new-cluster goes on from this node's log, but this node is in no swarm".into(),
+            )
         })?;
         let standing = session.shared.standing();
         let raft_id = standing.raft_id.ok_or_else(|| {
-            ApiError::Unavailable("--force-new-cluster goes on from this node's log, but this node does not hold it".into())
+            ApiError::Unavailable(
+                "--force-new-cluster goes on from this node's log, but this node does not hold it".into(),
+            )
         })?;
         session.stop().await;
         drop(session);
@@ -385,11 +409,53 @@ impl Daemon {
             (None, None) => SocketAddr::new(own_address(peer)?, listen.port()),
         };
         if advertise.ip().is_unspecified() {
-            return Err(ApiError::invalid(format!("{} is no address others can reach: use --advertise-addr", advertise.ip())));
+            return Err(ApiError::invalid(format!(
+                "{} is no address others can reach: use --advertise-addr",
+                advertise.ip()
+            )));
         }
         self.set_addresses(listen.ip(), advertise);
         Ok(())
     }
+}
+
+impl Facts {
+    async fn find(runtime: &Runtime) -> anyhow::Result<Facts> {
+        let name = nix::sys::utsname::uname().context("ask for the host's name")?;
+        let text = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
+        let resources =
+            NodeResources { nano_cpus: host::nano_cpus(), memory_bytes: host::memory_bytes(), generic: Vec::new() };
+        Ok(Facts {
+            hostname: text(name.nodename()),
+            platform: host::platform(),
+            resources,
+            kernel_version: text(name.release()),
+            operating_system: operating_system(),
+            cgroup_version: match runtime.cgroup_version() {
+                CgroupVersion::V1 => 1,
+                CgroupVersion::V2 => 2,
+            },
+            containerd_version: runtime.containerd_version().await?,
+        })
+    }
+}
+
+/// The distribution's own name for itself.
+fn operating_system() -> String {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let pretty = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    pretty.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+}
+
+fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
+    let mut runtime = RuntimeConfig::new(&config.data_dir).context("find this program")?;
+    runtime.containerd.clone_from(&config.containerd);
+    Ok(runtime)
+}
+
+fn worker_config(config: &Config) -> anyhow::Result<WorkerConfig> {
+    let network = NetworkConfig { dir: config.data_dir.join("network"), subnet: config.task_subnet.parse()? };
+    Ok(WorkerConfig { data_dir: config.data_dir.clone(), network, work_at_once: 0 })
 }
 
 fn internal(error: anyhow::Error) -> ApiError {
@@ -408,10 +474,11 @@ fn parse_addr(what: &str, text: &str, port: u16) -> Result<SocketAddr, ApiError>
         Some((name, Ok(port))) => (name, port),
         _ => (text, port),
     };
-    let addresses = nix::ifaddrs::getifaddrs().map_err(|error| ApiError::Internal(format!("list interfaces: {error}")))?;
-    let of_interface = addresses.filter(|found| found.interface_name == name).filter_map(|found| {
-        Some(IpAddr::from(found.address?.as_sockaddr_in()?.ip()))
-    });
+    let addresses =
+        nix::ifaddrs::getifaddrs().map_err(|error| ApiError::Internal(format!("list interfaces: {error}")))?;
+    let of_interface = addresses
+        .filter(|found| found.interface_name == name)
+        .filter_map(|found| Some(IpAddr::from(found.address?.as_sockaddr_in()?.ip())));
     match of_interface.collect::<Vec<_>>().as_slice() {
         [] => Err(ApiError::invalid(format!("{what} {text:?} is neither an address nor an interface with one"))),
         [one] => Ok(SocketAddr::new(*one, port)),

@@ -71,7 +71,8 @@ impl DirLock {
     pub fn take(dir: &Path) -> Result<Option<DirLock>, FileError> {
         let path = dir.join("lock");
         let failed = |source| FileError { operation: "lock", path: path.clone(), source };
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(file) => Ok(Some(DirLock { _file: file })),
             Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),

@@ -33,7 +33,9 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// Runs a daemon until SIGTERM or SIGINT. Containers go on running after it.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
-        anyhow::bail!("the flok daemon needs root, for containers and their networks: run it as root, or by the unit file");
+        anyhow::bail!(
+            "the flok daemon needs root, for containers and their networks: run it as root, or by the unit file"
+        );
     }
     let dir = DataDir::open(&config.data_dir)?;
     let socket = config.socket.clone();

@@ -15,12 +15,16 @@ pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     }
     if path.exists() {
         if UnixStream::connect(path).is_ok() {
-            bail!("{} is in use: another daemon answers there. Stop it, or give this one another with --socket", path.display());
+            bail!(
+                "{} is in use: another daemon answers there. Stop it, or give this one another with --socket",
+                path.display()
+            );
         }
         fs::remove_file(path).with_context(|| format!("remove the left-over socket {}", path.display()))?;
     }
     let listener = UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660)).with_context(|| format!("protect {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))
+        .with_context(|| format!("protect {}", path.display()))?;
     Ok(listener)
 }
 

@@ -143,7 +143,10 @@ impl DataDir {
         let path = self.swarm_dir().join("log.key");
         if let Some(bytes) = files::read(&path)? {
             let bytes = bytes.try_into().ok().with_context(|| {
-                format!("{} is damaged: without it the log cannot be read. Leave the swarm and join it again", path.display())
+                format!(
+                    "{} is damaged: without it the log cannot be read. Leave the swarm and join it again",
+                    path.display()
+                )
             })?;
             return Ok(LogKey::new(bytes));
         }

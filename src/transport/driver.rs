@@ -334,7 +334,8 @@ impl Driver {
         for (peer, addr) in due {
             let state = self.links.peer(peer);
             let connected = state.links.iter().any(|link| link.lane == Some(Lane::Main));
-            let trying = state.dialing.contains_key(&Lane::Main) || state.links.iter().any(|l| l.dialed && l.lane.is_none());
+            let trying =
+                state.dialing.contains_key(&Lane::Main) || state.links.iter().any(|l| l.dialed && l.lane.is_none());
             if !connected && !trying && state.may_dial(now) {
                 self.dial(peer, addr, Lane::Main);
             }
@@ -557,7 +558,9 @@ impl Driver {
         let older: Vec<_> = self
             .links
             .get(&peer)
-            .map(|state| state.links.iter().filter(|l| l.id != id && l.lane == Some(Lane::Main)).map(|l| l.id).collect())
+            .map(|state| {
+                state.links.iter().filter(|l| l.id != id && l.lane == Some(Lane::Main)).map(|l| l.id).collect()
+            })
             .unwrap_or_default();
         self.set_main(peer, id);
         for old in older {

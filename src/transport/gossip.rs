@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-
 use libp2p::core::transport::PortUse;
 use libp2p::core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity, MessageId, PublishError, ValidationMode};
@@ -72,8 +71,7 @@ impl Gate {
 
     /// Passes a received message on to others, or not.
     pub(super) fn judge(&mut self, id: &MessageId, from: &PeerId, good: bool) {
-        let verdict =
-            if good { gossipsub::MessageAcceptance::Accept } else { gossipsub::MessageAcceptance::Reject };
+        let verdict = if good { gossipsub::MessageAcceptance::Accept } else { gossipsub::MessageAcceptance::Reject };
         self.inner.report_message_validation_result(id, from, verdict);
     }
 
@@ -177,12 +175,7 @@ impl NetworkBehaviour for Gate {
         }
     }
 
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
+    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
         match event {
             Either::Left(event) if self.open.contains_key(&connection) => {
                 self.inner.on_connection_handler_event(peer, connection, event);

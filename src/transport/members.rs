@@ -232,11 +232,8 @@ mod tests {
     }
 
     fn certificate(ca: &Authority, seed: u8, version: u64, now: UnixMs) -> Certificate {
-        let subject = Subject {
-            public_key: key(seed).public_key(),
-            role: Role::Manager,
-            membership_version: Version(version),
-        };
+        let subject =
+            Subject { public_key: key(seed).public_key(), role: Role::Manager, membership_version: Version(version) };
         ca.issue(subject, now, Duration::from_secs(24 * 3600))
     }
 

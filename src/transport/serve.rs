@@ -26,13 +26,29 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub enum Incoming {
     /// One-way, in order for its sender and protocol.
-    Message { from: Sender, protocol: Protocol, message: Bytes },
+    Message {
+        from: Sender,
+        protocol: Protocol,
+        message: Bytes,
+    },
     /// To be answered with `reply`.
-    Request { from: Sender, protocol: Protocol, request: Bytes, reply: Reply },
+    Request {
+        from: Sender,
+        protocol: Protocol,
+        request: Bytes,
+        reply: Reply,
+    },
     /// A stream that a node opened to this one.
-    Stream { from: Sender, protocol: Protocol, stream: MessageStream },
+    Stream {
+        from: Sender,
+        protocol: Protocol,
+        stream: MessageStream,
+    },
     /// Published by `author`, whose signature has been verified; passed on by whomever.
-    Gossip { author: Sender, message: Bytes },
+    Gossip {
+        author: Sender,
+        message: Bytes,
+    },
     /// A first, or no more, connection to the node. Says nothing about the node's life.
     Connected(NodeId),
     Disconnected(NodeId),

@@ -177,10 +177,7 @@ impl ConnectionHandler for Handler {
         self.admits.is_member(&self.peer)
     }
 
-    fn poll(
-        &mut self,
-        _: &mut Context<'_>,
-    ) -> Poll<ConnectionHandlerEvent<Upgrade, OpenAnswer, Self::ToBehaviour>> {
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ConnectionHandlerEvent<Upgrade, OpenAnswer, Self::ToBehaviour>> {
         // No waker is needed: libp2p polls a handler again after each event it has handed to it.
         if let Some(inbound) = self.inbound.pop_front() {
             return Poll::Ready(ConnectionHandlerEvent::NotifyBehaviour(inbound));

@@ -178,8 +178,8 @@ fn parse36<const N: usize>(text: &str, width: usize) -> Option<[u8; N]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::certificate::Authority;
     use crate::spec::SwarmId;
+    use crate::transport::certificate::Authority;
 
     fn token() -> JoinToken {
         let ca = Authority::from_secret(SwarmId(1), &[3; 32]);

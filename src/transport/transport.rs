@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
+use super::TransportError;
 use super::certificate::Certificate;
 use super::counters::Counters;
 use super::driver::{Command, Driver};
@@ -21,7 +22,6 @@ use super::protocol::{Mode, Protocol};
 use super::requests::{self, IdleStreams};
 use super::serve::Incoming;
 use super::wire::MessageStream;
-use super::TransportError;
 use crate::spec::NodeId;
 
 /// Commands that wait for the swarm task, and arrivals that wait for the node.

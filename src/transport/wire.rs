@@ -184,10 +184,7 @@ async fn write_message(
     Ok(())
 }
 
-async fn read_message(
-    io: &mut (impl AsyncRead + Unpin),
-    protocol: Protocol,
-) -> Result<Option<Bytes>, StreamError> {
+async fn read_message(io: &mut (impl AsyncRead + Unpin), protocol: Protocol) -> Result<Option<Bytes>, StreamError> {
     let mut length = [0; 4];
     let mut filled = 0;
     while filled < length.len() {

@@ -89,12 +89,7 @@ fn new_node(candidate: &Candidate, role: Role) -> Node {
     Node {
         id: candidate.node,
         meta: Meta { version: Version(0), created_at: now, updated_at: now },
-        spec: NodeSpec {
-            name: None,
-            labels: Labels::new(),
-            role,
-            availability: candidate.request.availability,
-        },
+        spec: NodeSpec { name: None, labels: Labels::new(), role, availability: candidate.request.availability },
         public_key: candidate.public_key,
         description,
         raft: None,

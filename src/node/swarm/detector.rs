@@ -108,7 +108,8 @@ impl Detector {
                 progress.fetch_add(1, Ordering::Relaxed);
             }
         }));
-        let reporter = Reporter { transport, observed, managers, standing: BTreeSet::new(), redialled: BTreeMap::new() };
+        let reporter =
+            Reporter { transport, observed, managers, standing: BTreeSet::new(), redialled: BTreeMap::new() };
         tokio::spawn(cancel.run_until_cancelled_owned(reporter.run(inbox)));
         Ok(Detector { probe })
     }
@@ -121,7 +122,6 @@ impl Detector {
         self.probe.identify(incarnation, orders.own_key.clone());
         self.probe.watch(peers.collect(), Orders::Watch(orders.list.clone()));
     }
-
 }
 
 struct Reporter<F> {

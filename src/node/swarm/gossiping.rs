@@ -87,8 +87,7 @@ pub async fn describe(shared: Arc<Shared>) {
         tokio::select! {
             changed = reports.changed() => if changed.is_err() { return },
             _ = measure.tick() => {
-                let load = shared.host.measure().await;
-                shared.observed.set_load(load);
+                shared.observed.set_load(shared.host.measure());
                 continue;
             }
         }

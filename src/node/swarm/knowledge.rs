@@ -14,7 +14,6 @@ use crate::membership::Rings;
 use crate::node::clock;
 use crate::spec::NodeId;
 
-
 /// Changes of the state within this are taken together.
 const COALESCE: Duration = Duration::from_millis(2);
 
@@ -138,7 +137,9 @@ async fn keep_log(shared: Arc<Shared>) {
                 shared.create_log(raft.raft_id, First::Empty).await
             }
             // A log that stands at an older membership may name another raft id; only a manager's stream is sure.
-            (None, Some(_)) if shared.log().is_some_and(|log| log.state().node(shared.me).is_some_and(|n| n.raft.is_none())) => {
+            (None, Some(_))
+                if shared.log().is_some_and(|log| log.state().node(shared.me).is_some_and(|n| n.raft.is_none())) =>
+            {
                 tracing::info!("this node holds the log no more");
                 shared.drop_log().await;
                 Ok(())
@@ -169,4 +170,3 @@ async fn note_quorum(shared: Arc<Shared>) {
         }
     }
 }
-

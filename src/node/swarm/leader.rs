@@ -7,8 +7,8 @@ use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use crate::consensus::Consensus;
-use crate::membership::voters::{self, Circumstances, MemberProgress, RaftProgress, VoterStep};
 use crate::membership::Verdicts;
+use crate::membership::voters::{self, Circumstances, MemberProgress, RaftProgress, VoterStep};
 use crate::node::clock;
 use crate::spec::{MonoMs, NodeId};
 use crate::state::{Command, Draft, State, Step, codec};

@@ -136,7 +136,11 @@ pub struct Session {
 
 impl Session {
     /// Takes up this node's part. `first` makes a new log, for a new swarm or one rescued by force.
-    pub async fn start(host: Arc<Host>, standing: Standing, first: Option<consensus::First>) -> anyhow::Result<Session> {
+    pub async fn start(
+        host: Arc<Host>,
+        standing: Standing,
+        first: Option<consensus::First>,
+    ) -> anyhow::Result<Session> {
         let incarnation = host.dir.next_incarnation(Incarnation(0))?;
         let cancel = CancellationToken::new();
         let log = watch::Sender::new(None);
@@ -290,4 +294,3 @@ fn managers_of(view: &View, me: NodeId) -> Vec<NodeId> {
     }
     managers.into_iter().collect()
 }
-

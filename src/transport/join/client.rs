@@ -13,9 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Admitted, Answer, Hello, JoinError, JoinRequest, MAX_CLOCK_SKEW, Refusal, Request, VERSION, Welcome,
-};
+use super::{Admitted, Answer, Hello, JoinError, JoinRequest, MAX_CLOCK_SKEW, Refusal, Request, VERSION, Welcome};
 use crate::spec::{FEATURE_LEVEL, UnixMs};
 use crate::transport::certificate::{Certificate, CertificateError};
 use crate::transport::clock;
@@ -161,11 +159,7 @@ pub(in crate::transport) async fn present(
 }
 
 /// Sends nothing but the version, and checks everything that can be checked without the token.
-async fn exchange_greetings(
-    stream: &mut MessageStream,
-    peer: PeerId,
-    addr: SocketAddr,
-) -> Result<Greeting, JoinError> {
+async fn exchange_greetings(stream: &mut MessageStream, peer: PeerId, addr: SocketAddr) -> Result<Greeting, JoinError> {
     let broken = |source| JoinError::Broken { addr, source };
     let hello = Hello { version: VERSION, feature_level: FEATURE_LEVEL };
     stream.send_value(&hello).await.map_err(broken)?;
@@ -243,10 +237,7 @@ async fn with_member<T>(
 
 type Answering = oneshot::Receiver<Result<libp2p::Stream, streams::OpenError>>;
 
-async fn connect(
-    swarm: &mut Swarm<streams::Behaviour>,
-    addr: SocketAddr,
-) -> Result<(PeerId, Answering), JoinError> {
+async fn connect(swarm: &mut Swarm<streams::Behaviour>, addr: SocketAddr) -> Result<(PeerId, Answering), JoinError> {
     let dial = DialOpts::unknown_peer_id().address(multiaddr(addr)).build();
     swarm.dial(dial).map_err(|error| unreachable(addr, error))?;
     loop {

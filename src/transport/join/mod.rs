@@ -11,8 +11,8 @@
 mod client;
 mod server;
 
-pub use client::{Greeting, greet, join};
 pub(super) use client::present;
+pub use client::{Greeting, greet, join};
 pub(super) use server::Doorkeeper;
 
 use std::net::{IpAddr, SocketAddr};
@@ -88,7 +88,9 @@ pub enum Refusal {
     AlreadyAMember(String),
     #[error("the swarm is at feature level {needed}, this flok knows up to {offered}: install a newer version here")]
     VersionTooOld { needed: FeatureLevel, offered: FeatureLevel },
-    #[error("this flok speaks version {offered} of the join protocol, the swarm version {spoken}: install the swarm's version here")]
+    #[error(
+        "this flok speaks version {offered} of the join protocol, the swarm version {spoken}: install the swarm's version here"
+    )]
     ProtocolVersion { spoken: u32, offered: u32 },
     #[error("the swarm has no quorum of managers now and cannot take a new node: {0}")]
     NoQuorum(String),
@@ -108,7 +110,9 @@ pub enum JoinError {
     Unreachable { addr: SocketAddr, reason: String },
     #[error("{addr} did not answer within {} s", after.as_secs())]
     TimedOut { addr: SocketAddr, after: Duration },
-    #[error("{addr} is not of the swarm that the join token was made for: check the address, or get that swarm's token")]
+    #[error(
+        "{addr} is not of the swarm that the join token was made for: check the address, or get that swarm's token"
+    )]
     WrongSwarm { addr: SocketAddr },
     #[error("{addr} could not prove that it is a member of the swarm")]
     NotProven { addr: SocketAddr, source: CertificateError },
@@ -140,9 +144,15 @@ enum Welcome {
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Request {
-    Join { secret: TokenSecret, request: Box<JoinRequest> },
+    Join {
+        secret: TokenSecret,
+        request: Box<JoinRequest>,
+    },
     /// A member shows its certificate to one that does not list it yet, and says where it listens.
-    Present { certificate: Certificate, addr: SocketAddr },
+    Present {
+        certificate: Certificate,
+        addr: SocketAddr,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]

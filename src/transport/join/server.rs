@@ -9,8 +9,8 @@ use tokio::time::timeout;
 
 use super::{Admission, Answer, Candidate, Hello, Refusal, Request, VERSION, Welcome};
 use crate::spec::Role;
-use crate::transport::clock;
 use crate::transport::certificate::{Certificate, CertificateError};
+use crate::transport::clock;
 use crate::transport::identity;
 use crate::transport::members::{NotAdmitted, Roster};
 use crate::transport::wire::{MessageStream, StreamError};
