@@ -27,6 +27,9 @@ use crate::transport::{Authority, JoinRequest, JoinToken, Member, MemberList, To
 /// Where swarms listen unless they are told otherwise, as in Docker Swarm.
 pub const DEFAULT_PORT: u16 = 2377;
 
+/// Host-local addresses of tasks; they mean nothing outside their node.
+const TASK_SUBNET: &str = "172.29.0.0/16";
+
 /// This machine as the daemon found it, and what runs tasks on it.
 pub struct Host {
     pub dir: DataDir,
@@ -46,7 +49,8 @@ pub struct Host {
 pub struct Facts {
     pub hostname: String,
     pub platform: Platform,
-    pub resources: NodeResources,
+    pub nano_cpus: u64,
+    pub memory_bytes: u64,
     pub kernel_version: String,
     pub operating_system: String,
     /// 1 or 2.
@@ -86,7 +90,11 @@ impl Host {
         NodeDescription {
             hostname: self.config.hostname.clone().unwrap_or_else(|| self.facts.hostname.clone()),
             platform: self.facts.platform.clone(),
-            resources: self.facts.resources.clone(),
+            resources: NodeResources {
+                nano_cpus: self.facts.nano_cpus.saturating_sub(self.config.reserve_nano_cpus),
+                memory_bytes: self.facts.memory_bytes.saturating_sub(self.config.reserve_memory_bytes),
+                generic: self.config.generic_resources.clone(),
+            },
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
             engine_labels: self.config.labels.clone(),
             addr: advertise.ip(),
@@ -163,7 +171,7 @@ impl Daemon {
         let worker = Worker::start(worker_config(&config)?, runtime.clone()).await?;
         let (orders, inbox) = mpsc::channel(8);
         let listen = config.listen_addr;
-        let advertise = config.advertise_addr.unwrap_or(listen);
+        let advertise = configured_advertise(&config).unwrap_or(listen);
         let addresses = RwLock::new(Addresses { listen, advertise });
         let sampler = std::sync::Mutex::default();
         let host = Arc::new(Host { dir, config, facts, runtime, worker, sampler, node, addresses, orders });
@@ -259,7 +267,6 @@ impl Daemon {
             token_generation: 0,
             feature_level: FEATURE_LEVEL,
             membership_version: Version(1),
-            last_raft_id: FIRST_RAFT_ID,
         };
         let certificate =
             admission::certificate(&swarm, &node).context("the swarm's new CA cannot issue a certificate")?;
@@ -402,7 +409,7 @@ impl Daemon {
             None | Some("0.0.0.0:2377") => configured,
             Some(text) => parse_addr("listen address", text, configured.port())?,
         };
-        let advertise = match (advertise, self.host.config.advertise_addr) {
+        let advertise = match (advertise, configured_advertise(&self.host.config)) {
             (Some(text), _) => parse_addr("advertise address", text, listen.port())?,
             (None, Some(configured)) => configured,
             (None, None) if !listen.ip().is_unspecified() => listen,
@@ -423,12 +430,11 @@ impl Facts {
     async fn find(runtime: &Runtime) -> anyhow::Result<Facts> {
         let name = nix::sys::utsname::uname().context("ask for the host's name")?;
         let text = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
-        let resources =
-            NodeResources { nano_cpus: host::nano_cpus(), memory_bytes: host::memory_bytes(), generic: Vec::new() };
         Ok(Facts {
             hostname: text(name.nodename()),
             platform: host::platform(),
-            resources,
+            nano_cpus: host::nano_cpus(),
+            memory_bytes: host::memory_bytes(),
             kernel_version: text(name.release()),
             operating_system: operating_system(),
             cgroup_version: match runtime.cgroup_version() {
@@ -450,12 +456,23 @@ fn operating_system() -> String {
 fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
     let mut runtime = RuntimeConfig::new(&config.data_dir).context("find this program")?;
     runtime.containerd.clone_from(&config.containerd);
+    for registry in &config.insecure_registries {
+        runtime.registries.by_host.entry(registry.clone()).or_default().plain_http = true;
+    }
+    for (registry, path) in &config.registry_cas {
+        let pem = std::fs::read(path).with_context(|| format!("read the CA certificate {}", path.display()))?;
+        runtime.registries.by_host.entry(registry.clone()).or_default().ca_pem = Some(pem);
+    }
     Ok(runtime)
 }
 
 fn worker_config(config: &Config) -> anyhow::Result<WorkerConfig> {
-    let network = NetworkConfig { dir: config.data_dir.join("network"), subnet: config.task_subnet.parse()? };
+    let network = NetworkConfig { dir: config.data_dir.join("network"), subnet: TASK_SUBNET.parse()? };
     Ok(WorkerConfig { data_dir: config.data_dir.clone(), network, work_at_once: 0 })
+}
+
+fn configured_advertise(config: &Config) -> Option<SocketAddr> {
+    config.advertise_addr.map(|advertise| SocketAddr::new(advertise.addr, advertise.port))
 }
 
 fn internal(error: anyhow::Error) -> ApiError {

@@ -9,6 +9,7 @@ mod clock;
 pub mod config;
 mod daemon;
 mod files;
+mod logging;
 mod socket;
 mod standing;
 mod swarm;
@@ -32,6 +33,7 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// Runs a daemon until SIGTERM or SIGINT. Containers go on running after it.
 pub async fn run(config: Config) -> anyhow::Result<()> {
+    logging::start(&config)?;
     if !nix::unistd::geteuid().is_root() {
         anyhow::bail!(
             "the flok daemon needs root, for containers and their networks: run it as root, or by the unit file"

@@ -26,9 +26,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::certificate::Certificate;
 use super::counters::Counters;
 use super::gossip::Gate;
+use super::handle::Shared;
 use super::identity::{self, Identity};
 use super::join::{self, Admission, Doorkeeper};
 use super::links::{Link, Links, Waiting};
@@ -36,7 +36,6 @@ use super::members::Roster;
 use super::protocol::{Lane, Protocol, Topic};
 use super::serve::{Incoming, Server};
 use super::streams::{self, Admits, Inbound, OpenError};
-use super::transport::Shared;
 use super::wire::MessageStream;
 use super::{Opened, TransportError};
 use crate::spec::{NodeId, Role};
@@ -114,18 +113,55 @@ impl Admits for Roster {
     }
 }
 
+/// A swarm that takes connections.
+pub(super) struct Listening {
+    swarm: Swarm<Behaviour>,
+    pub(super) addr: SocketAddr,
+}
+
+impl Listening {
+    pub(super) async fn start(
+        identity: &Identity,
+        roster: &Arc<Roster>,
+        addr: SocketAddr,
+    ) -> Result<Listening, TransportError> {
+        let failed = |reason: String| TransportError::Listen { addr, reason };
+        // libp2p listens with SO_REUSEPORT, so that a second daemon on the port would quietly take half of the
+        // connections: a plain socket tells.
+        drop(std::net::TcpListener::bind(addr).map_err(|error| failed(error.to_string()))?);
+        let streams = streams::Behaviour::new(roster.clone());
+        let gossip = Gate::new(identity.keypair(), roster.swarm(), roster.clone());
+        let mut swarm = build_swarm(identity, Behaviour { streams, gossip });
+        let listener = swarm.listen_on(multiaddr(addr)).map_err(|error| failed(innermost(&error)))?;
+        let listening = async {
+            loop {
+                match swarm.select_next_some().await {
+                    SwarmEvent::NewListenAddr { listener_id, address } if listener_id == listener => {
+                        return socket_addr(&address).ok_or_else(|| failed("no TCP address".into()));
+                    }
+                    SwarmEvent::ListenerClosed { listener_id, reason, .. } if listener_id == listener => {
+                        return Err(failed(reason.err().map_or("closed".into(), |error| error.to_string())));
+                    }
+                    SwarmEvent::ListenerError { error, .. } => return Err(failed(error.to_string())),
+                    _ => {}
+                }
+            }
+        };
+        let bound = timeout(CONNECT_LIMIT, listening).await.unwrap_or(Err(failed("no answer".into())))?;
+        Ok(Listening { swarm, addr: SocketAddr::new(addr.ip(), bound.port()) })
+    }
+}
+
 impl Driver {
     pub(super) fn new(
-        identity: &Identity,
+        listening: Listening,
         shared: Arc<Shared>,
         admission: Option<Arc<dyn Admission>>,
         commands: mpsc::Receiver<Command>,
         incoming: mpsc::Sender<Incoming>,
     ) -> Driver {
-        let streams = streams::Behaviour::new(shared.roster.clone());
-        let gossip = Gate::new(identity.keypair(), shared.roster.swarm(), shared.roster.clone());
         let mut driver = Driver {
-            swarm: build_swarm(identity, Behaviour { streams, gossip }),
+            swarm: listening.swarm,
             shared,
             admission,
             commands,
@@ -140,31 +176,9 @@ impl Driver {
         driver
     }
 
-    /// Listens; answers when it does, and runs on as a task of its own.
-    pub(super) async fn start(mut self, addr: SocketAddr) -> Result<SocketAddr, TransportError> {
-        let failed = |reason: String| TransportError::Listen { addr, reason };
-        let listener = self.swarm.listen_on(multiaddr(addr)).map_err(|error| failed(error.to_string()))?;
-        let listening = async {
-            loop {
-                match self.swarm.select_next_some().await {
-                    SwarmEvent::NewListenAddr { listener_id, address } if listener_id == listener => {
-                        return socket_addr(&address).ok_or_else(|| failed("no TCP address".into()));
-                    }
-                    SwarmEvent::ListenerClosed { listener_id, reason, .. } if listener_id == listener => {
-                        return Err(failed(reason.err().map_or("closed".into(), |error| error.to_string())));
-                    }
-                    SwarmEvent::ListenerError { error, .. } => return Err(failed(error.to_string())),
-                    _ => {}
-                }
-            }
-        };
-        let bound = timeout(CONNECT_LIMIT, listening).await.unwrap_or(Err(failed("no answer".into())))?;
-        tokio::spawn(self.run());
-        Ok(bound)
-    }
-
-    async fn run(mut self) {
-        let shared = self.shared.clone();
+    /// Until the handles are gone or one of them says so.
+    pub(super) async fn run(mut self) {
+        let (shared, incoming) = (self.shared.clone(), self.incoming.clone());
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -185,7 +199,7 @@ impl Driver {
                 Some((peer, id, outcome)) = self.side_tasks.next(), if !self.side_tasks.is_empty() => {
                     self.handle_outcome(peer, id, outcome);
                 }
-                Ok(permit) = self.incoming.reserve(), if !self.outbox.is_empty() => {
+                Ok(permit) = incoming.reserve(), if !self.outbox.is_empty() => {
                     permit.send(self.outbox.pop_front().expect("the outbox is not empty"));
                 }
                 _ = tick.tick() => self.handle_tick(),
@@ -546,7 +560,8 @@ impl Driver {
         let stream = MessageStream::new(stream, protocol, counters.clone(), lost);
         if protocol == Protocol::Join {
             let (certificate, admission) = (self.shared.certificate(), self.admission.clone());
-            tokio::spawn(Doorkeeper { peer, remote, stream, roster, certificate, admission, joining }.run());
+            let doorkeeper = Doorkeeper { peer, remote, stream, roster, certificate, admission, _joining: joining };
+            tokio::spawn(doorkeeper.run());
         } else {
             let incoming = self.incoming.clone();
             tokio::spawn(Server { peer, protocol, stream, roster, counters, incoming }.run());
@@ -555,6 +570,10 @@ impl Driver {
 
     /// A peer says that a connection is the main one: it has no other any more, whatever this side still believes.
     fn welcome(&mut self, peer: PeerId, id: ConnectionId, mut stream: libp2p::Stream) {
+        if self.links.link(&peer, id).is_none_or(|link| link.sender.is_none()) {
+            // Became a member after it had connected: gossip takes no part in this connection, so it is to make another.
+            return self.give_up(peer, id);
+        }
         let older: Vec<_> = self
             .links
             .get(&peer)

@@ -12,10 +12,10 @@ use std::time::Duration;
 use libp2p::core::transport::PortUse;
 use libp2p::core::{ConnectedPoint, Endpoint, Multiaddr};
 use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity, MessageId, PublishError, ValidationMode};
-use libp2p::swarm::derive_prelude::Either;
+use libp2p::swarm::derive_prelude::{ConnectionEstablished, Either};
 use libp2p::swarm::{
-    ConnectionClosed, ConnectionDenied, ConnectionEstablished, ConnectionId, FromSwarm, NetworkBehaviour, THandler,
-    THandlerInEvent, THandlerOutEvent, ToSwarm, dummy,
+    ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+    THandlerOutEvent, ToSwarm, dummy,
 };
 use libp2p::{PeerId, identity};
 

@@ -98,8 +98,9 @@ impl Identity {
         self.key.clone().into()
     }
 
+    #[cfg(test)]
     pub(super) fn peer(&self) -> PeerId {
-        identity::PublicKey::from(self.key.public()).to_peer_id()
+        self.keypair().public().to_peer_id()
     }
 }
 

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::counters::Counters;
+use super::handle::Transport;
 use super::protocol::{Mode, Protocol};
-use super::transport::Transport;
 use super::wire::{MessageStream, StreamError};
 use crate::spec::NodeId;
 
@@ -146,10 +146,12 @@ impl Worker {
     /// Refuses messages for a while, or until the node is connected.
     async fn rest(&mut self) {
         self.state.down.store(true, Ordering::Relaxed);
-        let dropped = std::iter::from_fn(|| self.messages.try_recv().ok()).inspect(|m| self.taken(m)).count();
         let unsent = &self.transport.counters().unsent;
-        unsent.fetch_add(dropped as u64, Ordering::Relaxed);
         Counters::count(unsent);
+        while let Ok(message) = self.messages.try_recv() {
+            self.state.queued_bytes.fetch_sub(message.len(), Ordering::Relaxed);
+            Counters::count(unsent);
+        }
         let mut connected = self.transport.connected();
         // An error is a pause that ended by itself.
         let _ = timeout(PAUSE, connected.wait_for(|nodes| nodes.contains(&self.node))).await;

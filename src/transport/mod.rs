@@ -14,6 +14,7 @@ mod clock;
 mod counters;
 mod driver;
 mod gossip;
+mod handle;
 mod identity;
 pub mod join;
 mod lanes;
@@ -24,13 +25,15 @@ mod protocol;
 mod requests;
 mod serve;
 mod streams;
+#[cfg(test)]
+mod tests;
 mod token;
-mod transport;
 mod wire;
 
 pub use certificate::{Authority, Certificate, CertificateError, Subject, ca_hash};
 pub use counters::{Counters, TrafficCount};
 pub use gossip::MAX_GOSSIP_BYTES;
+pub use handle::{Config, Transport};
 pub use identity::{Identity, IdentityError, PublicKey, node_id, verify};
 pub use join::{Admission, Admitted, Candidate, JoinError, JoinRequest, Refusal};
 pub use lanes::Unsent;
@@ -38,7 +41,6 @@ pub use members::{Member, MemberList, Sender};
 pub use protocol::Protocol;
 pub use serve::{Incoming, Reply};
 pub use token::{JoinToken, TokenError, TokenSecret};
-pub use transport::{Config, Transport};
 pub use wire::{MessageReader, MessageStream, MessageWriter, StreamError};
 
 use std::net::SocketAddr;

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::TransportError;
+use super::handle::Transport;
 use super::protocol::{Mode, Protocol};
-use super::transport::Transport;
 use super::wire::{MessageStream, StreamError};
 use crate::spec::NodeId;
 

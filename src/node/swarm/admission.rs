@@ -1,7 +1,5 @@
 //! Who is let into the swarm: the log decides, any manager that holds it answers.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -102,19 +100,10 @@ fn new_node(candidate: &Candidate, role: Role) -> Node {
 pub fn certificate(swarm: &Swarm, node: &Node) -> Option<Certificate> {
     let secret: [u8; 32] = swarm.ca_secret_key.0.as_slice().try_into().ok()?;
     let authority = Authority::from_secret(swarm.id, &secret);
-    let subject = Subject {
-        node: node.id,
-        public_key: node.public_key,
-        role: node.spec.role,
-        membership_version: swarm.membership_version,
-    };
+    let subject =
+        Subject { public_key: node.public_key, role: node.spec.role, membership_version: swarm.membership_version };
     Some(authority.issue(subject, clock::unix(), swarm.spec.cert_expiry))
 }
 
 /// How long a join may take from the joiner's side.
 pub const JOIN_DEADLINE: Duration = Duration::from_secs(20);
-
-/// Addresses of all managers but one, to try next.
-pub fn managers(state: &Arc<State>) -> Vec<SocketAddr> {
-    state.nodes().filter(|node| node.is_manager()).map(|node| node.transport_addr()).collect()
-}

@@ -32,9 +32,10 @@ pub struct Detector {
 }
 
 /// For the probe thread's judge.
-pub enum Orders {
-    Watch(WatchList),
-    Incarnation(Incarnation),
+pub struct Orders {
+    list: WatchList,
+    /// This node's own.
+    incarnation: Incarnation,
 }
 
 enum News {
@@ -52,10 +53,8 @@ impl Judge for Watcher {
     type Orders = Orders;
 
     fn handle_orders(&mut self, orders: Orders) {
-        match orders {
-            Orders::Watch(list) => self.observer.handle_watch_list(&list),
-            Orders::Incarnation(incarnation) => self.observer.set_incarnation(incarnation),
-        }
+        self.observer.set_incarnation(orders.incarnation);
+        self.observer.handle_watch_list(&orders.list);
     }
 
     fn handle_echo(&mut self, from: NodeId, echo: probe::Echo) {
@@ -120,7 +119,7 @@ impl Detector {
             Some(Peer { node: *node, addr: watched.addr, key: orders.keys.get(node)?.clone() })
         });
         self.probe.identify(incarnation, orders.own_key.clone());
-        self.probe.watch(peers.collect(), Orders::Watch(orders.list.clone()));
+        self.probe.watch(peers.collect(), Orders { list: orders.list.clone(), incarnation });
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Shared;
 use crate::consensus::Consensus;
-use crate::membership::Verdicts;
+use crate::membership::verdicts::Verdicts;
 use crate::membership::voters::{self, Circumstances, MemberProgress, RaftProgress, VoterStep};
 use crate::node::clock;
 use crate::spec::{MonoMs, NodeId};

@@ -148,7 +148,7 @@ impl Session {
         let (transport, incoming) = Transport::start(transport::Config {
             identity: host.dir.identity()?,
             listen,
-            advertise: host.advertise_addr(),
+            advertise: Some(host.advertise_addr()),
             ca_public_key: standing.ca_public_key,
             certificate: standing.certificate.clone(),
             members: standing.members.clone(),

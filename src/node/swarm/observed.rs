@@ -10,10 +10,10 @@ use rand::rngs::StdRng;
 use tokio::sync::{Notify, watch};
 
 use crate::gossip::{
-    Echo, EchoVerdict, Exchange, Load, NodeRecord, Publisher, RecordError, Repair, RepairAnswer, RepairRequest,
-    SignedRecord, Statement, Table, Unreachable,
+    Echo, EchoVerdict, Exchange, Load, Publisher, RecordError, Repair, RepairAnswer, RepairRequest, SignedRecord,
+    Statement, Table, Unreachable,
 };
-use crate::membership::{AlarmReport, CutDetector, Rings};
+use crate::membership::{AlarmReport, CutDetector};
 use crate::node::clock;
 use crate::spec::*;
 use crate::state::{State, codec};
@@ -75,11 +75,6 @@ impl Observed {
         let mut inner = self.inner();
         let Inner { table, exchange, .. } = &mut *inner;
         Arc::clone(table.get_or_insert_with(|| Arc::new(exchange.table().clone())))
-    }
-
-    /// This node's own record as it stands.
-    pub fn own_record(&self) -> NodeRecord {
-        self.inner().publisher.record().clone()
     }
 
     // What this node says of itself.
@@ -240,10 +235,6 @@ impl Observed {
     /// Runs `plan` with the detector as it stands.
     pub fn with_detector<T>(&self, plan: impl FnOnce(&CutDetector) -> T) -> T {
         plan(&self.inner().detector)
-    }
-
-    pub fn rings(&self) -> Rings {
-        self.inner().detector.rings().clone()
     }
 
     pub fn is_calm(&self) -> bool {

@@ -27,7 +27,7 @@ pub(in crate::transport) struct Doorkeeper {
     pub certificate: Certificate,
     pub admission: Option<Arc<dyn Admission>>,
     /// Held while the conversation lasts, so that its connection is not closed under it.
-    pub joining: Arc<()>,
+    pub _joining: Arc<()>,
 }
 
 impl Doorkeeper {
