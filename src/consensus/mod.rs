@@ -31,3 +31,6 @@ pub use start::{Config, FIRST_RAFT_ID, force_new_cluster, new_swarm};
 pub use status::Status;
 pub use store::{First, LogIdentity, LogStore};
 pub use transfer::MAX_SNAPSHOT_BYTES;
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@ use crate::state::{Node, NodeHealth, State};
 
 /// A report that has not been renewed for this long counts no more.
 pub const REPORT_LIFE: Duration = Duration::from_secs(3);
+/// Alarms taken from one report; nobody watches so many.
+pub const MAX_ALARMS: usize = 64;
 /// An alarm in a record, the repair path, counts for this long after the record came.
 pub const RECORDED_ALARM_LIFE: Duration = Duration::from_secs(15);
 /// Given to a daemon whose process is gone while its host is not: the time that a restart takes.
@@ -102,7 +104,7 @@ impl CutDetector {
         if from != report.observer || known {
             return;
         }
-        let alarms = report.alarms.into_iter().map(|alarm| (alarm.subject, alarm)).collect();
+        let alarms = report.alarms.into_iter().take(MAX_ALARMS).map(|alarm| (alarm.subject, alarm)).collect();
         self.reports.insert(from, Report { order, received: now, alarms });
     }
 

@@ -1,6 +1,7 @@
 //! A swarm in virtual time: observers, a lossy network and the leader's detector, from one seed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -12,7 +13,6 @@ use crate::gossip::{Load, NodeRecord, RecordVersion, Table};
 use crate::spec::*;
 use crate::state::fixture::{Fixture, node};
 use crate::state::{NodeHealth, State};
-use std::sync::Arc;
 
 /// Events happen on multiples of this.
 const STEP: Duration = Duration::from_millis(10);
@@ -66,7 +66,7 @@ enum Message {
     Echo { from: NodeId, to: NodeId, reply: Reply },
     Refusal { from: NodeId, to: NodeId },
     Report(AlarmReport),
-    Record(NodeRecord),
+    Record(Arc<NodeRecord>),
     Watch(NodeId, WatchList),
 }
 
@@ -188,7 +188,7 @@ impl Swarm {
             }
             Message::Refusal { from, to } => self.hosts.get_mut(&to).unwrap().observer.handle_refused(from),
             Message::Report(report) => self.detector.handle_report(report.observer, report, self.now),
-            Message::Record(record) => _ = self.table.merge(Arc::new(record), self.now),
+            Message::Record(record) => _ = self.table.merge(record, self.now),
             Message::Watch(to, list) => {
                 let host = self.hosts.get_mut(&to).unwrap();
                 host.observer.handle_watch_list(&list);
@@ -261,7 +261,7 @@ impl Swarm {
             unreachable: host.observer.alarms(),
             leaving: host.leaving,
         };
-        self.send(id, LEADER, Message::Record(record));
+        self.send(id, LEADER, Message::Record(Arc::new(record)));
     }
 
     fn lead(&mut self) {

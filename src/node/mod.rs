@@ -14,6 +14,7 @@ mod socket;
 mod standing;
 mod swarm;
 mod systemd;
+pub mod watcher;
 pub mod worker;
 
 use std::sync::Arc;

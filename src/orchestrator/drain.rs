@@ -22,8 +22,17 @@ pub(super) fn plan(tick: &mut Tick<'_>, fleet: &Fleet<'_>) {
             hand_over(tick, fleet, &fitness, &slot);
         } else if !bound && !fitness.may_stay(fleet, first) {
             move_away(tick, fleet, &slot, first);
-        } else if first.desired == DesiredState::Ready && !slot.is_stopping() {
-            tick.set_desired(&[fleet.id()], first, DesiredState::Running);
+            continue;
+        }
+        start_prepared(tick, fleet, &slot);
+    }
+}
+
+/// What waited for another task of its slot to end may start.
+fn start_prepared(tick: &mut Tick<'_>, fleet: &Fleet<'_>, slot: &SlotTasks<'_>) {
+    if slot.live().any(|task| task.desired == DesiredState::Ready) && !slot.is_stopping() {
+        for task in slot.live() {
+            tick.set_desired(&[fleet.id()], task, DesiredState::Running);
         }
     }
 }

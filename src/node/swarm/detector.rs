@@ -1,4 +1,4 @@
-//! The failure detector on this node: the probe thread's judge, and what becomes of its alarms.
+//! The failure detector on this node: whom the probe thread watches, and what becomes of its alarms.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,21 +6,19 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::dispatch::WatchOrders;
 use super::observed::Observed;
-use crate::membership::{AlarmReport, Observer, Reply, WatchList};
+use crate::membership::AlarmReport;
 use crate::node::clock;
+use crate::node::watcher::{self, Watcher, WatcherOutput};
 use crate::spec::*;
 use crate::state::codec;
-use crate::transport::probe::{self, Judge, Peer, Probe, ProbeKey};
+use crate::transport::probe::{self, Probe, ProbeKey};
 use crate::transport::{Protocol, Transport};
 
-/// Alarm reports on their way off the probe thread; more than this are a flood of one and the same.
-const QUEUE: usize = 256;
 /// How often the main runtime shows that it runs.
 const PROGRESS: Duration = Duration::from_millis(200);
 /// A connection is not redialled more often than this on the word of the detector.
@@ -28,59 +26,7 @@ const REDIAL_GAP: Duration = Duration::from_secs(1);
 
 /// The running detector.
 pub struct Detector {
-    probe: Probe<Orders>,
-}
-
-/// For the probe thread's judge.
-pub struct Orders {
-    list: WatchList,
-    /// This node's own.
-    incarnation: Incarnation,
-}
-
-enum News {
-    Report(AlarmReport),
-    /// This observer suspects this node.
-    Suspected(NodeId),
-}
-
-struct Watcher {
-    observer: Observer,
-    news: mpsc::Sender<News>,
-}
-
-impl Judge for Watcher {
-    type Orders = Orders;
-
-    fn handle_orders(&mut self, orders: Orders) {
-        self.observer.set_incarnation(orders.incarnation);
-        self.observer.handle_watch_list(&orders.list);
-    }
-
-    fn handle_echo(&mut self, from: NodeId, echo: probe::Echo) {
-        let probe::Echo { incarnation, progress, quotes } = echo;
-        self.observer.handle_reply(from, Reply { incarnation, progress, quotes });
-    }
-
-    fn handle_refused(&mut self, from: NodeId) {
-        self.observer.handle_refused(from);
-    }
-
-    fn handle_suspected(&mut self, observer: NodeId) {
-        let _ = self.news.try_send(News::Suspected(observer));
-    }
-
-    fn handle_tick(&mut self, now: MonoMs) {
-        self.observer.handle_tick(now);
-        if let Some(report) = self.observer.poll_report(now) {
-            // A full queue loses this report; the next one repeats it.
-            let _ = self.news.try_send(News::Report(report));
-        }
-    }
-
-    fn suspicion_of(&self, peer: NodeId) -> u64 {
-        self.observer.suspicion_of(peer)
-    }
+    probe: Probe<watcher::WatchOrders>,
 }
 
 impl Detector {
@@ -94,8 +40,7 @@ impl Detector {
         cancel: CancellationToken,
     ) -> anyhow::Result<Detector> {
         let node = transport.local_node();
-        let (news, inbox) = mpsc::channel(QUEUE);
-        let judge = Watcher { observer: Observer::new(node, incarnation), news };
+        let (judge, output) = Watcher::new(node, incarnation);
         let config = probe::Config { node, incarnation, key, listen, epoch: clock::epoch() };
         let probe = Probe::start(config, judge)?;
         let progress = Arc::clone(probe.progress());
@@ -109,17 +54,15 @@ impl Detector {
         }));
         let reporter =
             Reporter { transport, observed, managers, standing: BTreeSet::new(), redialled: BTreeMap::new() };
-        tokio::spawn(cancel.run_until_cancelled_owned(reporter.run(inbox)));
+        tokio::spawn(cancel.run_until_cancelled_owned(reporter.run(output)));
         Ok(Detector { probe })
     }
 
     /// Whom to watch from now on.
     pub fn watch(&self, orders: &WatchOrders, incarnation: Incarnation) {
-        let peers = orders.list.watched.iter().filter_map(|(node, watched)| {
-            Some(Peer { node: *node, addr: watched.addr, key: orders.keys.get(node)?.clone() })
-        });
         self.probe.identify(incarnation, orders.own_key.clone());
-        self.probe.watch(peers.collect(), Orders { list: orders.list.clone(), incarnation });
+        let to_watch = watcher::WatchOrders { list: orders.list.clone(), incarnation };
+        watcher::watch(&self.probe, to_watch, |node| orders.keys.get(&node).cloned());
     }
 }
 
@@ -133,11 +76,23 @@ struct Reporter<F> {
 }
 
 impl<F: Fn() -> Vec<NodeId>> Reporter<F> {
-    async fn run(mut self, mut inbox: mpsc::Receiver<News>) {
-        while let Some(news) = inbox.recv().await {
-            match news {
-                News::Report(report) => self.report(report),
-                News::Suspected(observer) => self.redial(observer),
+    async fn run(mut self, mut output: WatcherOutput) {
+        loop {
+            tokio::select! {
+                changed = output.reports.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let report = output.reports.borrow_and_update().clone();
+                    report.into_iter().for_each(|report| self.report(report));
+                }
+                changed = output.suspected_by.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let observer = *output.suspected_by.borrow_and_update();
+                    observer.into_iter().for_each(|observer| self.redial(observer));
+                }
             }
         }
     }

@@ -69,6 +69,18 @@ fn a_start_first_update_never_runs_fewer() {
 }
 
 #[test]
+fn a_start_first_update_overtaken_by_the_next_still_starts() {
+    let mut sim = Sim::nodes(1);
+    let web = settled(&mut sim, 1, |spec| spec.update.order = UpdateOrder::StartFirst);
+    sim.swarm.update(web, image("v2"));
+    sim.steps(1);
+    assert_eq!(sim.live(web).len(), 2);
+    sim.swarm.update(web, image("v3"));
+    sim.steps(10);
+    assert_eq!(versions(&sim, web), (0, 1));
+}
+
+#[test]
 fn an_update_that_fails_pauses_and_leaves_the_rest_alone() {
     let mut sim = Sim::nodes(3);
     let web = settled(&mut sim, 3, |spec| spec.update.delay = SECOND);
