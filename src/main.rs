@@ -1,11 +1,16 @@
-//! The `flok` binary: hands over to [`flok::cli`].
+//! The `flok` binary: hands over to [`flok::cli`], or to the writer of a task's log, as which containerd starts it.
 
-fn main() -> std::process::ExitCode {
-    // Not a command for people: containerd starts this binary so, as the writer of a container's log.
-    let mut args = std::env::args().skip(1);
-    if args.next().as_deref() == Some(flok::runtime::logs::WRITER_ARGUMENT) {
-        let ended = flok::runtime::logs::writer::run(&args.next().unwrap_or_default());
-        return std::process::ExitCode::from(u8::try_from(ended).unwrap_or(1));
+use std::process::ExitCode;
+
+use flok::runtime::logs::{WRITER_ARGUMENT, writer};
+
+fn main() -> ExitCode {
+    // One starts with every container, so nothing is set up before it.
+    let mut arguments = std::env::args_os().skip(1);
+    if let (Some(first), Some(target)) = (arguments.next(), arguments.next())
+        && first == WRITER_ARGUMENT
+    {
+        std::process::exit(writer::run(&target.to_string_lossy()));
     }
     flok::cli::run()
 }

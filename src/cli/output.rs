@@ -141,7 +141,10 @@ mod tests {
 
     #[test]
     fn tables_line_up_and_end_without_blanks() {
-        assert_eq!(sample().render(Format::Table), "ID    NAME        NOTE\na     long name\nbcd   é           x \"y\"\n");
+        assert_eq!(
+            sample().render(Format::Table),
+            "ID    NAME        NOTE\na     long name\nbcd   é           x \"y\"\n"
+        );
     }
 
     #[test]

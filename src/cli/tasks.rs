@@ -46,7 +46,9 @@ pub async fn list(client: &Client, key: &str, values: Vec<String>, args: &PsArgs
     let names = names(client).await?;
     let tasks = sorted(tasks, &names);
     if args.quiet {
-        return print(&tasks.iter().filter_map(|task| task.id.as_ref()).map(|id| format!("{id}\n")).collect::<String>());
+        return print(
+            &tasks.iter().filter_map(|task| task.id.as_ref()).map(|id| format!("{id}\n")).collect::<String>(),
+        );
     }
     print(&table(&tasks, &names, args.no_trunc, now()).render(args.format.format))
 }
@@ -61,7 +63,10 @@ async fn names(client: &Client) -> anyhow::Result<Names> {
     let services = docker.list_services(None::<ListServicesOptions>).await.map_err(|error| client.explain(error))?;
     let nodes = docker.list_nodes(None::<ListNodesOptions>).await.map_err(|error| client.explain(error))?;
     Ok(Names {
-        services: services.iter().map(|service| (service.id.clone().unwrap_or_default(), service_name(service))).collect(),
+        services: services
+            .iter()
+            .map(|service| (service.id.clone().unwrap_or_default(), service_name(service)))
+            .collect(),
         nodes: nodes.iter().map(|node| (node.id.clone().unwrap_or_default(), display_name(node))).collect(),
     })
 }
@@ -92,7 +97,9 @@ impl Names {
 fn sorted(mut tasks: Vec<Task>, names: &Names) -> Vec<Task> {
     let time = |task: &Task| task.created_at.clone().unwrap_or_default();
     tasks.sort_by(|a, b| {
-        let key = |task: &Task| (names.service(task).to_string(), task.slot, task.slot.is_none().then(|| task.node_id.clone()));
+        let key = |task: &Task| {
+            (names.service(task).to_string(), task.slot, task.slot.is_none().then(|| task.node_id.clone()))
+        };
         key(a).cmp(&key(b)).then_with(|| time(b).cmp(&time(a))).then_with(|| b.id.cmp(&a.id))
     });
     tasks
@@ -214,10 +221,10 @@ mod tests {
         let now = "2026-01-01T00:00:10Z".parse().unwrap();
         let text = table(&sorted(tasks, &names), &names, false, now).render(Format::Table);
         let expected = "\
-ID    NAME         IMAGE     NODE   DESIRED STATE   CURRENT STATE                            ERROR                       PORTS
-new   web.1        redis:7   host   Running         Running 10 seconds ago                                               :8080->80/tcp
+ID    NAME        IMAGE     NODE   DESIRED STATE   CURRENT STATE                            ERROR                       PORTS
+new   web.1       redis:7   host   Running         Running 10 seconds ago                                               :8080->80/tcp
 old    \\_ web.1   redis:7   host   Running         Failed 10 seconds ago                    \"task: non-zero exit (1)\"   :8080->80/tcp
-two   web.2        redis:7   host   Running         Preparing (pulling 42%) 10 seconds ago                               :8080->80/tcp
+two   web.2       redis:7   host   Running         Preparing (pulling 42%) 10 seconds ago                               :8080->80/tcp
 ";
         assert_eq!(text, expected);
     }

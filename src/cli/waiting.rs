@@ -113,7 +113,8 @@ fn of_service(service: &Service, tasks: &[Task]) -> Progress {
     let own: Vec<&Task> = tasks.iter().filter(|task| task.service_id == service.id).collect();
     let is_job = service.job_status.is_some();
     let state = |task: &Task| task.status.as_ref().and_then(|status| status.state);
-    let live = |task: &&&Task| matches!(task.desired_state, Some(TaskState::RUNNING | TaskState::READY | TaskState::COMPLETE));
+    let live =
+        |task: &&&Task| matches!(task.desired_state, Some(TaskState::RUNNING | TaskState::READY | TaskState::COMPLETE));
     let is_there = |task: &&&Task| match state(task) {
         Some(TaskState::COMPLETE) => is_job,
         Some(TaskState::RUNNING) => !is_job,
@@ -306,7 +307,8 @@ mod tests {
     #[test]
     fn a_paused_update_is_a_failure() {
         let mut service = service(1);
-        service.update_status = serde_json::from_value(serde_json::json!({"State": "paused", "Message": "task x failed"})).ok();
+        service.update_status =
+            serde_json::from_value(serde_json::json!({"State": "paused", "Message": "task x failed"})).ok();
         assert_eq!(of_service(&service, &[]).failed.as_deref(), Some("update paused: task x failed"));
     }
 }

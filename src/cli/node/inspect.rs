@@ -65,7 +65,8 @@ fn pretty(node: &Node) -> String {
         ("Labels", spec.and_then(|spec| spec.labels.as_ref())),
         ("Engine labels", engine.and_then(|engine| engine.labels.as_ref())),
     ] {
-        let mut labels: Vec<String> = labels.into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+        let mut labels: Vec<String> =
+            labels.into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
         labels.sort();
         line(title, Some(labels.join(", ")));
     }

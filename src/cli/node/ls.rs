@@ -20,7 +20,8 @@ pub struct Ls {
 
 impl Ls {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
-        let nodes = client.docker().list_nodes(None::<ListNodesOptions>).await.map_err(|error| client.explain(error))?;
+        let nodes =
+            client.docker().list_nodes(None::<ListNodesOptions>).await.map_err(|error| client.explain(error))?;
         if self.quiet {
             let ids: Vec<String> = nodes.into_iter().filter_map(|node| node.id).collect();
             return print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>());

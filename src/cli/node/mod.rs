@@ -49,7 +49,11 @@ async fn own_id(client: &Client, name: &str) -> anyhow::Result<String> {
     }
     let info = client.docker().info().await.map_err(|error| client.explain(error))?;
     let id = info.swarm.and_then(|swarm| swarm.node_id).filter(|id| !id.is_empty());
-    id.ok_or_else(|| anyhow::anyhow!("this node is in no swarm: join one with `flok swarm join`, or begin one with `flok swarm init`"))
+    id.ok_or_else(|| {
+        anyhow::anyhow!(
+            "this node is in no swarm: join one with `flok swarm join`, or begin one with `flok swarm init`"
+        )
+    })
 }
 
 /// The node and the version to update it at.
@@ -61,7 +65,12 @@ async fn fetch(client: &Client, name: &str) -> anyhow::Result<(bollard::models::
 }
 
 /// Stores a spec where nobody else changed the node since [`fetch`].
-async fn store(client: &Client, node: &bollard::models::Node, version: i64, spec: bollard::models::NodeSpec) -> anyhow::Result<()> {
+async fn store(
+    client: &Client,
+    node: &bollard::models::Node,
+    version: i64,
+    spec: bollard::models::NodeSpec,
+) -> anyhow::Result<()> {
     let options = bollard::query_parameters::UpdateNodeOptions { version };
     let id = node.id.as_deref().unwrap_or_default();
     Ok(client.docker().update_node(id, spec, options).await.map_err(|error| client.explain(error))?)

@@ -27,7 +27,11 @@ impl Inspect {
         for name in &self.services {
             services.push(fetch(client, name).await?);
         }
-        if self.pretty { print(&services.iter().map(pretty).collect::<Vec<_>>().join("\n")) } else { print_json(&services) }
+        if self.pretty {
+            print(&services.iter().map(pretty).collect::<Vec<_>>().join("\n"))
+        } else {
+            print_json(&services)
+        }
     }
 }
 
@@ -56,12 +60,19 @@ fn pretty(service: &Service) -> String {
     line("Ports", published.map(ports));
     let update = service.update_status.as_ref();
     let state = update.and_then(|update| update.state).map(|state| state.to_string());
-    line("Update", state.map(|state| {
-        let message = update.and_then(|update| update.message.clone()).unwrap_or_default();
-        format!("{state} {message}").trim_end().to_string()
-    }));
-    let mut labels: Vec<String> =
-        spec.and_then(|spec| spec.labels.as_ref()).into_iter().flatten().map(|(key, value)| format!("{key}={value}")).collect();
+    line(
+        "Update",
+        state.map(|state| {
+            let message = update.and_then(|update| update.message.clone()).unwrap_or_default();
+            format!("{state} {message}").trim_end().to_string()
+        }),
+    );
+    let mut labels: Vec<String> = spec
+        .and_then(|spec| spec.labels.as_ref())
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     labels.sort();
     line("Labels", Some(labels.join(", ")));
     out

@@ -61,10 +61,12 @@ fn table(mut services: Vec<Service>) -> Table {
     ]);
     services.sort_by_key(service_name);
     for service in services {
-        let image = service.spec.as_ref().and_then(|spec| spec.task_template.as_ref()?.container_spec.as_ref()?.image.clone());
+        let image =
+            service.spec.as_ref().and_then(|spec| spec.task_template.as_ref()?.container_spec.as_ref()?.image.clone());
         let published = service.endpoint.as_ref().and_then(|endpoint| endpoint.ports.as_deref()).unwrap_or_default();
         // As in Docker's list: ports of the nodes' own stand with the tasks.
-        let ingress: Vec<_> = published.iter().filter(|port| !ports(std::slice::from_ref(port)).starts_with(':')).cloned().collect();
+        let ingress: Vec<_> =
+            published.iter().filter(|port| !ports(std::slice::from_ref(port)).starts_with(':')).cloned().collect();
         table.row([
             service.id.as_deref().unwrap_or_default().chars().take(12).collect(),
             service_name(&service),
@@ -121,8 +123,10 @@ mod tests {
             .unwrap()
         };
         let replicated = serde_json::json!({"Replicated": {"Replicas": 3}});
-        let services =
-            vec![service("bbbbbbbbbbbbbbbbbbbbbbbbb", "web", replicated), service("a", "agent", serde_json::json!({"Global": {}}))];
+        let services = vec![
+            service("bbbbbbbbbbbbbbbbbbbbbbbbb", "web", replicated),
+            service("a", "agent", serde_json::json!({"Global": {}})),
+        ];
         let expected = "\
 ID             NAME    MODE         REPLICAS               IMAGE                     PORTS
 a              agent   global       2/3 (max 2 per node)   localhost:5000/whoami:1   *:8080->80/tcp

@@ -46,7 +46,9 @@ async fn scale(client: &Client, name: &str, replicas: u32) -> anyhow::Result<Str
     match (&mut mode.replicated, &mut mode.replicated_job) {
         (Some(replicated), _) => replicated.replicas = Some(i64::from(replicas)),
         (None, Some(job)) => job.total_completions = Some(i64::from(replicas)),
-        (None, None) => anyhow::bail!("service {name} is global: it has one task on every node that fits, and cannot be scaled"),
+        (None, None) => {
+            anyhow::bail!("service {name} is global: it has one task on every node that fits, and cannot be scaled")
+        }
     }
     store(client, &service, spec, false).await?;
     Ok(service_name(&service))

@@ -55,7 +55,11 @@ async fn inspect(client: &Client) -> anyhow::Result<Swarm> {
 async fn rotate(client: &Client, role: Role) -> anyhow::Result<()> {
     let swarm = inspect(client).await?;
     let options = UpdateSwarmOptions {
-        version: swarm.version.and_then(|version| version.index).and_then(|index| i64::try_from(index).ok()).unwrap_or(0),
+        version: swarm
+            .version
+            .and_then(|version| version.index)
+            .and_then(|index| i64::try_from(index).ok())
+            .unwrap_or(0),
         rotate_worker_token: role == Role::Worker,
         rotate_manager_token: role == Role::Manager,
         rotate_manager_unlock_key: false,
@@ -65,7 +69,8 @@ async fn rotate(client: &Client, role: Role) -> anyhow::Result<()> {
 }
 
 async fn token(client: &Client, role: Role) -> anyhow::Result<String> {
-    let JoinTokens { worker, manager } = inspect(client).await?.join_tokens.context("the daemon gave no join tokens")?;
+    let JoinTokens { worker, manager } =
+        inspect(client).await?.join_tokens.context("the daemon gave no join tokens")?;
     let token = if role == Role::Manager { manager } else { worker };
     token.filter(|token| !token.is_empty()).context("the daemon gave no join token")
 }

@@ -26,10 +26,12 @@ impl Status {
 }
 
 fn render(status: &SwarmStatus) -> String {
-    let name = |id: &str| status.nodes.iter().find(|node| node.id == id).map_or(id.to_string(), |node| node.name.clone());
+    let name =
+        |id: &str| status.nodes.iter().find(|node| node.id == id).map_or(id.to_string(), |node| node.name.clone());
     let leader = status.leader.as_deref().map_or_else(|| "none".to_string(), name);
     let mut out = format!("Swarm:   {}\nLeader:  {leader}\n", status.swarm);
-    let mut line = |key: &str, value: String| writeln!(out, "{:<9}{value}", format!("{key}:")).expect("a String takes all");
+    let mut line =
+        |key: &str, value: String| writeln!(out, "{:<9}{value}", format!("{key}:")).expect("a String takes all");
     if let Some(ms) = status.no_quorum_for_ms {
         let missing = if status.missing.is_empty() { "unknown".to_string() } else { status.missing.join(", ") };
         line("Quorum", format!("none for {:.1} s; missing: {missing}", ms as f64 / 1000.0));
@@ -97,7 +99,9 @@ mod tests {
             tasks: TaskTotals { running: 3, wanted: 4, pending: 1 },
         };
         let text = render(&status);
-        for part in ["Leader:  host-b", "none for 1.5 s; missing: host-c", "3 of 4 running, 1 waiting for a node", "a *  "] {
+        for part in
+            ["Leader:  host-b", "none for 1.5 s; missing: host-c", "3 of 4 running, 1 waiting for a node", "a *  "]
+        {
             assert!(text.contains(part), "{part} in\n{text}");
         }
     }
