@@ -108,6 +108,14 @@ impl Runtime {
         Ok(Runtime { shared: Arc::new(shared) })
     }
 
+    pub async fn containerd_version(&self) -> Result<String> {
+        self.shared.client.server_version().await
+    }
+
+    pub fn cgroup_version(&self) -> oci::CgroupVersion {
+        self.shared.cgroup.version
+    }
+
     pub fn images(&self) -> &Images {
         &self.shared.images
     }
