@@ -137,7 +137,10 @@ fn next_health(
             let flaps = node.flaps.saturating_add(1);
             Some((NodeHealth::HeldDown { until: now + hold_down(flaps) }, flaps))
         }
-        NodeHealth::HeldDown { until } if now >= until => Some((NodeHealth::Up, node.flaps)),
+        // A clock that was set back, or is another leader's, does not make a hold-down longer.
+        NodeHealth::HeldDown { until } if now >= until || until > now + hold_down(node.flaps) => {
+            Some((NodeHealth::Up, node.flaps))
+        }
         NodeHealth::Up if node.flaps > 0 && now - node.meta.updated_at >= FLAPS_FORGOTTEN_AFTER => {
             Some((NodeHealth::Up, 0))
         }

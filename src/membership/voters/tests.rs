@@ -33,6 +33,7 @@ impl Bench {
             RaftProgress { committed: 1000, members: held.map(|(id, raft_id)| (raft_id, progress(id))).collect() };
         let now = Now { mono: MonoMs(0), unix: self.fixture.now };
         plan(&Circumstances {
+            strangers: false,
             me: self.me,
             state: &self.fixture.state,
             suspects: &self.suspects,
