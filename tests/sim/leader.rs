@@ -46,9 +46,6 @@ impl Daemon {
         };
         let due = self.stirred
             || context.now >= self.leader.last + if self.detector.is_calm() { CALM_TICK } else { ALERT_TICK };
-        if std::env::var_os("FLOK_DBG").is_some() {
-            context.check.note(|| format!("DBG lead due {due} under way {} rest {}", self.leader.plan_under_way, self.leader.rest.len()));
-        }
         if !due || self.leader.plan_under_way {
             return Ok(());
         }

@@ -224,13 +224,13 @@ impl World {
             let ((at, _), event) = entry.remove_entry();
             self.now = at;
             self.check.now = at;
+            self.happen(event);
             if at >= next_look {
                 next_look = at + 100;
                 if done(self) {
                     return true;
                 }
             }
-            self.happen(event);
         }
         self.now = end;
         self.check.now = end;
