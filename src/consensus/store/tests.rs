@@ -143,7 +143,8 @@ fn nothing_is_readable_on_the_disk() {
 fn another_nodes_swarms_builds_or_keys_log_is_named_as_such() {
     let disk = FaultyDisk::default();
     drop(create(&disk));
-    let open = |key: &LogKey, expected: &LogIdentity| LogStore::open_on(disk.clone(), key, expected, rng(3)).unwrap_err();
+    let open =
+        |key: &LogKey, expected: &LogIdentity| LogStore::open_on(disk.clone(), key, expected, rng(3)).unwrap_err();
     let other_swarm = LogIdentity { swarm: SwarmId(8), ..identity() };
     assert!(matches!(open(&key(), &other_swarm), StoreError::OtherSwarm { .. }));
     let other_node = LogIdentity { node: NodeId(2), ..identity() };

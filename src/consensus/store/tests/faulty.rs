@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use redb::StorageBackend;
 
-
 #[derive(Debug, Clone, Copy)]
 pub enum Crash {
     LoseUnsynced,
