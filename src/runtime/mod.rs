@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use containers::{Prepare, container_id};
-pub use error::{Result, RuntimeError};
+pub use error::{Result, RuntimeError, explained};
 pub use events::ContainerExit;
 pub use exec::{Exec, ExecOutput};
 pub use images::{ImageInfo, Images, Progress, Registries, RegistryConfig};
@@ -106,6 +106,14 @@ impl Runtime {
             _supervisor: supervisor,
         };
         Ok(Runtime { shared: Arc::new(shared) })
+    }
+
+    pub async fn containerd_version(&self) -> Result<String> {
+        self.shared.client.server_version().await
+    }
+
+    pub fn cgroup_version(&self) -> oci::CgroupVersion {
+        self.shared.cgroup.version
     }
 
     pub fn images(&self) -> &Images {

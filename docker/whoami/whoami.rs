@@ -1,0 +1,74 @@
+//! Answers HTTP requests with who it is: hostname, task and node (from its environment), and the client's address.
+//! Built with `rustc` alone, linked statically, so that its image is this one file.
+//!
+//! Listens on `$PORT`, 80 by default. `GET /health` answers 200, `GET /slow` after a second; SIGTERM ends it at once.
+
+use std::env;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+fn main() {
+    let port = env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(80u16);
+    let listener = match TcpListener::bind(("0.0.0.0", port)) {
+        Ok(listener) => listener,
+        Err(error) => {
+            eprintln!("whoami: cannot listen on port {port}: {error}");
+            std::process::exit(1);
+        }
+    };
+    println!("whoami: listening on port {port}");
+    for stream in listener.incoming().flatten() {
+        thread::spawn(move || {
+            if let Err(error) = serve(stream) {
+                eprintln!("whoami: {error}");
+            }
+        });
+    }
+}
+
+fn serve(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.set_nodelay(true)?;
+    let client = stream.peer_addr()?;
+    let mut reader = BufReader::new(stream.try_clone()?);
+    loop {
+        let mut request = String::new();
+        if reader.read_line(&mut request)? == 0 {
+            return Ok(());
+        }
+        let mut close = false;
+        loop {
+            let mut header = String::new();
+            reader.read_line(&mut header)?;
+            close |= header.to_ascii_lowercase().starts_with("connection: close");
+            if header.trim().is_empty() {
+                break;
+            }
+        }
+        let path = request.split(' ').nth(1).unwrap_or("/");
+        if path == "/slow" {
+            thread::sleep(Duration::from_secs(1));
+        }
+        let body = if path == "/health" { "ok\n".to_owned() } else { who(&client.to_string()) };
+        let length = body.len();
+        write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{body}")?;
+        if close || request.trim_end().ends_with("HTTP/1.0") {
+            return Ok(());
+        }
+    }
+}
+
+fn who(client: &str) -> String {
+    let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let mut text = format!("Hostname: {}\nRemoteAddr: {client}\n", hostname.trim());
+    for (name, value) in env::vars() {
+        if name != "PATH" && name != "HOME" {
+            let _ = writeln!(text, "{name}={value}");
+        }
+    }
+    text
+}

@@ -1,0 +1,340 @@
+//! Hosts on one machine, as real as namespaces make them.
+//!
+//! A host is a network, mount, PID, UTS and IPC namespace with `/run` and `/tmp` of its own, joined to its neighbours by
+//! a bridge that stands in a namespace of its own. Its pid 1 only reaps; everything else is started in it like on a
+//! machine. Its *death* is link down and SIGKILL of pid 1: all of its processes end in the same instant. A *cut* is link
+//! down alone. Nothing listens outside, and all of it goes away with the [`Lab`].
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Between two looks at a state that is waited for.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Waits for a state, and says what it was where it does not come about.
+pub fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let start = Instant::now();
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(state) if start.elapsed() >= within => panic!("waited {within:?} for {what}; now: {state}"),
+            Err(_) => sleep(POLL),
+        }
+    }
+}
+
+/// Runs a command to its end, which must be a good one.
+pub fn run(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub struct Lab {
+    name: String,
+    dir: PathBuf,
+    pub hosts: Vec<Host>,
+}
+
+impl Lab {
+    /// Makes `count` hosts. Needs root; a test that cannot have it is not run (`#[ignore]`).
+    pub fn new(count: usize) -> Lab {
+        let name = format!("fl{}", std::process::id());
+        let dir = std::env::temp_dir().join(format!("flok-e2e-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let mut lab = Lab { name, dir, hosts: Vec::new() };
+        let switch = lab.switch();
+        run("ip", &["netns", "add", &switch]);
+        for args in [
+            vec!["link", "add", "br0", "type", "bridge"],
+            vec!["link", "set", "br0", "up"],
+            vec!["link", "set", "lo", "up"],
+            vec!["addr", "add", "10.99.0.254/24", "dev", "br0"],
+        ] {
+            run("ip", &[&["-n", &switch], args.as_slice()].concat());
+        }
+        for _ in 0..count {
+            lab.add_host();
+        }
+        lab
+    }
+
+    fn switch(&self) -> String {
+        format!("{}-sw", self.name)
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn add_host(&mut self) -> usize {
+        let index = self.hosts.len() + 1;
+        let host = Host::new(&self.name, &self.switch(), &self.dir, index);
+        self.hosts.push(host);
+        self.hosts.len() - 1
+    }
+
+    /// A process in the namespace of the switch, for what stands beside the hosts (a registry).
+    pub fn beside(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.switch(), program]);
+        command
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::env::var_os("FLOK_E2E_KEEP").is_some() {
+            eprintln!("kept: {}", self.dir.display());
+            return;
+        }
+        self.hosts.iter_mut().for_each(Host::remove);
+        let _ = Command::new("ip").args(["netns", "del", &self.switch()]).output();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+pub struct Host {
+    pub index: usize,
+    name: String,
+    link: String,
+    switch: String,
+    pub dir: PathBuf,
+    init: Option<Child>,
+    daemon: Option<Child>,
+}
+
+impl Host {
+    fn new(lab: &str, switch: &str, dir: &Path, index: usize) -> Host {
+        let name = format!("{lab}-n{index}");
+        let link = format!("{lab}v{index}");
+        let dir = dir.join(format!("n{index}"));
+        fs::create_dir_all(dir.join("data")).unwrap();
+        let mut host = Host { index, name, link, switch: switch.to_owned(), dir, init: None, daemon: None };
+        host.boot();
+        host
+    }
+
+    /// Makes the namespaces and starts pid 1; after a death, this is the machine being switched on again.
+    pub fn boot(&mut self) {
+        assert!(self.init.is_none(), "the host is up");
+        run("ip", &["netns", "add", &self.name]);
+        run(
+            "ip",
+            &["link", "add", &self.link, "netns", &self.switch, "type", "veth", "peer", "name", "eth0", "netns", &self.name],
+        );
+        run("ip", &["-n", &self.switch, "link", "set", &self.link, "master", "br0", "up"]);
+        let address = format!("{}/24", self.addr());
+        run("ip", &["-n", &self.name, "addr", "add", &address, "dev", "eth0"]);
+        run("ip", &["-n", &self.name, "link", "set", "lo", "up"]);
+        run("ip", &["-n", &self.name, "link", "set", "eth0", "up"]);
+        run("ip", &["-n", &self.name, "route", "add", "default", "via", "10.99.0.254"]);
+        let script = format!(
+            "mount --make-rprivate / && mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /tmp && \
+             mount -t proc proc /proc && hostname n{} && touch {}/up && while :; do sleep 1000 & wait -n; done",
+            self.index,
+            self.dir.display()
+        );
+        let _ = fs::remove_file(self.dir.join("up"));
+        let init = Command::new("ip")
+            .args(["netns", "exec", &self.name, "unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"])
+            .args(["bash", "-c", &script])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.init = Some(init);
+        eventually("the host to boot", Duration::from_secs(10), || {
+            if self.dir.join("up").exists() { Ok(()) } else { Err("not yet".into()) }
+        });
+    }
+
+    pub fn addr(&self) -> String {
+        format!("10.99.0.{}", self.index)
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("flok.sock")
+    }
+
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.join("daemon.log")
+    }
+
+    /// pid 1 of the host, as the machine outside numbers it.
+    fn pid1(&self) -> u32 {
+        let unshare = self.init.as_ref().expect("the host is up").id();
+        let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
+        children.split_whitespace().next().expect("pid 1 runs").parse().unwrap()
+    }
+
+    /// A command in the host's namespaces.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        let pid1 = self.pid1().to_string();
+        command.args(["-t", &pid1, "-m", "-p", "-n", "-u", "-i", "--"]).arg(program);
+        command
+    }
+
+    /// Starts the daemon; returns once its API answers.
+    pub fn start_daemon(&mut self, extra: &[&str]) {
+        assert!(self.daemon.is_none(), "the daemon runs");
+        let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
+        let mut command = self.command(flok());
+        command
+            .arg("daemon")
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .arg("--socket")
+            .arg(self.socket())
+            .args(["--listen-addr", &self.addr()])
+            .args(extra)
+            .env("FLOK_LOG", std::env::var("FLOK_E2E_LOG").unwrap_or_else(|_| "info,flok=debug".into()))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        // Of a group of its own, so that signals go to it alone.
+        self.daemon = Some(command.process_group(0).spawn().unwrap());
+        self.wait_ready();
+    }
+
+    pub fn wait_ready(&self) {
+        eventually("the daemon to answer", Duration::from_secs(30), || {
+            let output = self.flok(&["version"]);
+            if output.status.success() {
+                return Ok(());
+            }
+            Err(format!("{}\n{}", String::from_utf8_lossy(&output.stderr), self.log_tail()))
+        });
+    }
+
+    pub fn log_tail(&self) -> String {
+        let log = fs::read_to_string(self.log_path()).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+
+    /// The daemon's own process: nsenter forks it into the PID namespace.
+    fn daemon_pid(&self) -> Option<String> {
+        let parent = self.daemon.as_ref()?.id();
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+        Some(children.split_whitespace().next()?.to_owned())
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop_daemon(&mut self) {
+        self.end_daemon("-TERM");
+    }
+
+    /// SIGKILL; containers go on.
+    pub fn kill_daemon(&mut self) {
+        self.end_daemon("-KILL");
+    }
+
+    fn end_daemon(&mut self, signal: &str) {
+        let pid = self.daemon_pid().expect("the daemon runs");
+        run("kill", &[signal, &pid]);
+        let mut daemon = self.daemon.take().expect("the daemon runs");
+        daemon.wait().unwrap();
+    }
+
+    /// `flok ARGS...` on this host.
+    pub fn flok(&self, args: &[&str]) -> Output {
+        let socket = format!("unix://{}", self.socket().display());
+        self.command(flok()).args(["--host", &socket]).args(args).output().unwrap()
+    }
+
+    /// The same, which must succeed; its output.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.flok(args);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "n{}: flok {args:?}: {text}{errors}\n{}", self.index, self.log_tail());
+        text
+    }
+
+    /// The same, which must fail; what it said.
+    pub fn refused(&self, args: &[&str]) -> String {
+        let output = self.flok(args);
+        assert!(!output.status.success(), "flok {args:?} succeeded: {}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Parsed `--format json` output.
+    pub fn json(&self, args: &[&str]) -> serde_json::Value {
+        let text = self.ok(&[args, &["--format", "json"]].concat());
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("flok {args:?}: {error}: {text}"))
+    }
+
+    /// A GET on the Engine API, as JSON.
+    pub fn get(&self, path: &str) -> Result<serde_json::Value, String> {
+        let socket = self.socket();
+        let url = format!("http://flok{path}");
+        let output = Command::new("curl")
+            .args(["-sS", "--max-time", "5", "--unix-socket"])
+            .arg(&socket)
+            .arg(&url)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_str(&text).map_err(|_| format!("{text}{}", String::from_utf8_lossy(&output.stderr)))
+    }
+
+    /// The link goes down; everything on the host goes on.
+    pub fn cut(&self) {
+        run("ip", &["-n", &self.switch, "link", "set", &self.link, "down"]);
+    }
+
+    pub fn heal(&self) {
+        run("ip", &["-n", &self.switch, "link", "set", &self.link, "up"]);
+    }
+
+    /// Drops this share of what the host sends and receives.
+    pub fn lose(&self, percent: u32) {
+        let script = format!(
+            "table netdev loss {{ chain in {{ type filter hook ingress device eth0 priority 0; \
+             numgen random mod 100 < {percent} drop; }} chain out {{ type filter hook egress device eth0 priority 0; \
+             numgen random mod 100 < {percent} drop; }} }}"
+        );
+        let output = self.command("nft").arg(script).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// As a power cut: link down, every process gone in the same instant.
+    pub fn die(&mut self) {
+        self.cut();
+        let pid1 = self.pid1().to_string();
+        run("kill", &["-KILL", &pid1]);
+        if let Some(mut init) = self.init.take() {
+            init.wait().unwrap();
+        }
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.wait().unwrap();
+        }
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.init.is_some()
+    }
+
+    fn remove(&mut self) {
+        if self.init.is_some() {
+            self.die();
+        }
+        let _ = Command::new("ip").args(["-n", &self.switch, "link", "del", &self.link]).output();
+    }
+}
+
+/// The binary under test.
+pub fn flok() -> &'static str {
+    env!("CARGO_BIN_EXE_flok")
+}
