@@ -82,11 +82,13 @@ impl World {
         service: &Service,
         wanted: &mut BTreeSet<(NodeId, TaskId)>,
     ) -> Option<String> {
-        let update = service.update.as_ref().map(|update| update.state);
+        let live: Vec<_> = state.tasks_of_service(service.id).filter(|task| task.is_live()).collect();
+        // A port of the host is there once a node.
+        let room = if service.spec.endpoint.ports.is_empty() { usize::MAX } else { takers(state) };
+        let update = service.update.as_ref().map(|update| update.state).filter(|_| live.len() <= room);
         if matches!(update, Some(UpdateState::Updating | UpdateState::RollbackStarted)) {
             return Some(format!("is being updated: {:?}", service.update));
         }
-        let live: Vec<_> = state.tasks_of_service(service.id).filter(|task| task.is_live()).collect();
         if let Some(job) = service.job {
             let total = match service.spec.mode {
                 ServiceMode::ReplicatedJob { total_completions, .. } => total_completions as usize,
@@ -102,8 +104,6 @@ impl World {
         if live.len() != count {
             return Some(format!("{} live tasks, not {count}", live.len()));
         }
-        // A port of the host is there once a node.
-        let room = if service.spec.endpoint.ports.is_empty() { usize::MAX } else { takers(state) };
         let waiting = live.iter().filter(|task| task.assigned_at.is_none() && !task.pending_reason.is_empty()).count();
         let may_wait = waiting == live.len().saturating_sub(room);
         for task in live.into_iter().filter(|task| !may_wait || task.assigned_at.is_some()) {

@@ -22,6 +22,7 @@ use crate::worker::{Runtime, Worker};
 pub const SWARM: SwarmId = SwarmId(7);
 pub const TICK_MS: Ms = TICK.as_millis() as Ms;
 const PULSE: Ms = 1_000;
+const ASK_AFTER: Ms = 3_000;
 const PATIENCE: Ms = 3_000;
 const ANSWER_WITHIN: Ms = 1_500;
 const RETRY: std::ops::RangeInclusive<Ms> = 50..=2_000;
@@ -78,6 +79,8 @@ pub struct Daemon {
     dispatcher: Dispatcher,
     servers: BTreeMap<NodeId, Server>,
     uplink: Uplink,
+    /// Since when its own log has heard no leader.
+    cut_off_since: Option<Ms>,
     ticks: u64,
     next_pulse: Ms,
 }
@@ -126,6 +129,7 @@ impl Daemon {
             dispatcher: Dispatcher::default(),
             servers: BTreeMap::new(),
             uplink: Uplink { delay: *RETRY.start(), ..Uplink::default() },
+            cut_off_since: None,
             ticks: 0,
             next_pulse: 0,
         };
@@ -156,6 +160,8 @@ impl Daemon {
         parts: &mut Parts<'_>,
         context: &mut Context<'_>,
     ) -> Result<LogStore, flok::consensus::StoreError> {
+        // The real one is made beside its place and put there whole, so no power cut shows a half of it.
+        parts.disk.mend();
         parts.disk.wipe();
         parts.standing.raft_id = Some(raft_id);
         context.check.note(|| format!("{} makes a log, raft id {raft_id}", self.me));
@@ -271,31 +277,40 @@ impl Daemon {
     }
 
     fn take_view(&mut self, view: View, parts: &mut Parts<'_>, context: &mut Context<'_>) -> Result<(), Stop> {
+        if view.generation < self.view.generation {
+            return Ok(());
+        }
         if view.members != self.view.members {
             self.publisher.set_swarm_size(view.members.list.len());
             self.exchange.retain_members(|node| view.members.list.contains_key(&node));
             parts.standing.managers = managers(&view).filter(|id| *id != self.me).collect();
         }
         let Some(member) = view.members.list.get(&self.me) else { return Err(Stop::Removed) };
+        let later = view.generation.0;
         let wanted = member.raft;
         if view.assignments != self.view.assignments || self.view.generation.0 == 0 {
             self.worker.assign(&view, context);
         }
         self.view = view;
-        match (wanted, &self.log) {
-            (Some(raft), None) => {
-                let store = self.create_store(raft.raft_id, First::Empty, parts, context).map_err(Fatal::from)?;
-                let list = &self.view.members.list;
-                let peers = list.iter().filter_map(|(id, member)| Some((member.raft?.raft_id, *id))).collect();
-                self.log = Some(Log::start(store, peers, context)?);
-            }
-            (None, Some(log)) if log.state().node(self.me).is_some_and(|node| node.raft.is_none()) => {
-                context.check.note(|| format!("{} holds the log no more", self.me));
-                self.log = None;
-                parts.disk.wipe();
-                parts.standing.raft_id = None;
-            }
-            _ => {}
+        let running = self.log.as_ref().map(Log::raft_id);
+        let behind = self.log.as_ref().is_some_and(|log| later > log.state().applied());
+        let released = self.log.as_ref().and_then(|log| log.state().node(self.me)).is_some_and(|n| n.raft.is_none());
+        let taken = match (wanted, running) {
+            (None, Some(_)) => behind || released,
+            (Some(raft), Some(old)) => raft.raft_id != old && behind,
+            (_, None) => false,
+        };
+        if taken {
+            context.check.note(|| format!("{} holds the log no more", self.me));
+            self.log = None;
+            parts.disk.wipe();
+            parts.standing.raft_id = None;
+        }
+        if let (Some(raft), None) = (wanted, &self.log) {
+            let store = self.create_store(raft.raft_id, First::Empty, parts, context).map_err(Fatal::from)?;
+            let list = &self.view.members.list;
+            let peers = list.iter().filter_map(|(id, member)| Some((member.raft?.raft_id, *id))).collect();
+            self.log = Some(Log::start(store, peers, context)?);
         }
         Ok(())
     }
@@ -466,11 +481,18 @@ impl Daemon {
     // The node's end.
 
     fn follow(&mut self, parts: &Parts<'_>, context: &mut Context<'_>) {
-        if let Some(log) = &self.log {
-            let quorum = log.has_quorum();
-            self.set_quorum(quorum);
-            self.uplink.manager = None;
-            return;
+        if let Some(quorum) = self.log.as_ref().map(Log::has_quorum) {
+            if quorum || self.cut_off_since.is_none() {
+                self.set_quorum(quorum);
+                self.uplink.manager = None;
+            }
+            if quorum {
+                self.cut_off_since = None;
+                return;
+            }
+            if context.now < *self.cut_off_since.get_or_insert(context.now) + ASK_AFTER {
+                return;
+            }
         }
         if self.uplink.manager.is_some() && context.now < self.uplink.heard + PATIENCE {
             return;
@@ -506,7 +528,7 @@ impl Daemon {
         parts: &mut Parts<'_>,
         context: &mut Context<'_>,
     ) -> Result<(), Stop> {
-        if self.uplink.manager != Some(from) || self.uplink.session != session || self.log.is_some() {
+        if self.uplink.manager != Some(from) || self.uplink.session != session {
             return Ok(());
         }
         // What is missing was lost with the connection.

@@ -12,6 +12,8 @@ use crate::context::Ms;
 use crate::world::{Event, World};
 
 const MOST_SERVICES: usize = 6;
+/// Tasks that need a port of their host for themselves: one a node, and nodes are few.
+const MOST_WITH_PORT: u64 = 2;
 const MOST_HOSTS: usize = 12;
 /// From a goodbye to the end.
 const GOODBYE: Ms = 500;
@@ -148,7 +150,7 @@ impl World {
         self.workload.services += 1;
         let name = format!("s{}", self.workload.services);
         let id = ServiceId(self.rng.random());
-        let mode = match self.rng.random_range(0..10) {
+        let mut mode = match self.rng.random_range(0..10) {
             0..6 => ServiceMode::Replicated { replicas: self.rng.random_range(0..7) },
             6..8 => ServiceMode::Global,
             8 => ServiceMode::GlobalJob,
@@ -159,6 +161,9 @@ impl World {
         };
         let image = if mode.is_job() { "job" } else { ["steady", "steady", "flaky"].choose(&mut self.rng).expect("three") };
         let port = (!mode.is_job() && self.rng.random_bool(0.3)).then(|| 8000 + self.workload.services as u16);
+        if let (ServiceMode::Replicated { replicas }, Some(_)) = (&mut mode, port) {
+            *replicas = (*replicas).min(MOST_WITH_PORT);
+        }
         let condition =
             if mode.is_job() { RestartCondition::OnFailure } else { RestartCondition::Any };
         let order = [UpdateOrder::StopFirst, UpdateOrder::StartFirst].choose(&mut self.rng).copied().expect("two");
@@ -220,7 +225,8 @@ impl World {
         }
         let mut spec = service.spec.clone();
         if let (ServiceMode::Replicated { replicas }, true) = (&mut spec.mode, self.rng.random()) {
-            *replicas = self.rng.random_range(0..8);
+            let most = if spec.endpoint.ports.is_empty() { 7 } else { MOST_WITH_PORT };
+            *replicas = self.rng.random_range(0..=most);
         } else if spec.mode.is_job() {
             spec.task.force_update += 1;
         } else {

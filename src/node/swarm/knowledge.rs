@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::dispatch::{Downlink, WatchOrders, follow};
 use super::{Shared, admission, gossiping, roster};
@@ -19,6 +19,9 @@ use crate::transport::MemberList;
 /// Changes of the state within this are taken together.
 const COALESCE: Duration = Duration::from_millis(2);
 
+/// A log holder without a leader asks another manager what it is to do after this long.
+const ASK_AFTER: Duration = Duration::from_secs(3);
+
 /// A removed node is cut off by every member this long after that member has learnt of the removal.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(2);
 
@@ -30,7 +33,12 @@ pub async fn run(shared: Arc<Shared>) {
     loop {
         let log = log_changed.borrow_and_update().clone();
         match log {
-            Some(log) => from_log(&shared, &log).await,
+            Some(log) => {
+                tokio::select! {
+                    () = from_log(&shared, &log) => {}
+                    () = when_cut_off(&shared, &log) => {}
+                }
+            }
             None => {
                 tokio::select! {
                     () = from_manager(&shared) => {}
@@ -75,7 +83,25 @@ async fn from_log(shared: &Shared, log: &Consensus) {
     }
 }
 
-/// For as long as this node holds no log.
+/// A log that hears no leader may be one that was taken from this node while it was away: the others send it nothing
+/// more, so it cannot say so itself. A manager can.
+async fn when_cut_off(shared: &Shared, log: &Consensus) {
+    let mut status = log.status();
+    loop {
+        // A log that stopped says nothing more; whoever stopped it takes it away.
+        if status.wait_for(|status| !status.has_quorum).await.is_err() {
+            return std::future::pending().await;
+        }
+        if timeout(ASK_AFTER, status.wait_for(|status| status.has_quorum)).await.is_err() {
+            tokio::select! {
+                () = from_manager(shared) => {}
+                _ = status.wait_for(|status| status.has_quorum) => {}
+            }
+        }
+    }
+}
+
+/// For as long as this node holds no log, or one that hears no leader.
 async fn from_manager(shared: &Shared) {
     let managers = || -> Vec<NodeId> {
         let wanted = roster::wanted(&shared.standing().members, shared.me);
@@ -114,6 +140,10 @@ fn take_message(shared: &Shared, from: NodeId, message: Downlink) {
 /// A newer view, wherever it came from.
 fn take_view(shared: &Shared, view: View) {
     let before = shared.view();
+    // A log that is still being filled, or hears nobody, knows less than a manager's stream.
+    if view.generation < before.generation {
+        return;
+    }
     if view.members != before.members {
         let list = roster::member_list_of(&view.members);
         shared.observed.set_swarm_size(list.members.len());
@@ -168,13 +198,17 @@ async fn keep_log(shared: Arc<Shared>) {
                 tracing::info!(raft_id = raft.raft_id, "this node is to hold the log");
                 shared.create_log(raft.raft_id, First::Empty).await
             }
-            // A log that stands at an older membership may name another raft id; only a manager's stream is sure.
-            (None, Some(_))
-                if shared.log().is_some_and(|log| log.state().node(shared.me).is_some_and(|n| n.raft.is_none())) =>
-            {
+            // By the log's own word, or by that of a manager that has read further in it.
+            (None, Some(_)) if is_released(&shared) || is_behind(&shared) => {
                 tracing::info!("this node holds the log no more");
                 shared.drop_log().await;
                 Ok(())
+            }
+            // Taken away and given anew while this node was away.
+            (Some(raft), Some(old)) if raft.raft_id != old && is_behind(&shared) => {
+                tracing::info!(old, raft_id = raft.raft_id, "this node is to hold the log anew");
+                shared.drop_log().await;
+                shared.create_log(raft.raft_id, First::Empty).await
             }
             _ => Ok(()),
         };
@@ -185,6 +219,15 @@ async fn keep_log(shared: Arc<Shared>) {
             return;
         }
     }
+}
+
+fn is_released(shared: &Shared) -> bool {
+    shared.log().is_some_and(|log| log.state().node(shared.me).is_some_and(|node| node.raft.is_none()))
+}
+
+/// What this node was told is of a later state than its own log's.
+fn is_behind(shared: &Shared) -> bool {
+    shared.log().is_some_and(|log| shared.view().generation.0 > log.state().applied())
 }
 
 /// Remembers since when no quorum is heard.
