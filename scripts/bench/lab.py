@@ -156,15 +156,19 @@ class Host:
 
     def processes(self):
         """(pid, command line) of all that runs on the host."""
-        todo, found = [self.pid], []
-        while todo:
-            for child in children(todo.pop()):
+        found = []
+        for path in glob.glob(self.cgroup + "/**/cgroup.procs", recursive=True):
+            try:
+                with open(path) as procs:
+                    pids = procs.read().split()
+            except OSError:
+                continue
+            for pid in pids:
                 try:
-                    with open("/proc/%s/cmdline" % child, "rb") as file:
-                        found.append((int(child), file.read().decode("utf8", "replace").split("\0")))
+                    with open("/proc/%s/cmdline" % pid, "rb") as file:
+                        found.append((int(pid), file.read().decode("utf8", "replace").split("\0")))
                 except OSError:
                     continue
-                todo.append(child)
         return found
 
     def lose(self, percent):
