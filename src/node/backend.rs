@@ -15,7 +15,7 @@ use super::swarm::{Shared, logs};
 use crate::api::*;
 use crate::consensus::{Consensus, ProposeError, ReadError};
 use crate::spec::*;
-use crate::state::{Command, Reply, State};
+use crate::state::{Command, NodeHealth, Reply, State};
 use crate::transport::{JoinToken, TokenSecret};
 
 /// A fresh read is waited for this long; then the local state answers, marked stale.
@@ -105,6 +105,9 @@ impl Backend for Daemon {
 
     async fn propose(&self, command: Command) -> Result<Reply, WriteError> {
         let (_, log) = self.log().await.map_err(|error| WriteError::Unavailable(error.to_string()))?;
+        if let Command::RemoveNode { id, force } = &command {
+            release_log(&log, *id, *force).await?;
+        }
         match log.propose(command).await {
             Ok(applied) => Ok(applied?),
             Err(ProposeError::NoQuorum { missing, may_happen }) => {
@@ -198,4 +201,18 @@ impl Backend for Daemon {
         })
         .await;
     }
+}
+
+/// A node that is to be removed must not count among the log's voters any more. Whether it may be removed is the log's to
+/// say; here only what the log would refuse anyway is left to it.
+async fn release_log(log: &Consensus, id: NodeId, force: bool) -> Result<(), WriteError> {
+    let state = log.state();
+    let Some(node) = state.node(id) else { return Ok(()) };
+    let gone = matches!(node.health, NodeHealth::Down { .. } | NodeHealth::Left { .. });
+    let others = state.nodes().any(|other| other.id != id && other.raft.is_some());
+    if node.raft.is_none() || !others || !(gone || force) {
+        return Ok(());
+    }
+    let released = log.change_membership(vec![(id, None)]).await;
+    released.map_err(|error| WriteError::Unavailable(format!("{} still holds the log: {error}", node.name())))
 }

@@ -18,6 +18,7 @@ use crate::dispatcher::View;
 use crate::gossip::Load;
 use crate::network::NetworkConfig;
 use crate::runtime::host::{self, LoadSampler};
+use crate::runtime::logs::LogDefaults;
 use crate::runtime::oci::CgroupVersion;
 use crate::runtime::{Runtime, RuntimeConfig};
 use crate::spec::*;
@@ -456,6 +457,7 @@ fn operating_system() -> String {
 fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
     let mut runtime = RuntimeConfig::new(&config.data_dir).context("find this program")?;
     runtime.containerd.clone_from(&config.containerd);
+    runtime.log_defaults = LogDefaults { max_bytes: config.task_log_max_bytes, max_files: config.task_log_max_files };
     for registry in &config.insecure_registries {
         runtime.registries.by_host.entry(registry.clone()).or_default().plain_http = true;
     }

@@ -45,6 +45,7 @@ pub struct RuntimeConfig {
     pub registries: Registries,
     /// flok's own binary, which containerd starts as the writer of each container's log.
     pub logger: PathBuf,
+    pub log_defaults: logs::LogDefaults,
 }
 
 impl RuntimeConfig {
@@ -56,6 +57,7 @@ impl RuntimeConfig {
             containerd_binary: "containerd".into(),
             registries: Registries::default(),
             logger: std::env::current_exe()?,
+            log_defaults: logs::LogDefaults::default(),
         })
     }
 }
@@ -73,6 +75,7 @@ struct Shared {
     dir: PathBuf,
     runc_root: PathBuf,
     logger: PathBuf,
+    log_defaults: logs::LogDefaults,
     cgroup: oci::Cgroup,
     known: containers::Known,
     users: users::Users,
@@ -100,6 +103,7 @@ impl Runtime {
             dir: config.data_dir.join("tasks"),
             runc_root,
             logger: config.logger,
+            log_defaults: config.log_defaults,
             cgroup: host::cgroup(Path::new("/sys/fs/cgroup")),
             known: containers::Known::default(),
             users: users::Users::default(),

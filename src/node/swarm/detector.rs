@@ -1,8 +1,8 @@
 //! The failure detector on this node: whom the probe thread watches, and what becomes of its alarms.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +26,8 @@ const REDIAL_GAP: Duration = Duration::from_secs(1);
 
 /// The running detector.
 pub struct Detector {
-    probe: Probe<watcher::WatchOrders>,
+    /// `None` once it was stopped.
+    probe: Mutex<Option<Probe<watcher::WatchOrders>>>,
 }
 
 impl Detector {
@@ -55,14 +56,24 @@ impl Detector {
         let reporter =
             Reporter { transport, observed, managers, standing: BTreeSet::new(), redialled: BTreeMap::new() };
         tokio::spawn(cancel.run_until_cancelled_owned(reporter.run(output)));
-        Ok(Detector { probe })
+        Ok(Detector { probe: Mutex::new(Some(probe)) })
     }
 
     /// Whom to watch from now on.
     pub fn watch(&self, orders: &WatchOrders, incarnation: Incarnation) {
-        self.probe.identify(incarnation, orders.own_key.clone());
+        let probe = self.probe.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(probe) = probe.as_ref() else { return };
+        probe.identify(incarnation, orders.own_key.clone());
         let to_watch = watcher::WatchOrders { list: orders.list.clone(), incarnation };
-        watcher::watch(&self.probe, to_watch, |node| orders.keys.get(&node).cloned());
+        watcher::watch(probe, to_watch, |node| orders.keys.get(&node).cloned());
+    }
+
+    /// Ends the probe thread and gives its port back. Takes up to about a probe's interval.
+    pub fn stop(&self) {
+        let probe = self.probe.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(probe) = probe {
+            probe.stop();
+        }
     }
 }
 

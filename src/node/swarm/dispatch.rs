@@ -14,7 +14,8 @@ use crate::consensus::Consensus;
 use crate::dispatcher::{Dispatcher, Update, View, diff};
 use crate::gossip::Echo;
 use crate::membership::{Rings, WatchList};
-use crate::spec::NodeId;
+use crate::node::clock;
+use crate::spec::{NodeId, Role, UnixMs};
 use crate::state::{State, codec};
 use crate::transport::probe::ProbeKey;
 use crate::transport::{Certificate, MessageStream, Protocol, Transport};
@@ -79,13 +80,15 @@ pub async fn serve(
     pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let state = log.state();
-        if state.node(node).is_none() {
-            break;
-        }
+        // A node that was removed is told so: no assignments, and a member list without it.
+        let removed = state.node(node).is_none();
         for message in server.news(&state, &observed) {
             if writer.send(&codec::encode(&message)).await.is_err() {
                 return;
             }
+        }
+        if removed {
+            break;
         }
         tokio::select! {
             () = cancel.cancelled() => break,
@@ -111,8 +114,8 @@ struct Server {
     node: NodeId,
     sent: Option<View>,
     watch: Option<WatchOrders>,
-    /// The certificate's expiry that was last sent.
-    renewed: Option<u64>,
+    /// The role of the certificate that was last sent, and when it is to be renewed.
+    renewed: Option<(Role, UnixMs)>,
     dispatcher: Dispatcher,
 }
 
@@ -137,15 +140,15 @@ impl Server {
         news
     }
 
-    /// A certificate at the start of each stream, and whenever the member's role changed.
+    /// A certificate at the start of each stream, whenever the member's role changed, and in time before it expires.
     fn renewal(&mut self, state: &State) -> Option<Downlink> {
         let (swarm, node) = (state.swarm()?, state.node(self.node)?);
-        let mark = node.meta.version.0 ^ (u64::from(node.is_manager()) << 63);
-        if self.renewed == Some(mark) {
+        if self.renewed.is_some_and(|(role, at)| role == node.spec.role && clock::unix() < at) {
             return None;
         }
-        self.renewed = Some(mark);
-        super::admission::certificate(swarm, node).map(|certificate| Downlink::Certificate(Box::new(certificate)))
+        let certificate = super::admission::certificate(swarm, node)?;
+        self.renewed = Some((node.spec.role, certificate.renew_at(0.0)));
+        Some(Downlink::Certificate(Box::new(certificate)))
     }
 }
 

@@ -7,15 +7,20 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::dispatch::{Downlink, WatchOrders, follow};
-use super::{Shared, gossiping, roster};
+use super::{Shared, admission, gossiping, roster};
 use crate::consensus::{Consensus, First};
 use crate::dispatcher::{Dispatcher, View};
 use crate::membership::Rings;
 use crate::node::clock;
 use crate::spec::NodeId;
+use crate::state::State;
+use crate::transport::MemberList;
 
 /// Changes of the state within this are taken together.
 const COALESCE: Duration = Duration::from_millis(2);
+
+/// A removed node is cut off by every member this long after that member has learnt of the removal.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(2);
 
 /// Alternates between the two sources as this node gains and loses the log.
 pub async fn run(shared: Arc<Shared>) {
@@ -50,6 +55,7 @@ async fn from_log(shared: &Shared, log: &Consensus) {
         // An empty log says nothing of this node yet: what a manager's stream said goes on to count.
         if state.swarm().is_some() {
             take_view(shared, dispatcher.view(&state, shared.me));
+            renew_own(shared, &state);
             let news = WatchOrders::of(shared.me, &Rings::of(&state), &state, &shared.observed);
             if let Some(news) = news.filter(|news| orders.as_ref() != Some(news)) {
                 shared.detector.watch(&news, shared.incarnation());
@@ -112,7 +118,11 @@ fn take_view(shared: &Shared, view: View) {
         let list = roster::member_list_of(&view.members);
         shared.observed.set_swarm_size(list.members.len());
         shared.transport.set_wanted(roster::wanted(&list, shared.me));
-        shared.transport.set_members(list.clone());
+        if before.members.list.keys().all(|node| view.members.list.contains_key(node)) {
+            shared.transport.set_members(list.clone());
+        } else {
+            cut_off_later(shared, list.clone());
+        }
         shared.change_standing(|standing| standing.members = list);
         shared.observed.retain_members(|node| view.members.list.contains_key(&node));
     }
@@ -123,6 +133,28 @@ fn take_view(shared: &Shared, view: View) {
         shared.host.assign(&view);
     }
     shared.view.send_replace(Arc::new(view));
+}
+
+/// Who was removed learns of it from the log or the stream before nobody listens to it any more: it stops its tasks.
+fn cut_off_later(shared: &Shared, list: MemberList) {
+    let transport = shared.transport.clone();
+    tokio::spawn(shared.cancel.clone().run_until_cancelled_owned(async move {
+        sleep(CUT_OFF_AFTER).await;
+        transport.set_members(list);
+    }));
+}
+
+/// A log holder issues its own certificate, as long as it is a member.
+fn renew_own(shared: &Shared, state: &State) {
+    let current = shared.transport.certificate();
+    let (Some(swarm), Some(node)) = (state.swarm(), state.node(shared.me)) else { return };
+    if current.role == node.spec.role && clock::unix() < current.renew_at(0.5) {
+        return;
+    }
+    if let Some(certificate) = admission::certificate(swarm, node) {
+        shared.transport.set_certificate(certificate.clone());
+        shared.change_standing(|standing| standing.certificate = certificate);
+    }
 }
 
 /// Holds the log exactly while the members say so.

@@ -218,6 +218,9 @@ impl Session {
         }
         self.shared.cancel.cancel();
         self.shared.transport.shutdown().await;
+        let shared = Arc::clone(&self.shared);
+        // It waits for a thread; a panic of that thread was its own.
+        let _ = tokio::task::spawn_blocking(move || shared.detector.stop()).await;
     }
 
     /// Says goodbye, so that this node's tasks are replaced at once, and stops.
