@@ -27,7 +27,8 @@ pub async fn run(shared: Arc<Shared>) {
     let mut log_changed = shared.log.subscribe();
     tokio::spawn(shared.cancel.clone().run_until_cancelled_owned(keep_log(Arc::clone(&shared))));
     tokio::spawn(shared.cancel.clone().run_until_cancelled_owned(note_quorum(Arc::clone(&shared))));
-    loop {
+    // The sources end at once when cancelled: without a look here this would spin, and the runtime never stop.
+    while !shared.cancel.is_cancelled() {
         let log = log_changed.borrow_and_update().clone();
         match log {
             Some(log) => from_log(&shared, &log).await,
