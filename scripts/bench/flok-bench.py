@@ -361,6 +361,7 @@ class Bench:
             figures["completed_s"] = round(now() - start, 3)
         except RuntimeError:
             figures["completed_s"] = None
+            figures["status"] = host.call("GET", "/services/base")[1].get("UpdateStatus")
         say("rolling update: %s" % figures)
         return figures
 
@@ -530,11 +531,11 @@ class Writes:
 
 def parts(host):
     """Memory and CPU time of what runs on a host, by program."""
-    found = {}
+    found, flok = {}, os.path.basename(host.lab.flok)
     for pid, line in host.processes():
         program = os.path.basename(line[0])
-        part = ("flok" if program == "flok" and "daemon" in line else "containerd" if program == "containerd" else
-                "shims" if program.startswith("containerd-shim") else "log writers" if program == "flok" else None)
+        part = ("flok" if program == flok and "daemon" in line else "containerd" if program == "containerd" else
+                "shims" if program.startswith("containerd-shim") else "log writers" if program == flok else None)
         if part:
             rss, pss = memory(pid)
             row = found.setdefault(part, {"processes": 0, "rss_mib": 0, "pss_mib": 0, "cpu_s": 0})
