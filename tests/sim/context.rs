@@ -40,41 +40,85 @@ impl Context<'_> {
 
 #[derive(Debug)]
 pub enum Effect {
-    Send { to: NodeId, message: Message },
+    Send {
+        to: NodeId,
+        message: Message,
+    },
     /// The log's disk has work.
     DiskBusy,
     /// The executor finishes something for the worker later.
-    Execute { after: Ms, done: Done },
+    Execute {
+        after: Ms,
+        done: Done,
+    },
     /// A process ends by itself.
-    Exit { after: Ms, task: flok::spec::TaskId, pid: u32, code: i32 },
+    Exit {
+        after: Ms,
+        task: flok::spec::TaskId,
+        pid: u32,
+        code: i32,
+    },
 }
 
 /// What travels between nodes.
 #[derive(Debug, Clone)]
 pub enum Message {
     Raft(Vec<u8>),
-    Snapshot { life: u64, raft_id: u64, message: Vec<u8>, data: Vec<u8> },
-    SnapshotTaken { life: u64, raft_id: u64 },
-    Request { life: u64, sequence: u64, request: Request },
-    Response { life: u64, sequence: u64, response: Response },
+    Snapshot {
+        life: u64,
+        raft_id: u64,
+        message: Vec<u8>,
+        data: Vec<u8>,
+    },
+    SnapshotTaken {
+        life: u64,
+        raft_id: u64,
+    },
+    Request {
+        life: u64,
+        sequence: u64,
+        request: Request,
+    },
+    Response {
+        life: u64,
+        sequence: u64,
+        response: Response,
+    },
     Record(SignedRecord),
-    Repair { life: u64, request: RepairRequest },
-    RepairAnswer { life: u64, answer: RepairAnswer },
+    Repair {
+        life: u64,
+        request: RepairRequest,
+    },
+    RepairAnswer {
+        life: u64,
+        answer: RepairAnswer,
+    },
     Alarm(AlarmReport),
-    Probe { suspicion: u64 },
+    Probe {
+        suspicion: u64,
+    },
     Echo(Reply),
     /// The host is there and nobody listens.
     NobodyListens,
     /// A node without the log asks for its view.
-    Follow { session: u64 },
-    Downlink { session: u64, number: u64, news: Downlink },
+    Follow {
+        session: u64,
+    },
+    Downlink {
+        session: u64,
+        number: u64,
+        news: Downlink,
+    },
 }
 
 #[derive(Debug, Clone)]
 pub enum Downlink {
     Update(Box<Update>),
     Watch(WatchList),
-    Pulse { quorum: bool, echo: Option<Echo> },
+    Pulse {
+        quorum: bool,
+        echo: Option<Echo>,
+    },
     /// The manager cannot serve, or serves no more.
     End,
 }

@@ -106,7 +106,12 @@ struct Uplink {
 }
 
 impl Daemon {
-    pub fn start(me: NodeId, parts: &mut Parts<'_>, first: Option<First>, context: &mut Context<'_>) -> Result<Daemon, Stop> {
+    pub fn start(
+        me: NodeId,
+        parts: &mut Parts<'_>,
+        first: Option<First>,
+        context: &mut Context<'_>,
+    ) -> Result<Daemon, Stop> {
         parts.standing.incarnation += 1;
         let incarnation = Incarnation(parts.standing.incarnation);
         let mut daemon = Daemon {
@@ -161,7 +166,6 @@ impl Daemon {
         context: &mut Context<'_>,
     ) -> Result<LogStore, flok::consensus::StoreError> {
         // The real one is made beside its place and put there whole, so no power cut shows a half of it.
-        parts.disk.mend();
         parts.disk.wipe();
         parts.standing.raft_id = Some(raft_id);
         context.check.note(|| format!("{} makes a log, raft id {raft_id}", self.me));
@@ -190,7 +194,13 @@ impl Daemon {
         Ok(())
     }
 
-    pub fn take(&mut self, from: NodeId, message: Message, parts: &mut Parts<'_>, context: &mut Context<'_>) -> Result<(), Stop> {
+    pub fn take(
+        &mut self,
+        from: NodeId,
+        message: Message,
+        parts: &mut Parts<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Stop> {
         match message {
             Message::Raft(bytes) => {
                 if let Some(log) = &mut self.log {
@@ -297,7 +307,7 @@ impl Daemon {
         let released = self.log.as_ref().and_then(|log| log.state().node(self.me)).is_some_and(|n| n.raft.is_none());
         let taken = match (wanted, running) {
             (None, Some(_)) => behind || released,
-            (Some(raft), Some(old)) => raft.raft_id != old && behind,
+            (Some(raft), Some(old)) => raft.raft_id > old,
             (_, None) => false,
         };
         if taken {
@@ -579,7 +589,8 @@ impl Daemon {
     }
 
     pub fn describe(&self) -> String {
-        let log = self.log.as_ref().map(|log| (log.replica.machine().status(), log.replica.strangers().collect::<Vec<_>>()));
+        let log =
+            self.log.as_ref().map(|log| (log.replica.machine().status(), log.replica.strangers().collect::<Vec<_>>()));
         let held = self.exchange.table().iter().map(|(id, held)| (id, held.record.version, held.received));
         format!(
             "life {} ticks {} quorum {} record {:?} tasks {} suspects {:?} table {:?}\n  log {log:?}\n  uplink {:?}",

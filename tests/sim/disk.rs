@@ -30,16 +30,11 @@ struct Inner {
     /// The next sync reports an error, and what it should have kept may be lost.
     fail_sync: bool,
     cut: bool,
-    operations: u64,
 }
 
 /// One host's disk. Clones are the same disk.
 #[derive(Debug, Clone, Default)]
 pub struct Disk(Arc<Mutex<Inner>>);
-
-/// A whole disk as it was once.
-#[derive(Debug, Clone)]
-pub struct Image(Vec<u8>);
 
 impl Disk {
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -104,29 +99,10 @@ impl Disk {
         self.inner().cut
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.inner().current.is_empty()
-    }
-
-    pub fn image(&self) -> Image {
-        Image(self.inner().durable.clone())
-    }
-
-    pub fn restore(&self, image: &Image) {
-        let mut inner = self.inner();
-        inner.current = image.0.clone();
-        inner.durable = image.0.clone();
-        inner.unsynced.clear();
-        inner.lengths.clear();
-        inner.generation += 1;
-    }
-
     pub fn wipe(&self) {
-        self.restore(&Image(Vec::new()));
-    }
-
-    pub fn operations(&self) -> u64 {
-        self.inner().operations
+        let mut inner = self.inner();
+        let generation = inner.generation + 1;
+        *inner = Inner { generation, ..Inner::default() };
     }
 }
 
@@ -158,7 +134,6 @@ impl Handle {
     /// Counts an operation that changes the disk, and fails where the power does.
     fn change(&self) -> Result<MutexGuard<'_, Inner>, io::Error> {
         let mut inner = self.alive()?;
-        inner.operations += 1;
         if let Some(left) = &mut inner.cut_in {
             if *left == 0 {
                 inner.cut = true;

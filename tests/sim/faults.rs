@@ -1,9 +1,9 @@
 //! What goes wrong, and when. Each seed draws which kinds of faults its world knows, so that some worlds have a few kinds
 //! in plenty and others a little of everything.
 
+use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
-use rand::RngExt;
 
 use crate::context::Ms;
 use crate::world::{Event, Network, World};
@@ -139,11 +139,8 @@ impl World {
     }
 
     fn return_of(&mut self, at: usize) {
-        let after = if self.rng.random() {
-            self.rng.random_range(50..4_000)
-        } else {
-            self.rng.random_range(4_000..40_000)
-        };
+        let after =
+            if self.rng.random() { self.rng.random_range(50..4_000) } else { self.rng.random_range(4_000..40_000) };
         self.start_later(at, after);
     }
 

@@ -97,7 +97,12 @@ impl Daemon {
                     self.leader.rest.clear();
                 }
                 (_, Answer::Applied(Ok(_))) => self.leader.change_under_way = false,
-                _ => {
+                (_, answer) => {
+                    let why = match answer {
+                        Answer::Invalid(why) => why.clone(),
+                        other => format!("{other:?}"),
+                    };
+                    context.check.note(|| format!("{}: no change of the voters: {why}", self.me));
                     self.leader.change_under_way = false;
                     self.leader.change_rests_until = context.now + CALM_TICK;
                 }
@@ -140,9 +145,10 @@ impl Daemon {
 
 fn progress(log: &Log, state: &State) -> RaftProgress {
     let status = log.replica.machine().status();
-    let followers = status.followers.iter().map(|(id, follower)| {
-        (*id, MemberProgress { matched: follower.matched, recently_active: follower.active })
-    });
+    let followers = status
+        .followers
+        .iter()
+        .map(|(id, follower)| (*id, MemberProgress { matched: follower.matched, recently_active: follower.active }));
     let own = (log.raft_id(), MemberProgress { matched: status.last, recently_active: true });
     let known = |id: &u64| state.nodes().any(|node| node.raft.is_some_and(|raft| raft.raft_id == *id));
     let members = followers.chain([own]).filter(|(id, _)| known(id)).collect();

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use flok::consensus::machine::Write;
 use flok::consensus::replica::{Fatal, Replica, ReplicaConfig, SendSnapshot};
 use flok::consensus::wire::{Members, MembershipContext, Request, Response};
-use flok::consensus::{LogKey, LogStore, Refused, RaftRole, StoreError};
+use flok::consensus::{LogKey, LogStore, RaftRole, Refused, StoreError};
 use flok::spec::{ClientId, FeatureLevel, NodeId, UnixMs};
 use flok::state::{Applied, Command, Entry, Proposal, State, snapshot};
 use raft::eraftpb::SnapshotMetadata;
@@ -97,11 +97,7 @@ pub fn key() -> LogKey {
 }
 
 impl Log {
-    pub fn start(
-        mut store: LogStore,
-        peers: BTreeMap<u64, NodeId>,
-        context: &mut Context<'_>,
-    ) -> Result<Log, Fatal> {
+    pub fn start(mut store: LogStore, peers: BTreeMap<u64, NodeId>, context: &mut Context<'_>) -> Result<Log, Fatal> {
         let identity = *store.identity();
         let recovered = store.recover()?;
         let seed = context.rng.random();

@@ -32,7 +32,10 @@ struct Seed(u64);
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("\nseed {} failed; replay it with\n  FLOK_SIM_SEED={} FLOK_SIM_VERBOSE=1 cargo test --test sim one_seed -- --nocapture", self.0, self.0);
+            eprintln!(
+                "\nseed {} failed; replay it with\n  FLOK_SIM_SEED={} FLOK_SIM_VERBOSE=1 cargo test --test sim one_seed -- --nocapture",
+                self.0, self.0
+            );
         }
     }
 }

@@ -18,7 +18,10 @@ use crate::context::{Context, Effect, Ms};
 enum Process {
     /// Made, never started.
     Created,
-    Running { pid: u32, since: Ms },
+    Running {
+        pid: u32,
+        since: Ms,
+    },
     Exited(Exit),
     /// It was running when the host died.
     Lost,

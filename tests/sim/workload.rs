@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use flok::spec::*;
 use flok::state::{Command, CredentialsUpdate, NodeHealth};
-use rand::seq::IndexedRandom;
 use rand::RngExt;
+use rand::seq::IndexedRandom;
 
 use crate::context::Ms;
 use crate::world::{Event, World};
@@ -56,7 +56,10 @@ impl World {
         self.schedule(gap, Event::Work);
         self.note_impairments();
         let lives = |asked: &Admission| {
-            self.hosts[asked.via].daemon.as_ref().is_some_and(|daemon| daemon.life == asked.life && daemon.log.is_some())
+            self.hosts[asked.via]
+                .daemon
+                .as_ref()
+                .is_some_and(|daemon| daemon.life == asked.life && daemon.log.is_some())
         };
         let unanswered = self.workload.admissions.extract_if(.., |_, asked| !lives(asked));
         let unanswered: Vec<usize> = unanswered.map(|(_, asked)| asked.host).collect();
@@ -159,13 +162,13 @@ impl World {
                 total_completions: self.rng.random_range(1..6),
             },
         };
-        let image = if mode.is_job() { "job" } else { ["steady", "steady", "flaky"].choose(&mut self.rng).expect("three") };
+        let image =
+            if mode.is_job() { "job" } else { ["steady", "steady", "flaky"].choose(&mut self.rng).expect("three") };
         let port = (!mode.is_job() && self.rng.random_bool(0.3)).then(|| 8000 + self.workload.services as u16);
         if let (ServiceMode::Replicated { replicas }, Some(_)) = (&mut mode, port) {
             *replicas = (*replicas).min(MOST_WITH_PORT);
         }
-        let condition =
-            if mode.is_job() { RestartCondition::OnFailure } else { RestartCondition::Any };
+        let condition = if mode.is_job() { RestartCondition::OnFailure } else { RestartCondition::Any };
         let order = [UpdateOrder::StopFirst, UpdateOrder::StartFirst].choose(&mut self.rng).copied().expect("two");
         let action = [FailureAction::Pause, FailureAction::Continue, FailureAction::Rollback];
         let update = UpdateConfig {

@@ -24,15 +24,40 @@ const EPOCH: u64 = 1_760_000_000_000;
 
 #[derive(Debug)]
 pub enum Event {
-    Tick { host: usize, life: u64 },
-    Disk { host: usize, life: u64 },
-    Deliver { from: usize, to: usize, message: Message },
-    Execute { host: usize, boot: u64, life: u64, job: u64 },
-    Exit { host: usize, boot: u64, task: TaskId, pid: u32, code: i32 },
+    Tick {
+        host: usize,
+        life: u64,
+    },
+    Disk {
+        host: usize,
+        life: u64,
+    },
+    Deliver {
+        from: usize,
+        to: usize,
+        message: Message,
+    },
+    Execute {
+        host: usize,
+        boot: u64,
+        life: u64,
+        job: u64,
+    },
+    Exit {
+        host: usize,
+        boot: u64,
+        task: TaskId,
+        pid: u32,
+        code: i32,
+    },
     /// The service manager starts the daemon, the operator the host.
-    Start { host: usize },
+    Start {
+        host: usize,
+    },
     /// A daemon that said goodbye stops.
-    Leave { host: usize },
+    Leave {
+        host: usize,
+    },
     Fault,
     Work,
 }

@@ -30,7 +30,7 @@ pub async fn run(shared: Arc<Shared>) {
     let mut log_changed = shared.log.subscribe();
     tokio::spawn(shared.cancel.clone().run_until_cancelled_owned(keep_log(Arc::clone(&shared))));
     tokio::spawn(shared.cancel.clone().run_until_cancelled_owned(note_quorum(Arc::clone(&shared))));
-    loop {
+    while !shared.cancel.is_cancelled() {
         let log = log_changed.borrow_and_update().clone();
         match log {
             Some(log) => {
@@ -192,23 +192,22 @@ async fn keep_log(shared: Arc<Shared>) {
     let mut views = shared.view.subscribe();
     loop {
         let wanted = views.borrow_and_update().members.list.get(&shared.me).and_then(|member| member.raft);
-        let running = shared.standing().raft_id.filter(|_| shared.log().is_some());
-        let done = match (wanted, running) {
-            (Some(raft), None) => {
+        let held = shared.standing().raft_id;
+        let done = match (wanted, held) {
+            // Never anew for a raft id whose log this node has or had: it must not forget what it acknowledged.
+            (Some(raft), held) if held.is_none_or(|held| held < raft.raft_id) => {
                 tracing::info!(raft_id = raft.raft_id, "this node is to hold the log");
+                if shared.log().is_some() {
+                    // Taken away, and given anew, while this node was away.
+                    shared.drop_log().await;
+                }
                 shared.create_log(raft.raft_id, First::Empty).await
             }
             // By the log's own word, or by that of a manager that has read further in it.
-            (None, Some(_)) if is_released(&shared) || is_behind(&shared) => {
+            (None, Some(_)) if shared.released() || is_behind(&shared) => {
                 tracing::info!("this node holds the log no more");
                 shared.drop_log().await;
                 Ok(())
-            }
-            // Taken away and given anew while this node was away.
-            (Some(raft), Some(old)) if raft.raft_id != old && is_behind(&shared) => {
-                tracing::info!(old, raft_id = raft.raft_id, "this node is to hold the log anew");
-                shared.drop_log().await;
-                shared.create_log(raft.raft_id, First::Empty).await
             }
             _ => Ok(()),
         };
@@ -219,10 +218,6 @@ async fn keep_log(shared: Arc<Shared>) {
             return;
         }
     }
-}
-
-fn is_released(shared: &Shared) -> bool {
-    shared.log().is_some_and(|log| log.state().node(shared.me).is_some_and(|node| node.raft.is_none()))
 }
 
 /// What this node was told is of a later state than its own log's.
