@@ -11,8 +11,11 @@ use crate::spec::{MonoMs, NodeId};
 pub const REPAIR_INTERVAL: Duration = Duration::from_secs(3);
 /// A conversation that failed is begun anew with another peer after this, while the table has never been compared.
 pub const FIRST_RETRY: Duration = Duration::from_millis(200);
-/// A peer that has not answered within this is given up; the request's own deadline should be shorter.
+/// A peer that has not answered within this is given up.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// The same while the table has never been compared: a newcomer that meets a dead peer first still has the whole table
+/// within two seconds.
+pub const FIRST_ANSWER_WITHIN: Duration = Duration::from_millis(500);
 
 /// A conversation with one peer at a time. The shell carries the requests and hands over the records that came with an
 /// answer before the answer itself.
@@ -50,8 +53,8 @@ impl Repair {
             return None;
         }
         let peer = peers[rng.random_range(0..peers.len())];
-        self.talk = Some(Talk { peer, deadline: now + ANSWER_WITHIN, page_end: None, next_page: None });
-        Some((peer, self.compare(exchange, NodeId(0), now)))
+        self.talk = Some(Talk { peer, deadline: now + self.patience(), page_end: None, next_page: None });
+        Some((peer, self.compare(exchange, NodeId(0))))
     }
 
     /// What to send next in this conversation; `None` ends it.
@@ -63,8 +66,9 @@ impl Repair {
         now: MonoMs,
         rng: &mut impl Rng,
     ) -> Option<RepairRequest> {
+        let deadline = now + self.patience();
         let talk = self.talk.as_mut().filter(|talk| talk.peer == from)?;
-        talk.deadline = now + ANSWER_WITHIN;
+        talk.deadline = deadline;
         if let Some(resume) = answer.resume {
             talk.next_page = Some(resume);
         } else if let Some(end) = talk.page_end.take() {
@@ -75,7 +79,7 @@ impl Repair {
             return Some(RepairRequest::Offer(offer));
         }
         match talk.next_page.take() {
-            Some(from) => Some(self.compare(exchange, from, now)),
+            Some(from) => Some(self.compare(exchange, from)),
             None => {
                 self.end(true, now, rng);
                 None
@@ -105,13 +109,16 @@ impl Repair {
         self.compared_once
     }
 
-    fn compare(&mut self, exchange: &Exchange, from: NodeId, now: MonoMs) -> RepairRequest {
+    fn compare(&mut self, exchange: &Exchange, from: NodeId) -> RepairRequest {
         let digest = exchange.digest(from);
         if let Some(talk) = &mut self.talk {
             talk.page_end = digest.to;
-            talk.deadline = now + ANSWER_WITHIN;
         }
         RepairRequest::Compare(digest)
+    }
+
+    fn patience(&self) -> Duration {
+        if self.compared_once { ANSWER_WITHIN } else { FIRST_ANSWER_WITHIN }
     }
 
     fn end(&mut self, complete: bool, now: MonoMs, rng: &mut impl Rng) {
@@ -123,5 +130,61 @@ impl Repair {
             FIRST_RETRY.mul_f64(rng.random_range(0.5..1.5))
         };
         self.next = Some(now + wait);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    /// The times at which conversations begin within `span`, and with whom, where only `living` answer (nothing new).
+    fn conversations(peers: &[NodeId], living: &[NodeId], span: Duration) -> Vec<(MonoMs, NodeId)> {
+        let (mut repair, mut rng) = (Repair::default(), StdRng::seed_from_u64(3));
+        let exchange = Exchange::default();
+        let mut begun = Vec::new();
+        let mut now = MonoMs(0);
+        while now < MonoMs(0) + span {
+            if let Some((peer, _)) = repair.poll_request(&exchange, peers, now, &mut rng) {
+                begun.push((now, peer));
+                if living.contains(&peer) {
+                    repair.handle_answer(&exchange, peer, &RepairAnswer::default(), now, &mut rng);
+                }
+            }
+            now = now + Duration::from_millis(10);
+        }
+        begun
+    }
+
+    #[test]
+    fn a_newcomer_asks_at_once_and_another_soon_when_one_is_dead() {
+        let peers: Vec<NodeId> = (1..=4).map(NodeId).collect();
+        let begun = conversations(&peers, &peers[2..], Duration::from_secs(10));
+        assert_eq!(begun[0].0, MonoMs(0));
+        let first_success = begun.iter().find(|(_, peer)| peers[2..].contains(peer)).unwrap();
+        let failures = begun.iter().take_while(|(_, peer)| !peers[2..].contains(peer)).count() as u64;
+        assert!(first_success.0 <= MonoMs(failures * 850), "{begun:?}");
+    }
+
+    #[test]
+    fn conversations_are_spread_over_time_and_peers() {
+        let peers: Vec<NodeId> = (1..=5).map(NodeId).collect();
+        let begun = conversations(&peers, &peers, Duration::from_secs(300));
+        assert!((80..=120).contains(&begun.len()), "{}", begun.len());
+        for peer in &peers {
+            assert!(begun.iter().filter(|(_, with)| with == peer).count() >= 8);
+        }
+        let waits: std::collections::BTreeSet<Duration> = begun.windows(2).map(|two| two[1].0 - two[0].0).collect();
+        assert!(waits.len() > 20, "no common step");
+    }
+
+    #[test]
+    fn without_peers_nothing_is_asked_and_a_peer_is_asked_when_it_comes() {
+        let (mut repair, mut rng) = (Repair::default(), StdRng::seed_from_u64(3));
+        assert_eq!(repair.poll_request(&Exchange::default(), &[], MonoMs(0), &mut rng), None);
+        assert_eq!(repair.next_deadline(), None);
+        assert!(repair.poll_request(&Exchange::default(), &[NodeId(1)], MonoMs(1), &mut rng).is_some());
     }
 }

@@ -12,10 +12,12 @@ use super::observer::AlarmReport;
 use super::rings::{self, Rings, agreement_needed, suspicion_needed};
 use crate::gossip::{RecordVersion, Table, Unreachable};
 use crate::spec::{Incarnation, MonoMs, NodeId, Version};
-use crate::state::{NodeHealth, State};
+use crate::state::{Node, NodeHealth, State};
 
 /// A report that has not been renewed for this long counts no more.
 pub const REPORT_LIFE: Duration = Duration::from_secs(3);
+/// Alarms taken from one report; nobody watches so many.
+pub const MAX_ALARMS: usize = 64;
 /// An alarm in a record, the repair path, counts for this long after the record came.
 pub const RECORDED_ALARM_LIFE: Duration = Duration::from_secs(15);
 /// Given to a daemon whose process is gone while its host is not: the time that a restart takes.
@@ -26,6 +28,7 @@ pub const FEW_WITNESSES_SILENCE: Duration = Duration::from_secs(2);
 pub const SETTLE: Duration = Duration::from_millis(300);
 /// A record that was under way at the verdict may arrive this much later; it is no return.
 pub const RETURN_AFTER: Duration = Duration::from_secs(1);
+const MAX_RETURN_DOUBLINGS: u32 = 6;
 
 /// A member to be declared down, and on whose word.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +104,7 @@ impl CutDetector {
         if from != report.observer || known {
             return;
         }
-        let alarms = report.alarms.into_iter().map(|alarm| (alarm.subject, alarm)).collect();
+        let alarms = report.alarms.into_iter().take(MAX_ALARMS).map(|alarm| (alarm.subject, alarm)).collect();
         self.reports.insert(from, Report { order, received: now, alarms });
     }
 
@@ -137,21 +140,18 @@ impl CutDetector {
         self.condemned.values().filter(|_| self.settled && self.leading.is_some())
     }
 
-    /// How many are condemned, settled or not.
-    pub fn condemned(&self) -> usize {
-        if self.leading.is_some() { self.condemned.len() } else { 0 }
-    }
-
     pub fn rings(&self) -> &Rings {
         &self.rings
     }
 
-    /// Whether a member that was declared down, in `incarnation`, has been heard since.
-    pub fn has_returned(&self, node: NodeId, incarnation: Incarnation, table: &Table) -> bool {
-        let Some(held) = table.get(node) else { return false };
+    /// Whether a member that was declared down, in `incarnation`, has been heard since: in a later life, or in this one
+    /// after a wait that doubles with each flap, as its record may reach us though no probe reaches it.
+    pub fn has_returned(&self, node: &Node, incarnation: Incarnation, table: &Table) -> bool {
+        let Some(held) = table.get(node.id) else { return false };
         let version = held.record.version;
-        let heard_since = |mark: &Mark| mark.version < Some(version) && held.received >= mark.at + RETURN_AFTER;
-        version.incarnation > incarnation || self.marks.get(&node).is_some_and(heard_since)
+        let wait = RETURN_AFTER * 2u32.pow(node.flaps.min(MAX_RETURN_DOUBLINGS));
+        let heard_since = |mark: &Mark| mark.version < Some(version) && held.received >= mark.at + wait;
+        version.incarnation > incarnation || self.marks.get(&node.id).is_some_and(heard_since)
     }
 
     fn mark_those_down(&mut self, state: &State, table: &Table, now: MonoMs) {

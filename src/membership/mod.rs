@@ -15,3 +15,6 @@ pub use cut::CutDetector;
 pub use observer::{AlarmReport, Observer, Reply};
 pub use rings::Rings;
 pub use watch::{WatchList, Watched};
+
+#[cfg(test)]
+mod sim;

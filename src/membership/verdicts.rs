@@ -24,7 +24,7 @@ pub const FLAPS_FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
 /// What the leader remembers between two ticks.
 #[derive(Debug, Default)]
 pub struct Verdicts {
-    /// Since when more than half of the nodes would be down.
+    /// Since when more than half of the nodes are or would be down. They are given one pause, not one for each cut.
     mass_failure_since: Option<MonoMs>,
 }
 
@@ -77,14 +77,15 @@ impl Verdicts {
     fn judge(&mut self, state: &State, detector: &CutDetector, now: MonoMs) -> Decided {
         let members = state.nodes().filter(|node| !matches!(node.health, NodeHealth::Left { .. })).count();
         let down = state.nodes().filter(|node| matches!(node.health, NodeHealth::Down { .. })).count();
-        let would_be_down = down + detector.condemned();
+        // Suspects too: a part of a mass failure is condemned before the rest.
+        let would_be_down = down + detector.suspects().len();
         let pass = || Decided { down: detector.cut().cloned().collect(), ..Decided::default() };
-        if would_be_down == down || would_be_down * 2 <= members {
+        if would_be_down * 2 <= members {
             self.mass_failure_since = None;
             return pass();
         }
         let waited = now - *self.mass_failure_since.get_or_insert(now);
-        if waited >= MASS_FAILURE_PAUSE {
+        if waited >= MASS_FAILURE_PAUSE || detector.cut().next().is_none() {
             return pass();
         }
         let held_back = HeldBack { would_be_down, of: members, remaining: MASS_FAILURE_PAUSE - waited };
@@ -132,7 +133,7 @@ fn next_health(
         NodeHealth::Unknown | NodeHealth::Left { .. } if leaving => None,
         _ if leaving => Some((NodeHealth::Left { since: now }, node.flaps)),
         NodeHealth::Unknown | NodeHealth::Left { .. } => held.map(|_| (NodeHealth::Up, node.flaps)),
-        NodeHealth::Down { incarnation, .. } if detector.has_returned(node.id, incarnation, table) => {
+        NodeHealth::Down { incarnation, .. } if detector.has_returned(node, incarnation, table) => {
             let flaps = node.flaps.saturating_add(1);
             Some((NodeHealth::HeldDown { until: now + hold_down(flaps) }, flaps))
         }

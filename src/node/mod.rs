@@ -1,1 +1,4 @@
-//! To be written.
+//! The composition root.
+
+pub mod watcher;
+pub mod worker;

@@ -1,3 +1,114 @@
-//! To be written.
+//! The runtime: what runs on this node, in containerd.
+//!
+//! Containerd is a private one that this room starts and watches, or one whose socket it is given; either way containers
+//! and their logs outlive the daemon, and the next daemon adopts them by their labels. Nothing here decides what runs:
+//! `node::worker` carries the agent's actions here.
 
+mod client;
+mod containers;
+mod error;
+mod events;
+mod files;
+pub mod host;
+pub mod images;
+pub mod logs;
 pub mod oci;
+mod rootfs;
+mod supervisor;
+mod users;
+mod volumes;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use containers::{Prepare, container_id};
+pub use error::{Result, RuntimeError};
+pub use events::ContainerExit;
+pub use images::{ImageInfo, Images, Progress, Registries, RegistryConfig};
+pub use volumes::Volumes;
+
+use client::Client;
+use supervisor::{Paths, Supervisor};
+
+#[derive(Debug, Clone)]
+pub struct RuntimeConfig {
+    /// flok's data directory; must exist. Containers' files, volumes and logs are below it.
+    pub data_dir: PathBuf,
+    /// A containerd that somebody else runs; `None`: a private one.
+    pub containerd: Option<PathBuf>,
+    /// The program of the private one, by name or path.
+    pub containerd_binary: PathBuf,
+    pub registries: Registries,
+    /// flok's own binary, which containerd starts as the writer of each container's log.
+    pub logger: PathBuf,
+}
+
+impl RuntimeConfig {
+    /// A private containerd below `data_dir`, public registries, this very program as log writer.
+    pub fn new(data_dir: impl Into<PathBuf>) -> std::io::Result<RuntimeConfig> {
+        Ok(RuntimeConfig {
+            data_dir: data_dir.into(),
+            containerd: None,
+            containerd_binary: "containerd".into(),
+            registries: Registries::default(),
+            logger: std::env::current_exe()?,
+        })
+    }
+}
+
+/// Cheap to clone. Dropping the last one stops nothing but the watching.
+#[derive(Clone)]
+pub struct Runtime {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    images: Images,
+    volumes: Volumes,
+    dir: PathBuf,
+    runc_root: PathBuf,
+    logger: PathBuf,
+    cgroup: oci::Cgroup,
+    known: containers::Known,
+    users: users::Users,
+    _supervisor: Option<Supervisor>,
+}
+
+impl Runtime {
+    /// Adopts or starts containerd; returns when it answers.
+    pub async fn start(config: RuntimeConfig) -> Result<Runtime> {
+        let paths = Paths::new(&config.data_dir);
+        let runc_root = paths.runc_root();
+        let (supervisor, client) = match &config.containerd {
+            Some(socket) => (None, Client::connect(socket).await?),
+            None => {
+                let (supervisor, client) = Supervisor::start(paths, config.containerd_binary).await?;
+                (Some(supervisor), client)
+            }
+        };
+        let spool = config.data_dir.join("tmp");
+        let images = Images::new(client.clone(), config.registries, host::platform(), spool);
+        let shared = Shared {
+            client,
+            images,
+            volumes: Volumes::new(config.data_dir.join("volumes")),
+            dir: config.data_dir.join("tasks"),
+            runc_root,
+            logger: config.logger,
+            cgroup: host::cgroup(Path::new("/sys/fs/cgroup")),
+            known: containers::Known::default(),
+            users: users::Users::default(),
+            _supervisor: supervisor,
+        };
+        Ok(Runtime { shared: Arc::new(shared) })
+    }
+
+    pub fn images(&self) -> &Images {
+        &self.shared.images
+    }
+
+    pub fn volumes(&self) -> &Volumes {
+        &self.shared.volumes
+    }
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::filter::Demands;
 use super::place::Tick;
 use super::reason::Tally;
+use super::score::OnNode;
 use crate::spec::{NodeId, ServiceId, TaskSpec, Version};
 use crate::state::{Change, Task};
 
@@ -41,27 +42,29 @@ impl Tick<'_> {
     /// Writes the reasons of all that is stuck, where they are not known already.
     pub fn explain_stuck(&mut self) {
         for stuck in std::mem::take(&mut self.stuck) {
-            let Ok(demands) = Demands::of(&stuck.spec) else { continue };
+            let Ok(demands) = self.demands(&stuck.spec) else { continue };
+            let on_node = self.nodes.on_node(stuck.key, self.now.unix);
             for task in &stuck.tied {
-                if let Some(reason) = self.tied_reason(&stuck, &demands, task) {
+                if let Some(reason) = self.tied_reason(&stuck, &demands, &on_node, task) {
                     self.explain(task, &reason);
                 }
             }
             if !stuck.free.is_empty() {
-                let sentence = self.refusals(&stuck, &demands).sentence(|reason| demands.text(reason));
+                let refused = self.refusals(&stuck, &demands, &on_node);
+                let sentence = refused.sentence(|reason| demands.text(reason));
                 stuck.free.iter().for_each(|task| self.explain(task, &sentence));
             }
         }
     }
 
     /// A node that refused goes on refusing, since a tick only fills nodes, but perhaps for an earlier filter's reason.
-    fn refusals(&self, stuck: &Stuck, demands: &Demands) -> Tally {
+    fn refusals(&self, stuck: &Stuck, demands: &Demands, on_node: &[OnNode]) -> Tally {
         if stuck.placements_left == self.placements_left {
             return stuck.refused.clone();
         }
         let mut tally = Tally::default();
-        for (index, on_node) in self.on_node(stuck.key).into_iter().enumerate() {
-            if let Some(reason) = self.refuses(demands, index, on_node) {
+        for (index, on_node) in on_node.iter().enumerate() {
+            if let Some(reason) = self.refuses(demands, index, *on_node) {
                 tally.count(reason);
             }
         }
@@ -69,13 +72,12 @@ impl Tick<'_> {
     }
 
     /// `None`: nothing is wrong, the tick was full.
-    fn tied_reason(&self, stuck: &Stuck, demands: &Demands, task: &Task) -> Option<String> {
+    fn tied_reason(&self, stuck: &Stuck, demands: &Demands, on_node: &[OnNode], task: &Task) -> Option<String> {
         let tie = self.tie(&stuck.spec, task)?;
         let why = match self.nodes.index_of(tie.node) {
             None => "no member of the swarm any more".to_owned(),
             Some(index) => {
-                let on_node = self.on_node(stuck.key)[index];
-                let refusal = self.refuses(demands, index, on_node).map(|reason| demands.text(reason));
+                let refusal = self.refuses(demands, index, on_node[index]).map(|reason| demands.text(reason));
                 refusal.or_else(|| self.volume_elsewhere(stuck, task, tie.node))?
             }
         };

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 
+use super::conditions::{Condition, Conditions};
 use super::generic;
 use super::nodes::NodeInfo;
 use super::reason::Reason;
@@ -17,7 +18,15 @@ use crate::spec::{
 /// Where host ports that the user left open are chosen, as Docker does.
 pub(super) const HOST_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
 
-type Filter = fn(&Demands, &NodeInfo, OnNode) -> Result<(), Reason>;
+/// A node that is asked: which, what it has left, and what of the service.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub index: usize,
+    pub info: &'a NodeInfo,
+    pub on_node: OnNode,
+}
+
+type Filter = fn(&Demands, Asked<'_>) -> Result<(), Reason>;
 
 /// In the order in which they are asked: first what never changes, so that the sentence names the lasting reason.
 const PIPELINE: [Filter; 6] = [platform, constraints, mounts, max_replicas, resources, host_ports];
@@ -25,7 +34,7 @@ const PIPELINE: [Filter; 6] = [platform, constraints, mounts, max_replicas, reso
 /// What a task spec asks of a node, made ready to be asked ten thousand times.
 pub(super) struct Demands {
     platforms: Vec<Platform>,
-    constraints: Vec<Constraint>,
+    conditions: Vec<Condition>,
     /// What is wrong with mounts that no node can make.
     mounts: Vec<String>,
     max_replicas: u64,
@@ -38,12 +47,13 @@ pub(super) struct Demands {
 
 impl Demands {
     /// An error is a spec that no node could ever meet; it should not have been accepted.
-    pub fn of(spec: &TaskSpec) -> Result<Demands, String> {
-        let constraints = spec.placement.constraints.iter().map(|text| text.parse::<Constraint>());
+    pub fn of(spec: &TaskSpec, known: &mut Conditions, nodes: usize) -> Result<Demands, String> {
+        let parsed = spec.placement.constraints.iter().map(|text| text.parse::<Constraint>());
+        let constraints = parsed.collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
         let host: Vec<&PortConfig> = spec.host_ports.iter().filter(|port| port.mode == PublishMode::Host).collect();
         Ok(Demands {
             platforms: spec.placement.platforms.iter().map(Platform::normalized).collect(),
-            constraints: constraints.collect::<Result<_, _>>().map_err(|error| error.to_string())?,
+            conditions: constraints.into_iter().map(|constraint| known.of(constraint, nodes)).collect(),
             mounts: spec.container.mounts.iter().filter_map(unmountable).collect(),
             max_replicas: spec.placement.max_replicas,
             reservations: spec.resources.reservations.clone(),
@@ -53,8 +63,8 @@ impl Demands {
     }
 
     /// The first filter that refuses the node says why.
-    pub fn check(&self, node: &NodeInfo, on_node: OnNode) -> Result<(), Reason> {
-        PIPELINE.iter().try_for_each(|filter| filter(self, node, on_node))
+    pub fn check(&self, asked: Asked<'_>) -> Result<(), Reason> {
+        PIPELINE.iter().try_for_each(|filter| filter(self, asked))
     }
 
     pub fn text(&self, reason: Reason) -> String {
@@ -68,7 +78,7 @@ impl Demands {
             Reason::Drained => "drained".to_owned(),
             Reason::Paused => "paused".to_owned(),
             Reason::Platform => format!("platform is not {}", platform_names(&self.platforms)),
-            Reason::Constraint(at) => format!("constraint {} not met", self.constraints[at]),
+            Reason::Constraint(at) => format!("constraint {} not met", self.conditions[at].constraint),
             Reason::Mount(at) => self.mounts[at].clone(),
             Reason::MaxReplicas => format!("max replicas per node ({}) reached", self.max_replicas),
             Reason::Cpu => "insufficient CPU".to_owned(),
@@ -85,11 +95,11 @@ impl Demands {
     }
 }
 
-fn platform(demands: &Demands, node: &NodeInfo, _: OnNode) -> Result<(), Reason> {
+fn platform(demands: &Demands, asked: Asked<'_>) -> Result<(), Reason> {
     if demands.platforms.is_empty() {
         return Ok(());
     }
-    let has = node.node.description.platform.normalized();
+    let has = &asked.info.platform;
     let fits = |wanted: &Platform| {
         (wanted.os.is_empty() || wanted.os == has.os)
             && (wanted.architecture.is_empty() || wanted.architecture == has.architecture)
@@ -97,22 +107,22 @@ fn platform(demands: &Demands, node: &NodeInfo, _: OnNode) -> Result<(), Reason>
     if demands.platforms.iter().any(fits) { Ok(()) } else { Err(Reason::Platform) }
 }
 
-fn constraints(demands: &Demands, node: &NodeInfo, _: OnNode) -> Result<(), Reason> {
-    let facts = node.node.facts();
-    let unmet = demands.constraints.iter().position(|constraint| !constraint.matches(&facts));
+fn constraints(demands: &Demands, asked: Asked<'_>) -> Result<(), Reason> {
+    let unmet = demands.conditions.iter().position(|condition| !condition.is_met(asked.index, asked.info));
     unmet.map_or(Ok(()), |at| Err(Reason::Constraint(at)))
 }
 
-fn mounts(demands: &Demands, _: &NodeInfo, _: OnNode) -> Result<(), Reason> {
+fn mounts(demands: &Demands, _: Asked<'_>) -> Result<(), Reason> {
     if demands.mounts.is_empty() { Ok(()) } else { Err(Reason::Mount(0)) }
 }
 
-fn max_replicas(demands: &Demands, _: &NodeInfo, on_node: OnNode) -> Result<(), Reason> {
-    let reached = demands.max_replicas != 0 && u64::from(on_node.tasks) >= demands.max_replicas;
+fn max_replicas(demands: &Demands, asked: Asked<'_>) -> Result<(), Reason> {
+    let reached = demands.max_replicas != 0 && u64::from(asked.on_node.tasks) >= demands.max_replicas;
     if reached { Err(Reason::MaxReplicas) } else { Ok(()) }
 }
 
-fn resources(demands: &Demands, node: &NodeInfo, _: OnNode) -> Result<(), Reason> {
+fn resources(demands: &Demands, asked: Asked<'_>) -> Result<(), Reason> {
+    let node = asked.info;
     let (wanted, has) = (&demands.reservations, &node.node.description.resources);
     // A task that reserves nothing fits everywhere, on a node that has promised more than it has, too.
     if wanted.nano_cpus > 0 && node.reserved.nano_cpus.saturating_add(wanted.nano_cpus) > has.nano_cpus {
@@ -131,7 +141,8 @@ fn resources(demands: &Demands, node: &NodeInfo, _: OnNode) -> Result<(), Reason
     Ok(())
 }
 
-fn host_ports(demands: &Demands, node: &NodeInfo, _: OnNode) -> Result<(), Reason> {
+fn host_ports(demands: &Demands, asked: Asked<'_>) -> Result<(), Reason> {
+    let node = asked.info;
     if let Some(at) = demands.fixed_ports.iter().position(|port| node.ports.contains(port)) {
         return Err(Reason::HostPort(at));
     }

@@ -12,6 +12,7 @@
 //! A task of a global service is bound to its node from the start and only passes the filters.
 
 mod candidates;
+mod conditions;
 mod explain;
 mod filter;
 mod generic;
@@ -45,7 +46,8 @@ pub fn plan(draft: &mut Draft, table: &Table, now: Now, rng: &mut impl Rng) {
     if groups.is_empty() {
         return;
     }
-    let nodes = nodes::Nodes::build(draft.state(), table, rng);
+    let services = groups.iter().map(|group| group.key.0);
+    let nodes = nodes::Nodes::build(draft.state(), table, services, rng);
     let images = images::Images::find(draft.state(), groups.iter().map(|group| group.key), &nodes);
     let mut tick = place::Tick::new(draft, nodes, now);
     for group in groups {

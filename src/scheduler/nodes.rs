@@ -1,15 +1,17 @@
 //! What each node has left, counted once a tick from the state and the gossip table, and kept up as tasks are placed.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 
 use super::generic::Left;
 use super::reason::{Reason, Tally};
-use super::score::Rank;
+use super::score::{FAILURE_WINDOW, OnNode, Rank};
 use crate::gossip::{Load, NodeRecord, Table};
-use crate::spec::{Availability, NodeId, Protocol, PublishMode, ResourceReservations, ServiceId, TaskState, Version};
+use crate::spec::{
+    Availability, NodeId, Platform, Protocol, PublishMode, ResourceReservations, ServiceId, TaskState, UnixMs, Version,
+};
 use crate::state::{Node, NodeHealth, State, Task};
 
 /// Sums of reservations.
@@ -22,6 +24,8 @@ pub(super) struct Reserved {
 pub(super) struct NodeInfo {
     pub node: Arc<Node>,
     pub record: Option<Arc<NodeRecord>>,
+    /// Normalised.
+    pub platform: Platform,
     /// Why it takes no task at all.
     pub unready: Option<Reason>,
     pub reserved: Reserved,
@@ -42,6 +46,14 @@ pub(super) struct Nodes {
     pub order: BTreeSet<Rank>,
     /// Those that take none.
     pub unready: Tally,
+    /// Tasks that are, or failed, on a node, of the services that wait.
+    seen: BTreeMap<ServiceId, Vec<Seen>>,
+}
+
+#[derive(Clone, Copy)]
+struct Seen {
+    index: usize,
+    failed: Option<(Version, UnixMs)>,
 }
 
 impl NodeInfo {
@@ -50,6 +62,7 @@ impl NodeInfo {
         NodeInfo {
             unready: unready(node, record.as_deref(), table),
             generic: Left::of(&node.description.resources.generic),
+            platform: node.description.platform.normalized(),
             node: Arc::clone(node),
             record,
             reserved: Reserved::default(),
@@ -80,9 +93,14 @@ impl NodeInfo {
 }
 
 impl Nodes {
-    pub fn build(state: &State, table: &Table, rng: &mut impl Rng) -> Nodes {
-        let infos = state.nodes().map(|node| NodeInfo::new(node, table, rng.random())).collect();
-        let mut nodes = Nodes { infos, order: BTreeSet::new(), unready: Tally::default() };
+    /// `waiting`: the services that have a task to place.
+    pub fn build(state: &State, table: &Table, waiting: impl Iterator<Item = ServiceId>, rng: &mut impl Rng) -> Nodes {
+        let mut nodes = Nodes {
+            infos: state.nodes().map(|node| NodeInfo::new(node, table, rng.random())).collect(),
+            order: BTreeSet::new(),
+            unready: Tally::default(),
+            seen: waiting.map(|service| (service, Vec::new())).collect(),
+        };
         nodes.count_tasks(state);
         for (index, info) in nodes.infos.iter().enumerate() {
             match info.unready {
@@ -93,14 +111,43 @@ impl Nodes {
         nodes
     }
 
+    /// One pass over all tasks: looking them up by node or by service would cost several times as much.
     fn count_tasks(&mut self, state: &State) {
         let mut specs = RecentSpecs::default();
-        // A global task bound to a node but not yet assigned holds nothing there.
-        for task in state.tasks().filter(|task| task.assigned_at.is_some() && task.holds_resources()) {
+        for task in state.tasks() {
             let Some(index) = task.node.and_then(|node| self.index_of(node)) else { continue };
-            let reservations = specs.reservations(state, (task.service, task.spec_version));
-            self.infos[index].hold(task, reservations);
+            self.saw(task, index);
+            // A global task bound to a node but not yet assigned holds nothing there.
+            if task.assigned_at.is_some() && task.holds_resources() {
+                let reservations = specs.reservations(state, (task.service, task.spec_version));
+                self.infos[index].hold(task, reservations);
+            }
         }
+    }
+
+    /// Remembers that a node has, or had, a task of a service that waits.
+    pub fn saw(&mut self, task: &Task, index: usize) {
+        let Some(seen) = self.seen.get_mut(&task.service) else { return };
+        if task.is_live() && task.assigned_at.is_some() {
+            seen.push(Seen { index, failed: None });
+        } else if let (true, Some(at)) = (has_failed(task), task.finished_at) {
+            seen.push(Seen { index, failed: Some((task.spec_version, at)) });
+        }
+    }
+
+    /// What each node has of the service, and where this spec of it failed of late.
+    pub fn on_node(&self, (service, spec_version): (ServiceId, Version), now: UnixMs) -> Vec<OnNode> {
+        let mut on_node = vec![OnNode::default(); self.infos.len()];
+        for seen in self.seen.get(&service).into_iter().flatten() {
+            match seen.failed {
+                None => on_node[seen.index].tasks += 1,
+                Some((version, at)) if version == spec_version && now - at <= FAILURE_WINDOW => {
+                    on_node[seen.index].failures += 1;
+                }
+                Some(_) => {}
+            }
+        }
+        on_node
     }
 
     pub fn index_of(&self, node: NodeId) -> Option<usize> {
@@ -113,6 +160,10 @@ impl Nodes {
             self.order.insert(Rank::of(&self.infos[before.index], before.index));
         }
     }
+}
+
+fn has_failed(task: &Task) -> bool {
+    task.outcome.as_ref().is_some_and(|outcome| matches!(outcome.state, TaskState::Failed | TaskState::Rejected))
 }
 
 /// The first two filters, the same for every task: is the node there, and does its operator let it take tasks?

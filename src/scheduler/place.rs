@@ -4,22 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::candidates::Candidates;
+use super::conditions::Conditions;
 use super::explain::Stuck;
-use super::filter::{self, Demands};
+use super::filter::{self, Asked, Demands};
 use super::images::Images;
 use super::nodes::{NodeInfo, Nodes};
 use super::reason::{Reason, Tally};
-use super::score::{FAILURE_WINDOW, OnNode, Rank};
+use super::score::{OnNode, Rank};
 use super::spread::Tree;
 use super::{MAX_PLACEMENTS, MAX_REASONS, Waiting};
-use crate::spec::{NodeField, NodeId, Now, ServiceId, TaskSpec, TaskState, UnixMs, Version, VolumePolicy};
+use crate::spec::{NodeField, NodeId, Now, TaskSpec, VolumePolicy};
 use crate::state::{Change, Draft, ObjectId, Placed, Refusal, Task};
 
 /// One tick's work.
 pub(super) struct Tick<'a> {
     pub(super) draft: &'a mut Draft,
     pub(super) nodes: Nodes,
-    now: Now,
+    pub(super) now: Now,
+    conditions: Conditions,
     pub(super) stuck: Vec<Stuck>,
     pub(super) placements_left: usize,
     pub(super) reasons_left: usize,
@@ -44,7 +46,7 @@ impl Group<'_> {
     /// The node's rank for this group, or the filter that refuses it.
     pub fn rank(&self, base: Rank, info: &NodeInfo) -> Result<Rank, Reason> {
         let on_node = self.on_node[base.index];
-        self.demands.check(info, on_node)?;
+        self.demands.check(Asked { index: base.index, info, on_node })?;
         Ok(base.with(on_node, self.has_image(base.index)))
     }
 }
@@ -63,7 +65,15 @@ type Touched = BTreeMap<usize, Rank>;
 
 impl<'a> Tick<'a> {
     pub fn new(draft: &'a mut Draft, nodes: Nodes, now: Now) -> Tick<'a> {
-        Tick { draft, nodes, now, stuck: Vec::new(), placements_left: MAX_PLACEMENTS, reasons_left: MAX_REASONS }
+        Tick {
+            draft,
+            nodes,
+            now,
+            conditions: Conditions::default(),
+            stuck: Vec::new(),
+            placements_left: MAX_PLACEMENTS,
+            reasons_left: MAX_REASONS,
+        }
     }
 
     pub fn is_full(&self) -> bool {
@@ -72,7 +82,7 @@ impl<'a> Tick<'a> {
 
     pub fn place(&mut self, waiting: Waiting, images: &Images) {
         let Some(spec) = self.draft.state().task_spec(waiting.key.0, waiting.key.1).cloned() else { return };
-        let demands = match Demands::of(&spec) {
+        let demands = match self.demands(&spec) {
             Ok(demands) => demands,
             Err(error) => return waiting.tasks.iter().for_each(|task| self.explain(task, &error)),
         };
@@ -80,7 +90,7 @@ impl<'a> Tick<'a> {
         let mut group = Group {
             demands,
             spread: spec.placement.spread.iter().filter_map(|field| NodeField::parse(field)).collect(),
-            on_node: self.on_node(waiting.key),
+            on_node: self.nodes.on_node(waiting.key, self.now.unix),
             holders: images.holders(&spec.container.image),
             spec,
         };
@@ -107,18 +117,8 @@ impl<'a> Tick<'a> {
         touched.into_values().for_each(|before| self.nodes.rank_again(before));
     }
 
-    /// What each node has of the service, and where its spec failed of late.
-    pub(super) fn on_node(&self, (service, spec_version): (ServiceId, Version)) -> Vec<OnNode> {
-        let mut on_node = vec![OnNode::default(); self.nodes.infos.len()];
-        for task in self.draft.state().tasks_of_service(service) {
-            let Some(index) = task.node.and_then(|node| self.nodes.index_of(node)) else { continue };
-            if task.is_live() && task.assigned_at.is_some() {
-                on_node[index].tasks += 1;
-            } else if task.spec_version == spec_version && failed_lately(task, self.now.unix) {
-                on_node[index].failures += 1;
-            }
-        }
-        on_node
+    pub(super) fn demands(&mut self, spec: &TaskSpec) -> Result<Demands, String> {
+        Demands::of(spec, &mut self.conditions, self.nodes.infos.len())
     }
 
     /// The node a task is tied to, if it may not go anywhere.
@@ -149,7 +149,7 @@ impl<'a> Tick<'a> {
     /// Why this node may not have a task, if it may not.
     pub(super) fn refuses(&self, demands: &Demands, index: usize, on_node: OnNode) -> Option<Reason> {
         let info = &self.nodes.infos[index];
-        info.unready.or_else(|| demands.check(info, on_node).err())
+        info.unready.or_else(|| demands.check(Asked { index, info, on_node }).err())
     }
 
     /// Places tasks that may go anywhere, best node first. Once no node is left, all that remain are stuck.
@@ -192,6 +192,7 @@ impl<'a> Tick<'a> {
         self.draft.change(&[ObjectId::Node(node)], Change::Assign(Box::new(placed)))?;
         let assigned = self.draft.state().task(task.id).expect("it was just assigned");
         self.nodes.infos[index].hold(assigned, &group.demands.reservations);
+        self.nodes.saw(assigned, index);
         group.on_node[index].tasks += 1;
         self.placements_left -= 1;
         Ok(())
@@ -227,10 +228,4 @@ impl<'a> Pick<'a> {
             (Pick::Tree(tree), again) => tree.settle(placed, again),
         }
     }
-}
-
-fn failed_lately(task: &Task, now: UnixMs) -> bool {
-    let failed =
-        task.outcome.as_ref().is_some_and(|outcome| matches!(outcome.state, TaskState::Failed | TaskState::Rejected));
-    failed && task.finished_at.is_some_and(|at| now - at <= FAILURE_WINDOW)
 }

@@ -1,7 +1,5 @@
 //! Why a node does not take a task, and how the refusals of all nodes add up to the sentence a user reads.
 
-use std::collections::BTreeMap;
-
 /// Most different refusals named in one sentence; the rest are counted together.
 const MAX_PARTS: usize = 8;
 /// Most characters of one refusal's text: constraints are as long as their author likes.
@@ -31,12 +29,20 @@ pub(super) enum Reason {
 }
 
 /// How many nodes each reason refused; a node counts once, for the first filter that refused it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Tally(BTreeMap<Reason, usize>);
+///
+/// A short list, the last reason first: neighbours tend to refuse for the same one, and a tick may count millions.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tally(Vec<(Reason, usize)>);
 
 impl Tally {
     pub fn count(&mut self, reason: Reason) {
-        *self.0.entry(reason).or_insert(0) += 1;
+        match self.0.iter().position(|(known, _)| *known == reason) {
+            Some(at) => {
+                self.0[at].1 += 1;
+                self.0.swap(0, at);
+            }
+            None => self.0.push((reason, 1)),
+        }
     }
 
     /// `no suitable node (3 nodes: insufficient memory; 2 nodes: drained)`. The numbers add up to the nodes of the swarm.
@@ -44,9 +50,11 @@ impl Tally {
         if self.0.is_empty() {
             return "no suitable node (the swarm has none)".to_owned();
         }
-        let mut parts: Vec<String> =
-            self.0.iter().take(MAX_PARTS).map(|(reason, count)| part(*count, &clipped(text(*reason)))).collect();
-        let others: usize = self.0.values().skip(MAX_PARTS).sum();
+        let mut counts = self.0.clone();
+        counts.sort();
+        let named = counts.iter().take(MAX_PARTS);
+        let mut parts: Vec<String> = named.map(|(reason, count)| part(*count, &clipped(text(*reason)))).collect();
+        let others: usize = counts.iter().skip(MAX_PARTS).map(|(_, count)| count).sum();
         if others > 0 {
             parts.push(part(others, "other reasons"));
         }

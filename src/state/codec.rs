@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 pub const MAX_DECODE_BYTES: usize = 64 << 20;
 
 /// Most bytes that [`decode_large`] reads or allocates.
-pub const MAX_LARGE_BYTES: usize = 1 << 30;
+const MAX_LARGE_BYTES: usize = 1 << 30;
 
 /// Never changed: other settings are other bytes.
 const CONFIG: Configuration<LittleEndian, Varint, Limit<MAX_DECODE_BYTES>> =

@@ -136,6 +136,14 @@ pub struct JobStatus {
     pub completed: u64,
 }
 
+impl JobStatus {
+    /// Whether `task` is one of the job's completions in its present iteration.
+    pub fn counts(&self, task: &Task) -> bool {
+        task.job_iteration == Some(self.iteration)
+            && task.outcome.as_ref().is_some_and(|outcome| outcome.state == TaskState::Complete)
+    }
+}
+
 /// One run of one container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Task {
@@ -230,8 +238,12 @@ pub struct RegistryCredentials {
 pub type SharedTaskSpec = Arc<TaskSpec>;
 
 impl Service {
-    /// A slot may have a second live task while the first is being replaced, in an update or in its rollback.
+    /// A slot may have a second live task while the first is being replaced, in an update or in its rollback. A job's may
+    /// not: both could complete.
     pub fn starts_first(&self) -> bool {
+        if self.spec.mode.is_job() {
+            return false;
+        }
         self.spec.update.order == UpdateOrder::StartFirst || self.spec.rollback.order == UpdateOrder::StartFirst
     }
 }

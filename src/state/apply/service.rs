@@ -140,10 +140,14 @@ impl State {
         for home in homes {
             self.volume_homes.remove(&home);
         }
-        let tasks: Vec<TaskId> = self.tasks_of_service(id).map(|task| task.id).collect();
-        for task in tasks {
-            // Refused only where the task is wanted gone already.
-            let _ = self.set_desired(task, DesiredState::Remove, at);
+        let tasks: Vec<(TaskId, bool)> = self.tasks_of_service(id).map(|t| (t.id, t.may_be_forgotten())).collect();
+        for (task, may_be_forgotten) in tasks {
+            if may_be_forgotten {
+                self.forget_task(task);
+            } else {
+                // Refused only where the task is wanted gone already.
+                let _ = self.set_desired(task, DesiredState::Remove, at);
+            }
         }
         self.release_task_spec(id, service.spec_version);
         if let Some(previous) = &service.previous {

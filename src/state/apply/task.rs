@@ -48,13 +48,26 @@ impl State {
         if !fits {
             return Err(Refusal::Invalid(format!("service {} has no slot {}", service.spec.name, new.slot)));
         }
-        if service.job.map(|job| job.iteration) != new.job_iteration {
-            return Err(Refusal::Precondition(format!("service {} is at another job iteration", service.spec.name)));
-        }
+        self.check_job(service, new)?;
         match new.node {
             Some(node) if !self.nodes.contains_key(&node) => Err(not_found("node", node)),
             _ => Ok(()),
         }
+    }
+
+    /// What a job has completed in this iteration does not run again.
+    fn check_job(&self, service: &Service, new: &NewTask) -> Result<(), Refusal> {
+        if service.job.map(|job| job.iteration) != new.job_iteration {
+            return Err(Refusal::Precondition(format!("service {} is at another job iteration", service.spec.name)));
+        }
+        let Some(job) = service.job else { return Ok(()) };
+        if self.tasks_in_slot(new.service, new.slot).any(|task| job.counts(task)) {
+            return Err(Refusal::Precondition(format!(
+                "slot {} of job {} has been completed",
+                new.slot, service.spec.name
+            )));
+        }
+        Ok(())
     }
 
     fn insert_new_task(&mut self, new: &NewTask, at: At) {
@@ -152,7 +165,7 @@ impl State {
         if desired <= task.desired {
             return Err(Refusal::Precondition(format!("task {id} only moves forward")));
         }
-        if desired == DesiredState::Remove && task.may_be_forgotten() {
+        if desired == DesiredState::Remove && self.may_be_forgotten(task) {
             self.forget_task(id);
             return Ok(());
         }
@@ -206,13 +219,13 @@ impl State {
     /// kept until it had ended is forgotten.
     fn end(&mut self, id: TaskId, outcome: Outcome, at: At) {
         let mut task = self.tasks.get(&id).expect("the caller found the task").as_ref().clone();
-        self.count_completion(&task, &outcome);
-        if task.desired == DesiredState::Remove {
+        task.outcome = Some(outcome);
+        self.count_completion(&task);
+        if task.desired == DesiredState::Remove && self.may_be_forgotten(&task) {
             self.forget_task(id);
             return;
         }
-        task.desired = DesiredState::Shutdown;
-        task.outcome = Some(outcome);
+        task.desired = task.desired.max(DesiredState::Shutdown);
         task.finished_at = Some(at.time);
         task.pending_reason.clear();
         at.changed(&mut task.meta);
@@ -221,24 +234,27 @@ impl State {
 
     /// A job records exactly its completions. Progress is no change of the service: its version stays, so that the other
     /// steps of the leader's plan hold.
-    fn count_completion(&mut self, task: &Task, outcome: &Outcome) {
+    fn count_completion(&mut self, task: &Task) {
         let Some(service) = self.services.get_mut(&task.service) else { return };
-        if outcome.state != TaskState::Complete || task.job_iteration.is_none() {
-            return;
-        }
-        let service = std::sync::Arc::make_mut(service);
-        if let Some(job) = service.job.as_mut().filter(|job| Some(job.iteration) == task.job_iteration) {
-            job.completed += 1;
+        if service.job.is_some_and(|job| job.counts(task)) {
+            let job = std::sync::Arc::make_mut(service).job.as_mut();
+            job.expect("it counts the task").completed += 1;
         }
     }
 
     pub(super) fn forget(&mut self, id: TaskId) -> Result<(), Refusal> {
         let task = self.tasks.get(&id).ok_or_else(|| not_found("task", id))?;
-        if !task.may_be_forgotten() {
-            return Err(Refusal::Precondition(format!("task {id} has not ended")));
+        if !self.may_be_forgotten(task) {
+            return Err(Refusal::Precondition(format!("task {id} has not ended, or its job still counts it")));
         }
         self.forget_task(id);
         Ok(())
+    }
+
+    /// A completion is how a job knows that a slot is done, so it stays as long as the iteration.
+    fn may_be_forgotten(&self, task: &Task) -> bool {
+        let job = self.services.get(&task.service).and_then(|service| service.job);
+        task.may_be_forgotten() && !job.is_some_and(|job| job.counts(task))
     }
 
     pub(super) fn set_pending_reason(&mut self, id: TaskId, reason: &str, at: At) -> Result<(), Refusal> {

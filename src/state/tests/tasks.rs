@@ -63,7 +63,8 @@ fn a_new_task_fits_its_service() {
     let mut swarm = Fixture::nodes(1);
     let web = swarm.service("web", 1, |_| {});
     let everywhere = swarm.global("everywhere", |_| {});
-    let misfits: [(ServiceId, Slot, fn(&mut NewTask)); 6] = [
+    type Misfit = (ServiceId, Slot, fn(&mut NewTask));
+    let misfits: [Misfit; 6] = [
         (web, Slot::Replica(0), |_| {}),
         (web, Slot::Node(node(1)), |_| {}),
         (everywhere, Slot::Replica(1), |_| {}),
@@ -221,6 +222,26 @@ fn a_jobs_tasks_belong_to_its_iteration() {
     assert!(refused(&mut swarm, Change::CreateTask(stale)).contains("iteration"));
     let beyond = Box::new(swarm.new_task(job, Slot::Replica(2)));
     assert!(refused(&mut swarm, Change::CreateTask(beyond)).contains("no slot 2"));
+}
+
+#[test]
+fn what_a_job_has_completed_does_not_run_again() {
+    let mut swarm = Fixture::nodes(1);
+    let job = swarm.service("job", 0, |spec| {
+        spec.mode = ServiceMode::ReplicatedJob { max_concurrent: 2, total_completions: 2 };
+    });
+    let tasks = [0, 1].map(|slot| swarm.running(job, slot, node(1)));
+    swarm.finish(tasks[0], TaskState::Complete);
+    let again = Box::new(swarm.new_task(job, Slot::Replica(0)));
+    assert!(refused(&mut swarm, Change::CreateTask(again)).contains("has been completed"));
+    // Nor can the record of it be lost before the job runs anew.
+    let forget = Change::ForgetTask { task: tasks[0] };
+    assert!(refused(&mut swarm, forget.clone()).contains("still counts it"));
+    swarm.set_desired(tasks[1], DesiredState::Remove);
+    swarm.finish(tasks[1], TaskState::Complete);
+    assert!(swarm.state.task(tasks[1]).is_some());
+    swarm.update(job, |spec| spec.task.force_update = 1);
+    swarm.change(forget);
 }
 
 #[test]

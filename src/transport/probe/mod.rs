@@ -14,10 +14,11 @@
 
 mod packet;
 mod priority;
+mod socket;
 mod thread;
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc;
@@ -73,8 +74,7 @@ pub struct Config {
     pub incarnation: Incarnation,
     /// This node's own key.
     pub key: ProbeKey,
-    /// Where to answer. Answers leave by the address that the kernel chooses unless this names one, and a prober takes
-    /// none from elsewhere: name one on a host with several.
+    /// Where to answer. Probes of others leave from this address too, if it is one and not all of them.
     pub listen: SocketAddr,
     /// What [`MonoMs`] counts from.
     pub epoch: Instant,
@@ -110,8 +110,7 @@ impl<O: Send + 'static> Probe<O> {
     pub fn start<J: Judge<Orders = O>>(config: Config, judge: J) -> Result<Probe<O>, ProbeError> {
         let addr = config.listen;
         let listen = |source| ProbeError::Listen { addr, source };
-        let socket = UdpSocket::bind(addr).map_err(listen)?;
-        socket.set_nonblocking(true).map_err(listen)?;
+        let socket = socket::EchoSocket::bind(addr).map_err(listen)?;
         let local_addr = socket.local_addr().map_err(listen)?;
         let (commands, inbox) = mpsc::channel();
         let progress = Arc::new(AtomicU64::new(0));

@@ -1,5 +1,6 @@
 #![expect(clippy::disallowed_methods, reason = "tests of a thread that paces itself by the clock")]
 
+use std::net::UdpSocket;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::*;
@@ -64,9 +65,13 @@ impl Host {
     }
 
     fn start_with_key(number: u128, key: ProbeKey) -> Host {
+        Host::start_on("127.0.0.1:0", number, key)
+    }
+
+    fn start_on(listen: &str, number: u128, key: ProbeKey) -> Host {
         let (sender, events) = channel();
         let node = NodeId(number);
-        let listen = "127.0.0.1:0".parse().unwrap();
+        let listen = listen.parse().unwrap();
         let config = Config { node, incarnation: Incarnation(number as u64), key, listen, epoch: Instant::now() };
         let probe = Probe::start(config, Recorder { suspicion: 0, events: sender }).unwrap();
         Host { node, probe, events }
@@ -117,6 +122,25 @@ fn a_probe_is_answered_with_incarnation_and_progress() {
     let ipv4_only_noise = UdpSocket::bind("127.0.0.1:0").unwrap();
     ipv4_only_noise.send_to(b"noise", two.probe.local_addr()).unwrap();
     one.echo_from(two.node);
+}
+
+#[test]
+fn an_answer_comes_from_the_address_that_was_asked() {
+    let one = Host::start(1);
+    // Left to itself, the kernel would answer from 127.0.0.1.
+    let mut listeners = vec![("0.0.0.0:0", "127.0.0.2")];
+    if UdpSocket::bind("[::1]:0").is_ok() {
+        listeners.extend([("[::]:0", "127.0.0.2"), ("[::]:0", "::1")]);
+    } else {
+        eprintln!("this host has no IPv6: only IPv4 is tried");
+    }
+    for (listen, asked) in listeners {
+        let everywhere = Host::start_on(listen, 2, ProbeKey::of_node(SECRET, NodeId(2)));
+        let addr = SocketAddr::new(asked.parse().unwrap(), everywhere.probe.local_addr().port());
+        one.probe.watch(vec![Peer { addr, ..everywhere.as_peer() }], 0);
+        one.wait_for(|event| matches!(event, Event::Orders(_)).then_some(()));
+        one.echo_from(everywhere.node);
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::packet::{Authenticator, Kind, PACKET_LEN, Packet};
 use super::priority::{self, Priority};
+use super::socket::{Asker, EchoSocket};
 use super::{Command, Config, Echo, INTERVAL, Judge, Peer, ProbeError};
 use crate::spec::{Incarnation, MonoMs, NodeId};
 
@@ -34,7 +35,7 @@ pub(super) struct Prober<J: Judge> {
     own_key: Authenticator,
     epoch: Instant,
     listen: SocketAddr,
-    socket: UdpSocket,
+    socket: EchoSocket,
     judge: J,
     inbox: Receiver<Command<J::Orders>>,
     progress: Arc<AtomicU64>,
@@ -61,7 +62,7 @@ enum Heard {
 impl<J: Judge> Prober<J> {
     pub(super) fn new(
         config: Config,
-        socket: UdpSocket,
+        socket: EchoSocket,
         judge: J,
         inbox: Receiver<Command<J::Orders>>,
         progress: Arc<AtomicU64>,
@@ -131,8 +132,9 @@ impl<J: Judge> Prober<J> {
     }
 
     fn wait(&self, timeout: Duration) {
-        let sockets = self.peers.values().filter_map(|watched| watched.socket.as_ref()).chain([&self.socket]);
-        let mut fds: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+        let sockets = self.peers.values().filter_map(|watched| watched.socket.as_ref()).map(AsFd::as_fd);
+        let sockets = sockets.chain([self.socket.as_fd()]);
+        let mut fds: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket, PollFlags::POLLIN)).collect();
         // Rounded up: waking a little early would spin until the tick.
         let timeout = PollTimeout::try_from(timeout + Duration::from_micros(999)).unwrap_or(PollTimeout::ZERO);
         if let Err(error) = poll(&mut fds, timeout)
@@ -146,8 +148,8 @@ impl<J: Judge> Prober<J> {
     fn drain(&mut self) {
         let mut buffer = [0; PACKET_LEN + 1];
         for _ in 0..DRAIN_BATCH {
-            let Ok((length, from)) = self.socket.recv_from(&mut buffer) else { break };
-            self.answer(&buffer[..length], from);
+            let Ok((length, asker)) = self.socket.receive(&mut buffer) else { break };
+            self.answer(&buffer[..length], &asker);
         }
         for (node, watched) in &mut self.peers {
             for _ in 0..DRAIN_BATCH {
@@ -166,7 +168,7 @@ impl<J: Judge> Prober<J> {
     }
 
     /// Answers a probe of this node; silent to everything else.
-    fn answer(&mut self, bytes: &[u8], from: SocketAddr) {
+    fn answer(&mut self, bytes: &[u8], asker: &Asker) {
         let Some(probe) = Packet::open(bytes, &self.own_key) else { return };
         if probe.kind != Kind::Probe || probe.to != self.node {
             return;
@@ -180,7 +182,7 @@ impl<J: Judge> Prober<J> {
             ..probe
         };
         // A lost echo is a lost datagram: the prober asks again.
-        _ = self.socket.send_to(&echo.seal(&self.own_key), from);
+        _ = self.socket.reply(&echo.seal(&self.own_key), asker);
         if probe.suspicion != 0 {
             self.judge.handle_suspected(probe.from);
         }

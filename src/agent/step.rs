@@ -1,0 +1,261 @@
+//! What one input means for one task. Every input ends in [`Step::advance`], which compares what is wanted with where the
+//! task stands; nothing is remembered of what had changed.
+
+use std::time::Duration;
+
+use super::machine::ending;
+use super::task::{Phase, Task};
+use super::{Action, DEFAULT_STOP_GRACE, EventKind, Exit, KILL_BOUND};
+use crate::spec::*;
+
+/// First and longest wait before the executor is asked again for what it could not do.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// What is wanted of a task now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// Nobody has said.
+    Unknown,
+    Prepared,
+    Running,
+    Stopped,
+    Gone,
+}
+
+pub(super) struct Step<'a> {
+    pub task: &'a mut Task,
+    pub actions: &'a mut Vec<Action>,
+    pub wanted: Wanted,
+    /// No manager with a quorum is heard.
+    pub alone: bool,
+    pub now: MonoMs,
+}
+
+impl Step<'_> {
+    /// Takes in what the executor says. True when nothing is left of the task.
+    pub fn handle(&mut self, event: EventKind) -> bool {
+        match event {
+            EventKind::Progress(message) => self.task.message = message,
+            EventKind::Prepared { container_id, host_ports } => self.prepared(container_id, host_ports),
+            EventKind::PrepareFailed(message) => self.prepare_failed(&message),
+            EventKind::Started { pid } => self.started(pid),
+            EventKind::StartFailed(message) => {
+                self.end(TaskState::Failed, &format!("starting container failed: {message}"));
+            }
+            EventKind::Exited(exit) => self.exited(exit),
+            EventKind::Health(health) => self.health_changed(health),
+            EventKind::Released => self.released(),
+            EventKind::Persisted => {
+                if let Phase::Persisting(outcome) = &self.task.phase {
+                    self.task.failures = 0;
+                    self.task.phase = Phase::Ended(outcome.clone());
+                }
+            }
+            EventKind::PersistFailed(message) => self.persist_failed(&message),
+            EventKind::Removed => return matches!(self.task.phase, Phase::Removing),
+            EventKind::RemoveFailed(message) => {
+                self.task.message = format!("cannot be removed: {message}");
+                self.task.phase = Phase::Unremoved { retry_at: self.retry_at() };
+            }
+        }
+        false
+    }
+
+    /// Does what is due, as far as it goes without the executor or more time.
+    pub fn advance(&mut self) {
+        let unwanted = matches!(self.wanted, Wanted::Stopped | Wanted::Gone);
+        match &self.task.phase {
+            Phase::Found => match self.wanted {
+                Wanted::Unknown => {}
+                Wanted::Gone => self.remove(),
+                Wanted::Stopped => self.end(TaskState::Shutdown, "stopped before it was started"),
+                Wanted::Prepared | Wanted::Running => {
+                    self.task.reach(TaskState::Preparing);
+                    self.task.phase = Phase::Preparing { cancelled: false };
+                    self.act(Action::Prepare { task: self.task.id });
+                }
+            },
+            Phase::Preparing { cancelled: false } if unwanted => {
+                self.task.phase = Phase::Preparing { cancelled: true };
+                self.act(Action::Cancel { task: self.task.id });
+            }
+            Phase::Ready if unwanted => self.end(TaskState::Shutdown, "stopped before it was started"),
+            Phase::Ready => {
+                let due = self.task.start_at().is_some_and(|at| at <= self.now);
+                if self.wanted == Wanted::Running && due {
+                    self.start(false);
+                }
+            }
+            Phase::Running if unwanted => self.stop(None),
+            Phase::BackingOff { .. } if unwanted => self.end(TaskState::Shutdown, ""),
+            Phase::BackingOff { until } if *until <= self.now => {
+                self.task.restarts_in_place += 1;
+                self.start(true);
+            }
+            Phase::Stopping { until, killed, instead } if *until <= self.now => {
+                let (killed, instead) = (*killed, instead.clone());
+                self.out_of_patience(killed, instead);
+            }
+            Phase::Unpersisted { outcome, retry_at } if *retry_at <= self.now => self.persist(outcome.clone()),
+            Phase::Ended(_) if self.wanted == Wanted::Gone => self.remove(),
+            Phase::Unremoved { retry_at } if *retry_at <= self.now => self.remove(),
+            _ => {}
+        }
+    }
+
+    /// The task has no process any more, or never had: what it holds is given back, then its outcome is made durable.
+    pub fn end(&mut self, state: TaskState, message: &str) {
+        self.task.pid = None;
+        self.task.phase = Phase::Releasing(self.task.outcome(state, message, self.now));
+        self.act(Action::Release { task: self.task.id });
+    }
+
+    fn act(&mut self, action: Action) {
+        self.actions.push(action);
+    }
+
+    fn prepared(&mut self, container_id: String, host_ports: Vec<PortConfig>) {
+        let Phase::Preparing { cancelled } = self.task.phase else {
+            return;
+        };
+        self.task.container_id = Some(container_id);
+        self.task.host_ports = host_ports;
+        self.task.message.clear();
+        if cancelled {
+            self.end(TaskState::Shutdown, "stopped before it was started");
+        } else {
+            self.task.reach(TaskState::Ready);
+            self.task.phase = Phase::Ready;
+        }
+    }
+
+    fn prepare_failed(&mut self, message: &str) {
+        match self.task.phase {
+            Phase::Preparing { cancelled: true } => self.end(TaskState::Shutdown, "stopped before it was started"),
+            Phase::Preparing { cancelled: false } => self.end(TaskState::Rejected, message),
+            _ => {}
+        }
+    }
+
+    fn start(&mut self, again: bool) {
+        self.task.reach(TaskState::Starting);
+        self.task.phase = Phase::Starting { exit: None };
+        self.act(Action::Start { task: self.task.id, again });
+    }
+
+    fn started(&mut self, pid: u32) {
+        let Phase::Starting { exit } = self.task.phase else {
+            return;
+        };
+        self.task.reach(TaskState::Running);
+        self.task.phase = Phase::Running;
+        self.task.pid = Some(pid);
+        self.task.has_run = true;
+        self.task.running_since = Some(self.now);
+        self.task.exit = None;
+        self.task.message.clear();
+        if let Some(exit) = exit {
+            self.exited(exit);
+        }
+    }
+
+    /// A process ended: is it run again, or is this the end?
+    fn exited(&mut self, exit: Exit) {
+        match &self.task.phase {
+            Phase::Starting { .. } => self.task.phase = Phase::Starting { exit: Some(exit) },
+            Phase::Stopping { instead, .. } => {
+                let (state, message) = match instead.clone() {
+                    Some(why) => (TaskState::Failed, why),
+                    None => (TaskState::Shutdown, String::new()),
+                };
+                self.note_exit(exit);
+                self.end(state, &message);
+            }
+            Phase::Running => {
+                let ran_for = self.note_exit(exit);
+                let (state, message) = ending(exit);
+                match self.restart_delay(exit, ran_for) {
+                    Some(delay) => {
+                        self.task.message =
+                            format!("{message}; restarting in place, no manager with a quorum is heard");
+                        self.task.phase = Phase::BackingOff { until: self.now + delay };
+                    }
+                    None => self.end(state, &message),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns how long this run lasted.
+    fn note_exit(&mut self, exit: Exit) -> Duration {
+        let ran_for = self.task.running_since.take().map_or(Duration::ZERO, |since| self.now - since);
+        self.task.ran_before += ran_for;
+        self.task.pid = None;
+        self.task.exit = Some(exit);
+        ran_for
+    }
+
+    fn restart_delay(&mut self, exit: Exit, ran_for: Duration) -> Option<Duration> {
+        if !self.alone || self.wanted != Wanted::Running {
+            return None;
+        }
+        let assignment = self.task.assignment.as_ref()?;
+        self.task.restarts.next(&assignment.spec.restart, exit.code, ran_for, self.now)
+    }
+
+    fn health_changed(&mut self, health: Health) {
+        self.task.health = health;
+        if health == Health::Unhealthy && self.task.phase == Phase::Running {
+            self.stop(Some("task: unhealthy: its health check failed too often".to_owned()));
+        }
+    }
+
+    fn stop(&mut self, instead: Option<String>) {
+        let spec = self.task.assignment.as_ref().map(|assignment| &assignment.spec.container);
+        let grace = spec.and_then(|container| container.stop_grace).unwrap_or(DEFAULT_STOP_GRACE);
+        self.task.phase = Phase::Stopping { until: self.now + grace, killed: false, instead };
+        self.act(Action::Stop { task: self.task.id });
+    }
+
+    fn out_of_patience(&mut self, killed: bool, instead: Option<String>) {
+        if killed {
+            let message = format!("did not end within {} s of SIGKILL; given up", KILL_BOUND.as_secs());
+            self.end(TaskState::Failed, &message);
+        } else {
+            self.task.phase = Phase::Stopping { until: self.now + KILL_BOUND, killed: true, instead };
+            self.act(Action::Kill { task: self.task.id });
+        }
+    }
+
+    fn released(&mut self) {
+        if let Phase::Releasing(outcome) = &self.task.phase {
+            self.task.failures = 0;
+            self.persist(outcome.clone());
+        }
+    }
+
+    fn persist(&mut self, outcome: Outcome) {
+        self.act(Action::Persist { task: self.task.id, outcome: outcome.clone() });
+        self.task.phase = Phase::Persisting(outcome);
+    }
+
+    fn persist_failed(&mut self, message: &str) {
+        if let Phase::Persisting(outcome) = self.task.phase.clone() {
+            self.task.message = format!("ended, but its outcome cannot be saved: {message}");
+            self.task.phase = Phase::Unpersisted { outcome, retry_at: self.retry_at() };
+        }
+    }
+
+    fn remove(&mut self) {
+        self.task.phase = Phase::Removing;
+        self.act(Action::Remove { task: self.task.id });
+    }
+
+    fn retry_at(&mut self) -> MonoMs {
+        let wait = RETRY_FIRST.saturating_mul(1 << self.task.failures.min(16)).min(RETRY_MAX);
+        self.task.failures = self.task.failures.saturating_add(1);
+        self.now + wait
+    }
+}

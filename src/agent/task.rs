@@ -1,0 +1,172 @@
+//! One task in the machine: where it stands, and what it reports.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backoff::Restarts;
+use super::{Exit, MAX_MESSAGE_CHARS};
+use crate::spec::*;
+
+/// Where a task stands. Each phase that waits for the executor has exactly one action under way.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Phase {
+    /// Parts of it were found when the daemon started; nobody has said yet that it is wanted.
+    Found,
+    Preparing {
+        cancelled: bool,
+    },
+    Ready,
+    /// `exit`: it ended before the executor could say that it had started.
+    Starting {
+        exit: Option<Exit>,
+    },
+    Running,
+    /// Waits to be restarted in place.
+    BackingOff {
+        until: MonoMs,
+    },
+    /// Told to end. `instead`: why the outcome is not simply that it was asked to.
+    Stopping {
+        /// End of the grace, or of the patience after SIGKILL.
+        until: MonoMs,
+        killed: bool,
+        instead: Option<String>,
+    },
+    Releasing(Outcome),
+    Persisting(Outcome),
+    /// The outcome could not be written.
+    Unpersisted {
+        outcome: Outcome,
+        retry_at: MonoMs,
+    },
+    Ended(Outcome),
+    Removing,
+    /// Removal failed.
+    Unremoved {
+        retry_at: MonoMs,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Task {
+    pub id: TaskId,
+    /// The last one seen; `None`: found on this node, and in no assignment so far.
+    pub assignment: Option<Arc<Assignment>>,
+    /// It is in the newest assignments.
+    pub assigned: bool,
+    pub phase: Phase,
+    /// The furthest state reported; a task only moves forward.
+    pub reached: TaskState,
+    /// When it was first wanted running: its start delay counts from here.
+    pub wanted_since: Option<MonoMs>,
+    pub container_id: Option<String>,
+    pub pid: Option<u32>,
+    pub exit: Option<Exit>,
+    pub running_since: Option<MonoMs>,
+    /// Of earlier runs, and before the daemon started.
+    pub ran_before: Duration,
+    pub has_run: bool,
+    pub health: Health,
+    pub host_ports: Vec<PortConfig>,
+    pub message: String,
+    pub restarts: Restarts,
+    pub restarts_in_place: u32,
+    /// Failed attempts of the executor in a row, for back-off.
+    pub failures: u32,
+}
+
+impl Task {
+    pub fn new(id: TaskId, phase: Phase) -> Task {
+        Task {
+            id,
+            assignment: None,
+            assigned: false,
+            phase,
+            reached: TaskState::Accepted,
+            wanted_since: None,
+            container_id: None,
+            pid: None,
+            exit: None,
+            running_since: None,
+            ran_before: Duration::ZERO,
+            has_run: false,
+            health: Health::None,
+            host_ports: Vec::new(),
+            message: String::new(),
+            restarts: Restarts::default(),
+            restarts_in_place: 0,
+            failures: 0,
+        }
+    }
+
+    pub fn reach(&mut self, state: TaskState) {
+        self.reached = self.reached.max(state);
+    }
+
+    pub fn ran_for(&self, now: MonoMs) -> Option<Duration> {
+        let current = self.running_since.map_or(Duration::ZERO, |since| now - since);
+        self.has_run.then_some(self.ran_before + current)
+    }
+
+    /// When it may start, counted from when it was first wanted, so that the delay runs while the image is pulled.
+    pub fn start_at(&self) -> Option<MonoMs> {
+        let delay = self.assignment.as_ref()?.start_delay;
+        Some(self.wanted_since? + delay)
+    }
+
+    /// When time alone moves it on.
+    pub fn deadline(&self) -> Option<MonoMs> {
+        match &self.phase {
+            Phase::Ready => self.start_at(),
+            Phase::BackingOff { until } => Some(*until),
+            Phase::Stopping { until, .. } => Some(*until),
+            Phase::Unpersisted { retry_at, .. } | Phase::Unremoved { retry_at } => Some(*retry_at),
+            _ => None,
+        }
+    }
+
+    pub fn outcome(&self, state: TaskState, message: &str, now: MonoMs) -> Outcome {
+        Outcome {
+            state,
+            message: shortened(message),
+            exit_code: self.exit.map(|exit| exit.code),
+            container_id: self.container_id.clone(),
+            ran_for: self.ran_for(now),
+        }
+    }
+
+    pub fn report(&self, now: MonoMs) -> TaskReport {
+        let ended = match &self.phase {
+            Phase::Ended(outcome) => Some(outcome),
+            _ => None,
+        };
+        let message = match (&self.phase, ended) {
+            (_, Some(outcome)) => outcome.message.clone(),
+            (Phase::Ready, _) => match self.start_at() {
+                Some(at) if at > now => format!("starting in {}s", (at - now).as_millis().div_ceil(1000)),
+                _ => String::new(),
+            },
+            _ => shortened(&self.message),
+        };
+        let running = matches!(self.phase, Phase::Running | Phase::Stopping { .. });
+        TaskReport {
+            task: self.id,
+            state: ended.map_or(self.reached, |outcome| outcome.state),
+            message,
+            container_id: self.container_id.clone(),
+            pid: self.pid.filter(|_| running),
+            exit_code: ended.map_or(self.exit.map(|exit| exit.code), |outcome| outcome.exit_code),
+            ran_for: ended.map_or_else(|| self.ran_for(now), |outcome| outcome.ran_for),
+            health: self.health,
+            restarts_in_place: self.restarts_in_place,
+            host_ports: self.host_ports.clone(),
+        }
+    }
+}
+
+fn shortened(message: &str) -> String {
+    match message.char_indices().nth(MAX_MESSAGE_CHARS) {
+        Some((end, _)) => format!("{}...", &message[..end]),
+        None => message.to_owned(),
+    }
+}

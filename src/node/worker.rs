@@ -1,0 +1,339 @@
+//! The worker's half of a node: the agent's machine, driven by the newest assignments, by containerd's events and by time,
+//! with runtime and network as its hands.
+//!
+//! Whoever composes the node gives it assignments and takes its reports. When the daemon goes, the containers stay; the
+//! next worker finds them, and the exits that happened meanwhile.
+
+mod executor;
+mod outcomes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use self::executor::{Context, Executor};
+use self::outcomes::Outcomes;
+use crate::agent::{Event, EventKind, Found, FoundState, Machine};
+use crate::gossip::MAX_RECORD_IMAGES;
+use crate::network::{NetworkConfig, TaskNetworks};
+use crate::runtime::{ContainerExit, Runtime, container_id};
+use crate::spec::*;
+
+/// Events of the executor not yet handled; jobs wait when it is full.
+const EVENT_QUEUE: usize = 1024;
+/// How long a shutdown waits for what is under way.
+const FINISH_WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// Must exist; outcomes are kept below it.
+    pub data_dir: PathBuf,
+    pub network: NetworkConfig,
+    /// Containers created, started or removed at once; 0: by the number of CPUs.
+    pub work_at_once: usize,
+}
+
+/// What the swarm wants of this node, whole.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    pub assignments: BTreeMap<TaskId, Assignment>,
+    pub dependencies: BTreeMap<DependencyId, Dependency>,
+}
+
+/// What this node says of its work: the worker's part of its gossip record.
+#[derive(Debug, Clone)]
+pub struct WorkerReport {
+    /// When it was made: `ran_for` of a running task counts up to here.
+    pub at: Instant,
+    pub tasks: BTreeMap<TaskId, TaskReport>,
+    pub images: Vec<String>,
+    pub volumes: Vec<String>,
+}
+
+/// A handle on the running worker. Dropping it stops the work on the containers, not the containers.
+pub struct Worker {
+    wanted: watch::Sender<Option<Wanted>>,
+    quorum: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    report: watch::Receiver<WorkerReport>,
+    networks: TaskNetworks,
+    driver: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Finds what runs on this node, then carries on from there. Nothing that runs is touched before the first
+    /// [`Self::assign`].
+    pub async fn start(config: WorkerConfig, runtime: Runtime) -> anyhow::Result<Worker> {
+        let dir = config.data_dir.join("outcomes");
+        let outcomes = Outcomes::open(dir.clone()).with_context(|| format!("opening {}", dir.display()))?;
+        // Before looking: an exit between the two is seen twice, and none is missed.
+        let exits = runtime.exits().await.context("following containerd's events")?;
+        let mut found = found(&runtime, &outcomes).await?;
+        let running: BTreeSet<TaskId> = found
+            .iter()
+            .filter(|found| matches!(found.state, FoundState::Running { .. }))
+            .map(|found| found.task)
+            .collect();
+        let networks = TaskNetworks::start(config.network, &running).await.context("preparing the tasks' network")?;
+        for found in &mut found {
+            found.host_ports = networks.get(found.task).map(|network| network.host_ports).unwrap_or_default();
+        }
+        let clock = Clock::start();
+        let (events_out, events) = mpsc::channel(EVENT_QUEUE);
+        let work = if config.work_at_once > 0 { config.work_at_once } else { work_at_once() };
+        let (wanted, wanted_in) = watch::channel(None);
+        let (quorum, quorum_in) = watch::channel(true);
+        let (stop, stop_in) = watch::channel(false);
+        let tasks: BTreeSet<TaskId> = found.iter().map(|found| found.task).collect();
+        let machine = Machine::new(found, clock.now());
+        let (report_out, report) = watch::channel(WorkerReport {
+            at: clock.instant(),
+            tasks: machine.reports(clock.now()),
+            images: Vec::new(),
+            volumes: Vec::new(),
+        });
+        let driver = Driver {
+            clock,
+            machine,
+            executor: Executor::new(runtime.clone(), networks.clone(), outcomes, work, events_out),
+            image_changes: runtime.images().changes(),
+            runtime,
+            credentials: BTreeMap::new(),
+            containers: tasks.into_iter().map(|task| (container_id(task), task)).collect(),
+            exited: BTreeMap::new(),
+            inputs: Inputs { events, exits, wanted: wanted_in, quorum: quorum_in, stop: stop_in },
+            report: report_out,
+        };
+        let driver = tokio::spawn(driver.run());
+        Ok(Worker { wanted, quorum, stop, report, networks, driver })
+    }
+
+    /// The complete wish, newest wins; a task that is not in it is stopped and removed. Never blocks.
+    pub fn assign(&self, wanted: Wanted) {
+        self.wanted.send_replace(Some(wanted));
+    }
+
+    /// Whether a manager that reaches a quorum is heard; while none is, failed tasks are restarted in place.
+    pub fn set_quorum(&self, quorum: bool) {
+        self.quorum.send_if_modified(|now| std::mem::replace(now, quorum) != quorum);
+    }
+
+    /// Changes when something worth telling has changed; `ran_for` alone is not.
+    pub fn reports(&self) -> watch::Receiver<WorkerReport> {
+        self.report.clone()
+    }
+
+    pub fn networks(&self) -> &TaskNetworks {
+        &self.networks
+    }
+
+    /// Ends the work on the containers, which go on.
+    pub async fn shutdown(self) {
+        self.stop.send_replace(true);
+        let _ = self.driver.await;
+    }
+}
+
+impl WorkerReport {
+    /// The tasks' reports with `ran_for` counted up to `now`.
+    pub fn tasks_at(&self, now: Instant) -> BTreeMap<TaskId, TaskReport> {
+        let since = now.saturating_duration_since(self.at);
+        let mut tasks = self.tasks.clone();
+        for report in tasks.values_mut().filter(|report| report.pid.is_some()) {
+            report.ran_for = report.ran_for.map(|ran| ran + since);
+        }
+        tasks
+    }
+}
+
+/// What is on this node, with the outcomes that were saved.
+async fn found(runtime: &Runtime, outcomes: &Outcomes) -> anyhow::Result<Vec<Found>> {
+    let mut saved = outcomes.load().context("reading the saved outcomes")?;
+    let mut found = runtime.found().await.context("looking for containers of an earlier run")?;
+    for found in &mut found {
+        if let Some(outcome) = saved.remove(&found.task) {
+            found.state = FoundState::Ended(outcome);
+        }
+    }
+    // Ended, and its container was removed by hand, say: the outcome still has to be told.
+    found.extend(saved.into_iter().map(|(task, outcome)| Found {
+        task,
+        container_id: String::new(),
+        host_ports: Vec::new(),
+        state: FoundState::Ended(outcome),
+    }));
+    Ok(found)
+}
+
+/// Each start keeps a core busy, and half of the time waits for the disk.
+fn work_at_once() -> usize {
+    std::thread::available_parallelism().map_or(4, |cpus| (cpus.get() * 2).clamp(4, 16))
+}
+
+struct Inputs {
+    events: mpsc::Receiver<Event>,
+    exits: mpsc::Receiver<ContainerExit>,
+    wanted: watch::Receiver<Option<Wanted>>,
+    quorum: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
+}
+
+/// The loop: take in, act, report.
+struct Driver {
+    clock: Clock,
+    machine: Machine,
+    executor: Executor,
+    image_changes: watch::Receiver<u64>,
+    runtime: Runtime,
+    credentials: BTreeMap<ServiceId, SecretBytes>,
+    /// Whose a container is.
+    containers: BTreeMap<String, TaskId>,
+    /// The process whose exit was handled last: exits may be told twice.
+    exited: BTreeMap<TaskId, u32>,
+    inputs: Inputs,
+    report: watch::Sender<WorkerReport>,
+}
+
+impl Driver {
+    async fn run(mut self) {
+        let (mut images, mut volumes) = (self.images().await, self.runtime.volumes().list());
+        loop {
+            self.act();
+            self.tell(&images, &volumes);
+            let due = self.machine.next_deadline().map(|at| self.clock.sleep_until(at));
+            tokio::select! {
+                Some(event) = self.inputs.events.recv() => {
+                    let prepared = matches!(event.kind, EventKind::Prepared { .. });
+                    self.machine.handle_event(event, self.clock.now());
+                    while let Ok(event) = self.inputs.events.try_recv() {
+                        self.machine.handle_event(event, self.clock.now());
+                    }
+                    if prepared {
+                        volumes = self.runtime.volumes().list();
+                    }
+                }
+                Some(exit) = self.inputs.exits.recv() => self.exited(exit),
+                Ok(()) = self.inputs.wanted.changed() => self.assigned(),
+                Ok(()) = self.inputs.quorum.changed() => {
+                    let quorum = *self.inputs.quorum.borrow_and_update();
+                    self.machine.handle_quorum(quorum);
+                }
+                Ok(()) = self.image_changes.changed() => {
+                    self.image_changes.mark_unchanged();
+                    images = self.images().await;
+                }
+                () = async { due.expect("the branch is off without a deadline").await }, if due.is_some() => {
+                    self.machine.handle_tick(self.clock.now());
+                }
+                // Told to, or the handle is gone.
+                _ = self.inputs.stop.changed() => break,
+            }
+        }
+        self.executor.finish(FINISH_WITHIN).await;
+    }
+
+    fn assigned(&mut self) {
+        let Some(wanted) = self.inputs.wanted.borrow_and_update().clone() else {
+            return;
+        };
+        self.credentials = wanted
+            .dependencies
+            .into_values()
+            .filter_map(|dependency| match dependency.id {
+                DependencyId::Credentials(service) => Some((service, dependency.data)),
+                _ => None,
+            })
+            .collect();
+        let assignments: BTreeMap<TaskId, Arc<Assignment>> = wanted
+            .assignments
+            .into_iter()
+            .map(|(task, new)| match self.machine.assignment(task) {
+                Some(old) if **old == new => (task, Arc::clone(old)),
+                _ => (task, Arc::new(new)),
+            })
+            .collect();
+        for task in assignments.keys() {
+            self.containers.entry(container_id(*task)).or_insert(*task);
+        }
+        self.machine.handle_assignments(&assignments, self.clock.now());
+        self.exited.retain(|task, _| assignments.contains_key(task));
+    }
+
+    fn exited(&mut self, exit: ContainerExit) {
+        let Some(task) = self.containers.get(&exit.container).copied() else {
+            return;
+        };
+        if self.exited.insert(task, exit.pid) != Some(exit.pid) {
+            let event = Event { task, kind: EventKind::Exited(exit.exit) };
+            self.machine.handle_event(event, self.clock.now());
+        }
+    }
+
+    fn act(&mut self) {
+        for action in self.machine.poll_actions() {
+            let assignment = self.machine.assignment(action.task()).cloned();
+            let credentials =
+                assignment.as_ref().and_then(|assignment| self.credentials.get(&assignment.service).cloned());
+            self.executor.execute(action, Context { assignment, credentials });
+        }
+    }
+
+    fn tell(&self, images: &[String], volumes: &[String]) {
+        let tasks = self.machine.reports(self.clock.now());
+        let at = self.clock.instant();
+        self.report.send_if_modified(|last| {
+            let same = last.images == images && last.volumes == volumes && same_reports(&last.tasks, &tasks);
+            if !same {
+                *last = WorkerReport { at, tasks, images: images.to_vec(), volumes: volumes.to_vec() };
+            }
+            !same
+        });
+    }
+
+    async fn images(&self) -> Vec<String> {
+        match self.runtime.images().list().await {
+            Ok(images) => images.into_iter().map(|image| image.name).take(MAX_RECORD_IMAGES).collect(),
+            Err(error) => {
+                tracing::warn!(%error, "listing images failed");
+                self.report.borrow().images.clone()
+            }
+        }
+    }
+}
+
+/// Equal but for the time that passes.
+fn same_reports(a: &BTreeMap<TaskId, TaskReport>, b: &BTreeMap<TaskId, TaskReport>) -> bool {
+    let timeless = |report: &TaskReport| TaskReport { ran_for: None, ..report.clone() };
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && timeless(a.1) == timeless(b.1))
+}
+
+/// The machine's clock: milliseconds since the worker's start.
+#[derive(Debug, Clone, Copy)]
+struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        #[expect(clippy::disallowed_methods, reason = "the shell reads the clock")]
+        let start = Instant::now();
+        Clock { start }
+    }
+
+    fn now(&self) -> MonoMs {
+        MonoMs(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn instant(&self) -> Instant {
+        self.start + self.start.elapsed()
+    }
+
+    fn sleep_until(&self, at: MonoMs) -> tokio::time::Sleep {
+        tokio::time::sleep_until((self.start + Duration::from_millis(at.0)).into())
+    }
+}

@@ -1,0 +1,115 @@
+//! The files of one task on the host: its `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`, beside its logs.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::error::{Result, RuntimeError};
+use super::oci::EtcFiles;
+use crate::spec::ContainerSpec;
+
+/// Where a host with a local caching resolver keeps the servers behind it: the cache's own loopback address is out of a
+/// container's reach.
+const BEHIND_LOCAL_CACHE: &str = "/run/systemd/resolve/resolv.conf";
+
+/// Writes the three files into `dir`, which exists.
+pub fn write(dir: &Path, container: &ContainerSpec, hostname: &str, addresses: &[IpAddr]) -> Result<EtcFiles> {
+    let etc =
+        EtcFiles { hosts: dir.join("hosts"), hostname: dir.join("hostname"), resolv_conf: dir.join("resolv.conf") };
+    let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let resolv = resolv_conf(container, &host, || fs::read_to_string(BEHIND_LOCAL_CACHE).unwrap_or_default());
+    let texts = [
+        (&etc.hosts, hosts(container, hostname, addresses)),
+        (&etc.hostname, format!("{hostname}\n")),
+        (&etc.resolv_conf, resolv),
+    ];
+    for (path, text) in texts {
+        fs::write(path, text).map_err(RuntimeError::io("writing", path))?;
+    }
+    Ok(etc)
+}
+
+fn hosts(container: &ContainerSpec, hostname: &str, addresses: &[IpAddr]) -> String {
+    let mut text = String::from(
+        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\n\
+         ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
+    );
+    for entry in &container.hosts {
+        text.push_str(&hosts_line(entry));
+    }
+    for address in addresses {
+        text.push_str(&format!("{address}\t{hostname}\n"));
+    }
+    text
+}
+
+/// The API has `address name...`, the CLI's form is `name:address`.
+fn hosts_line(entry: &str) -> String {
+    let mut words = entry.split_whitespace();
+    match (words.next(), words.next()) {
+        (Some(address), Some(name)) if address.parse::<IpAddr>().is_ok() => {
+            let more: Vec<&str> = std::iter::once(name).chain(words).collect();
+            format!("{address}\t{}\n", more.join(" "))
+        }
+        _ => match entry.split_once(':') {
+            Some((name, address)) => format!("{address}\t{name}\n"),
+            None => String::new(),
+        },
+    }
+}
+
+/// The spec's servers, else the host's own, without those on its loopback.
+fn resolv_conf(container: &ContainerSpec, host: &str, behind_cache: impl FnOnce() -> String) -> String {
+    let dns = &container.dns;
+    let is_loopback = |line: &&str| {
+        let server = line.strip_prefix("nameserver").map(str::trim);
+        server.and_then(|server| server.parse::<IpAddr>().ok()).is_some_and(|server| server.is_loopback())
+    };
+    let is_server = |line: &&str| line.starts_with("nameserver");
+    let mut kept: Vec<String> = host.lines().filter(|line| !is_loopback(line)).map(str::to_owned).collect();
+    if !kept.iter().any(|line| is_server(&line.as_str())) {
+        kept.extend(behind_cache().lines().filter(is_server).filter(|line| !is_loopback(line)).map(str::to_owned));
+    }
+    let mut replace = |key: &str, values: Vec<String>| {
+        if !values.is_empty() {
+            kept.retain(|line| !line.starts_with(key));
+            kept.extend(values.into_iter().map(|value| format!("{key} {value}")));
+        }
+    };
+    replace("nameserver", dns.nameservers.clone());
+    replace("search", if dns.search.is_empty() { Vec::new() } else { vec![dns.search.join(" ")] });
+    replace("options", if dns.options.is_empty() { Vec::new() } else { vec![dns.options.join(" ")] });
+    kept.iter().map(|line| format!("{line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::DnsConfig;
+
+    fn container(dns: DnsConfig) -> ContainerSpec {
+        ContainerSpec { dns, ..Default::default() }
+    }
+
+    #[test]
+    fn a_local_caches_servers_take_its_place() {
+        let text = resolv_conf(&container(DnsConfig::default()), "nameserver 127.0.0.53\nsearch lan\n", || {
+            "nameserver 192.0.2.1\nsearch other\n".into()
+        });
+        assert_eq!(text, "search lan\nnameserver 192.0.2.1\n");
+    }
+
+    #[test]
+    fn the_specs_servers_replace_the_hosts() {
+        let dns = DnsConfig { nameservers: vec!["192.0.2.9".into()], ..Default::default() };
+        let text = resolv_conf(&container(dns), "nameserver 192.0.2.1\noptions ndots:2\n", String::new);
+        assert_eq!(text, "options ndots:2\nnameserver 192.0.2.9\n");
+    }
+
+    #[test]
+    fn extra_hosts_are_taken_in_both_forms() {
+        assert_eq!(hosts_line("192.0.2.1 db db.lan"), "192.0.2.1\tdb db.lan\n");
+        assert_eq!(hosts_line("db:192.0.2.1"), "192.0.2.1\tdb\n");
+        assert_eq!(hosts_line("db:2001:db8::1"), "2001:db8::1\tdb\n");
+    }
+}

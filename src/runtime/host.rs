@@ -1,0 +1,217 @@
+//! What this host is and has: platform, CPUs, memory, cgroups, devices, load. Everything is read from `/proc`, `/sys` and
+//! `/dev`; the parsing is pure.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::error::{Result, RuntimeError};
+use super::oci::{Cgroup, CgroupVersion, DeviceNode, parse_permissions};
+use crate::gossip::Load;
+use crate::spec::{ContainerSpec, Platform};
+
+/// In the kernel's words, as `uname -m` has them and Docker shows them.
+pub fn platform() -> Platform {
+    Platform { os: "linux".to_owned(), architecture: std::env::consts::ARCH.to_owned() }
+}
+
+pub fn nano_cpus() -> u64 {
+    std::thread::available_parallelism().map_or(1, |count| count.get() as u64) * 1_000_000_000
+}
+
+/// All of the host's memory; 0 where it cannot be read.
+pub fn memory_bytes() -> u64 {
+    meminfo(&read("/proc/meminfo"), "MemTotal").unwrap_or(0)
+}
+
+/// How cgroups are laid out below `mount`. A hybrid host counts as version 1: its controllers are there.
+pub fn cgroup(mount: &Path) -> Cgroup {
+    if mount.join("cgroup.controllers").exists() {
+        // Version 2 limits swap wherever the kernel has it at all.
+        return Cgroup { version: CgroupVersion::V2, swap_limit: true };
+    }
+    Cgroup { version: CgroupVersion::V1, swap_limit: mount.join("memory/memory.memsw.limit_in_bytes").exists() }
+}
+
+/// A static init to put into containers that ask for one.
+pub fn init_binary() -> Option<PathBuf> {
+    let places =
+        ["/usr/libexec/docker/docker-init", "/usr/bin/docker-init", "/usr/bin/tini-static", "/usr/sbin/tini-static"];
+    places.iter().map(PathBuf::from).find(|path| path.exists())
+}
+
+/// `SIGTERM`, `term`, `15`, `SIGRTMIN+3`.
+pub fn signal_number(name: &str) -> Option<i32> {
+    let upper = name.trim().to_ascii_uppercase();
+    if let Ok(number) = upper.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(rest) = bare.strip_prefix("RTMIN") {
+        let more = if rest.is_empty() { 0 } else { rest.strip_prefix('+')?.parse::<i32>().ok()? };
+        return Some(34 + more).filter(|number| *number <= 64);
+    }
+    format!("SIG{bare}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
+}
+
+/// How long a process has existed.
+pub fn process_age(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The command's name, in parentheses, may hold anything.
+    let started: f64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let uptime: f64 = read("/proc/uptime").split_whitespace().next()?.parse().ok()?;
+    let ticks_a_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok()??;
+    Some(Duration::from_secs_f64((uptime - started / ticks_a_second as f64).max(0.0)))
+}
+
+/// The devices a container shall have: those it names, or all of the host's for a privileged one.
+pub fn devices(container: &ContainerSpec) -> Result<Vec<DeviceNode>> {
+    if container.privileged {
+        let mut found = Vec::new();
+        walk(Path::new("/dev"), &mut found);
+        return Ok(found);
+    }
+    let mut devices = Vec::new();
+    for mapping in &container.devices {
+        let permissions = parse_permissions(&mapping.permissions)?;
+        let path = Path::new(&mapping.host_path);
+        let device = device(path, Path::new(&mapping.container_path), &permissions);
+        devices.push(device.ok_or_else(|| RuntimeError::Mount {
+            target: mapping.container_path.clone(),
+            reason: format!("{} is no device on this node", mapping.host_path),
+        })?);
+    }
+    Ok(devices)
+}
+
+fn device(host: &Path, container: &Path, permissions: &str) -> Option<DeviceNode> {
+    let metadata = fs::metadata(host).ok()?;
+    let kind = metadata.file_type();
+    let number = metadata.rdev();
+    (kind.is_char_device() || kind.is_block_device()).then(|| DeviceNode {
+        path: container.to_owned(),
+        block: kind.is_block_device(),
+        major: nix::sys::stat::major(number) as u32,
+        minor: nix::sys::stat::minor(number) as u32,
+        mode: metadata.mode(),
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        permissions: permissions.to_owned(),
+    })
+}
+
+/// Devices below a directory, without what each container has of its own.
+fn walk(dir: &Path, found: &mut Vec<DeviceNode>) {
+    const OWN: [&str; 6] = ["pts", "shm", "fd", "mqueue", "console", "ptmx"];
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let (path, name) = (entry.path(), entry.file_name());
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
+        if kind.is_symlink() || OWN.iter().any(|own| name == *own) {
+            continue;
+        }
+        if kind.is_dir() {
+            walk(&path, found);
+        } else if let Some(device) = device(&path, &path, "rwm") {
+            found.push(device);
+        }
+    }
+}
+
+/// Samples the host's load. CPU use is the average since the sample before.
+#[derive(Debug, Default)]
+pub struct LoadSampler {
+    /// Busy and total time of all CPUs, in ticks.
+    last: Option<(u64, u64)>,
+}
+
+impl LoadSampler {
+    pub fn sample(&mut self, data_dir: &Path) -> Load {
+        let now = cpu_times(&read("/proc/stat"));
+        let used = match (self.last, now) {
+            (Some((busy, total)), Some((busy_now, total_now))) if total_now > total => {
+                let share = busy_now.saturating_sub(busy) as f64 / (total_now - total) as f64;
+                (share * nano_cpus() as f64) as u64
+            }
+            _ => 0,
+        };
+        self.last = now.or(self.last);
+        let memory = read("/proc/meminfo");
+        let (total, available) = (meminfo(&memory, "MemTotal"), meminfo(&memory, "MemAvailable"));
+        let disk = nix::sys::statvfs::statvfs(data_dir).ok();
+        let blocks = |count: u64| disk.as_ref().map_or(0, |disk| count * disk.fragment_size());
+        Load {
+            used_nano_cpus: used,
+            used_memory_bytes: total.unwrap_or(0).saturating_sub(available.unwrap_or(0)),
+            cpu_pressure: pressure(&read("/proc/pressure/cpu")),
+            memory_pressure: pressure(&read("/proc/pressure/memory")),
+            io_pressure: pressure(&read("/proc/pressure/io")),
+            disk_free_bytes: blocks(disk.as_ref().map_or(0, |disk| disk.blocks_available())),
+            disk_total_bytes: blocks(disk.as_ref().map_or(0, |disk| disk.blocks())),
+        }
+    }
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Busy and total ticks from the first line of `/proc/stat`.
+fn cpu_times(stat: &str) -> Option<(u64, u64)> {
+    let line = stat.lines().next()?.strip_prefix("cpu ")?;
+    let ticks: Vec<u64> = line.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+    // user nice system idle iowait irq softirq steal; guest time is in user time already.
+    let total: u64 = ticks.iter().take(8).sum();
+    let idle = ticks.get(3)? + ticks.get(4)?;
+    Some((total - idle, total))
+}
+
+fn meminfo(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// `some avg10`, in percent; 0 where the kernel keeps none.
+fn pressure(text: &str) -> f32 {
+    let some = text.lines().find_map(|line| line.strip_prefix("some "));
+    let avg10 = some.and_then(|line| line.split_whitespace().find_map(|field| field.strip_prefix("avg10=")));
+    avg10.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_read_by_name_and_number() {
+        for (text, number) in [("SIGTERM", 15), ("quit", 3), ("9", 9), ("SIGRTMIN+3", 37), ("rtmin", 34)] {
+            assert_eq!(signal_number(text), Some(number), "{text}");
+        }
+        for text in ["", "0", "65", "SIGNOPE", "SIGRTMIN+99"] {
+            assert_eq!(signal_number(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn cpu_time_is_split_into_busy_and_total() {
+        assert_eq!(cpu_times("cpu  10 1 5 80 4 0 0 0 3 0\ncpu0 1 2 3\n"), Some((16, 100)));
+        assert_eq!(cpu_times(""), None);
+    }
+
+    #[test]
+    fn memory_and_pressure_are_read() {
+        assert_eq!(meminfo("MemTotal:       2048 kB\nMemFree: 1 kB\n", "MemTotal"), Some(2048 * 1024));
+        assert_eq!(pressure("some avg10=1.50 avg60=0.00 avg300=0.00 total=1\nfull avg10=9.0\n"), 1.5);
+        assert_eq!(pressure(""), 0.0);
+    }
+
+    #[test]
+    fn a_host_with_controllers_in_one_hierarchy_is_version_2() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(cgroup(dir.path()).version, CgroupVersion::V1);
+        fs::write(dir.path().join("cgroup.controllers"), "cpu").unwrap();
+        assert_eq!(cgroup(dir.path()).version, CgroupVersion::V2);
+    }
+}

@@ -1,0 +1,209 @@
+//! Blobs in containerd's content store.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use containerd_client::services::v1::{
+    Info, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest, WriteContentResponse,
+};
+use containerd_client::tonic::Streaming;
+use futures::{Stream, StreamExt};
+use tokio::sync::mpsc;
+
+use super::manifest::MAX_DOCUMENT_BYTES;
+use crate::runtime::client::{Client, LONG, SHORT, call};
+use crate::runtime::error::{Result, RuntimeError};
+
+/// Bytes of a blob sent to containerd at once.
+const CHUNK_BYTES: usize = 512 * 1024;
+
+pub type LabelMap = HashMap<String, String>;
+
+pub async fn read(client: &Client, digest: &str) -> Result<Vec<u8>> {
+    let request = ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 };
+    let mut stream = call("reading blob", digest, SHORT, client.content().read(request)).await?;
+    let mut bytes = Vec::new();
+    loop {
+        let next = tokio::time::timeout(SHORT, stream.message()).await;
+        let next = next.map_err(|_| RuntimeError::Timeout {
+            operation: "reading blob",
+            object: digest.to_owned(),
+            after: SHORT,
+        })?;
+        match next {
+            Ok(Some(part)) => bytes.extend_from_slice(&part.data),
+            Ok(None) => return Ok(bytes),
+            Err(status) => {
+                return Err(RuntimeError::Containerd {
+                    operation: "reading blob",
+                    object: digest.to_owned(),
+                    status: Box::new(status),
+                });
+            }
+        }
+        if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
+            return Err(RuntimeError::BrokenImage {
+                image: digest.to_owned(),
+                reason: "a document of it is far too large".to_owned(),
+            });
+        }
+    }
+}
+
+/// Adds labels to a blob that is there.
+pub async fn label(client: &Client, digest: &str, labels: LabelMap) -> Result<()> {
+    if labels.is_empty() {
+        return Ok(());
+    }
+    let paths = labels.keys().map(|name| format!("labels.{name}")).collect();
+    let request = UpdateRequest {
+        info: Some(Info { digest: digest.to_owned(), labels, ..Default::default() }),
+        update_mask: Some(prost_types::FieldMask { paths }),
+    };
+    call("labelling blob", digest, SHORT, client.content().update(request)).await.map(|_| ())
+}
+
+/// Writes a blob that is in memory.
+pub async fn write_bytes(client: &Client, digest: &str, bytes: Vec<u8>, labels: LabelMap) -> Result<()> {
+    let total = bytes.len() as u64;
+    if let Some(mut writer) = Writer::open(client, digest, total, labels).await? {
+        writer.restart_at(0);
+        writer.write(bytes.into()).await?;
+        writer.commit().await?;
+    }
+    Ok(())
+}
+
+/// An ingest under way. Left alone it stays, and a later writer of the same digest goes on where it stopped.
+pub struct Writer {
+    requests: mpsc::Sender<WriteContentRequest>,
+    answers: Streaming<WriteContentResponse>,
+    digest: String,
+    total: u64,
+    offset: u64,
+    labels: LabelMap,
+}
+
+impl Writer {
+    /// `None`: the blob is there already, and has the labels now.
+    pub async fn open(client: &Client, digest: &str, total: u64, labels: LabelMap) -> Result<Option<Writer>> {
+        let (requests, outgoing) = mpsc::channel(1);
+        let first = WriteContentRequest {
+            action: WriteAction::Stat as i32,
+            r#ref: format!("flok-{digest}"),
+            total: signed(total),
+            expected: digest.to_owned(),
+            ..Default::default()
+        };
+        requests.send(first).await.expect("the receiver is held below");
+        let outgoing =
+            futures::stream::unfold(outgoing, |mut from| async { from.recv().await.map(|next| (next, from)) });
+        let opened = call("writing blob", digest, SHORT, client.content().write(outgoing)).await;
+        let answers = match opened {
+            Ok(answers) => answers,
+            Err(error) if error.already_exists() => return label(client, digest, labels).await.map(|()| None),
+            Err(error) => return Err(error),
+        };
+        let mut writer = Writer { requests, answers, digest: digest.to_owned(), total, offset: 0, labels };
+        match writer.answer(SHORT).await {
+            Ok(status) => writer.offset = u64::try_from(status.offset).unwrap_or(0),
+            Err(error) if error.already_exists() => return label(client, digest, writer.labels).await.map(|()| None),
+            Err(error) => return Err(error),
+        }
+        Ok(Some(writer))
+    }
+
+    /// Bytes that are there from an earlier attempt.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The source cannot go on where the last attempt stopped: containerd truncates when it sees the smaller offset.
+    pub fn restart_at(&mut self, offset: u64) {
+        self.offset = offset;
+    }
+
+    pub async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        while !bytes.is_empty() {
+            let part = bytes.split_to(bytes.len().min(CHUNK_BYTES));
+            let len = part.len() as u64;
+            self.request(WriteAction::Write, part.into(), LabelMap::new()).await?;
+            self.answer(LONG).await?;
+            self.offset += len;
+        }
+        Ok(())
+    }
+
+    /// Writes all of `source`, telling `progress` of each part; the error of the source comes as it is.
+    pub async fn copy<E>(
+        &mut self,
+        mut source: impl Stream<Item = Result<Bytes, E>> + Unpin,
+        stall: Duration,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Result<(), CopyError<E>>> {
+        loop {
+            match tokio::time::timeout(stall, source.next()).await {
+                Err(_) => return Ok(Err(CopyError::Stalled(stall))),
+                Ok(None) => return Ok(Ok(())),
+                Ok(Some(Err(error))) => return Ok(Err(CopyError::Source(error))),
+                Ok(Some(Ok(part))) => {
+                    let len = part.len() as u64;
+                    self.write(part).await?;
+                    progress(len);
+                }
+            }
+        }
+    }
+
+    /// Containerd checks the digest.
+    pub async fn commit(mut self) -> Result<()> {
+        let labels = std::mem::take(&mut self.labels);
+        self.request(WriteAction::Commit, Vec::new(), labels).await?;
+        match self.answer(LONG).await {
+            Err(error) if !error.already_exists() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn request(&self, action: WriteAction, data: Vec<u8>, labels: LabelMap) -> Result<()> {
+        let request = WriteContentRequest {
+            action: action as i32,
+            r#ref: format!("flok-{}", self.digest),
+            total: signed(self.total),
+            expected: self.digest.clone(),
+            offset: signed(self.offset),
+            data,
+            labels,
+        };
+        // A closed channel means that containerd ended the stream; its answer says why.
+        let _ = self.requests.send(request).await;
+        Ok(())
+    }
+
+    async fn answer(&mut self, within: Duration) -> Result<WriteContentResponse> {
+        let operation = "writing blob";
+        let object = || self.digest.clone();
+        match tokio::time::timeout(within, self.answers.message()).await {
+            Ok(Ok(Some(answer))) => Ok(answer),
+            Ok(Ok(None)) => {
+                let status = containerd_client::tonic::Status::unavailable("containerd ended the stream");
+                Err(RuntimeError::Containerd { operation, object: object(), status: Box::new(status) })
+            }
+            Ok(Err(status)) => {
+                call(operation, object(), within, async { Err::<containerd_client::tonic::Response<_>, _>(status) })
+                    .await
+            }
+            Err(_) => Err(RuntimeError::Timeout { operation, object: object(), after: within }),
+        }
+    }
+}
+
+pub enum CopyError<E> {
+    Stalled(Duration),
+    Source(E),
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,237 @@
+//! Reading a container's log: the last lines, since a time, and following it across rotations.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use serde::Deserialize;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use super::{CLOSED, CURRENT};
+use crate::runtime::Runtime;
+use crate::runtime::error::{Result, RuntimeError};
+use crate::spec::TaskId;
+
+/// Lines read ahead of who reads them.
+const QUEUE: usize = 256;
+const BLOCK_BYTES: u64 = 64 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStream {
+    Stdout,
+    Stderr,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    pub time: Timestamp,
+    pub stream: LogStream,
+    /// With its line end, but for a line that was cut or never ended.
+    pub text: String,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct LogQuery {
+    /// The last so many lines; `None`: all that is kept.
+    pub tail: Option<u64>,
+    /// Only entries from this time on.
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    /// Go on with what is written from now on, until the container ends.
+    pub follow: bool,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    log: String,
+    stream: String,
+    time: String,
+}
+
+impl Runtime {
+    /// The log of a task on this node. Ends with the log, or when the receiver is dropped.
+    pub fn logs(&self, task: TaskId, query: LogQuery) -> Result<mpsc::Receiver<LogLine>> {
+        let dir = self.task_dir(task);
+        if !dir.exists() {
+            return Err(RuntimeError::NotRunning(task));
+        }
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            if let Err(error) = follow(dir, query, sender).await {
+                tracing::warn!(%task, %error, "reading a log ended early");
+            }
+        });
+        Ok(receiver)
+    }
+}
+
+async fn follow(dir: PathBuf, query: LogQuery, sender: mpsc::Sender<LogLine>) -> io::Result<()> {
+    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+    inotify.add_watch(
+        &dir,
+        AddWatchFlags::IN_MODIFY
+            | AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_DELETE_SELF,
+    )?;
+    let readiness = inotify.as_fd().try_clone_to_owned()?;
+    // SAFETY: an owned descriptor gives the same open descriptor at every call.
+    let changes = unsafe { AsyncFd::register(readiness)? };
+    let mut cursor = Cursor::start(&dir, query.tail)?;
+    loop {
+        // Looked at before reading: whatever was written before it, is read now.
+        let closed = dir.join(CLOSED).exists() || !dir.exists();
+        if !pump(&mut cursor, &query, &sender).await? || !query.follow || closed {
+            return Ok(());
+        }
+        tokio::select! {
+            ready = changes.readable() => {
+                let mut ready = ready?;
+                while inotify.read_events().is_ok() {}
+                ready.clear_ready();
+            }
+            () = sender.closed() => return Ok(()),
+        }
+    }
+}
+
+/// Sends all there is now; false when nobody wants more.
+async fn pump(cursor: &mut Cursor, query: &LogQuery, sender: &mpsc::Sender<LogLine>) -> io::Result<bool> {
+    while let Some(line) = cursor.next_line()? {
+        // What is no entry was torn by a full disk.
+        let Ok(entry) = serde_json::from_slice::<Entry>(&line) else {
+            continue;
+        };
+        let Ok(time) = entry.time.parse::<Timestamp>() else {
+            continue;
+        };
+        if query.until.is_some_and(|until| time > until) {
+            return Ok(false);
+        }
+        if query.since.is_some_and(|since| time < since) {
+            continue;
+        }
+        let stream = if entry.stream == "stderr" { LogStream::Stderr } else { LogStream::Stdout };
+        if sender.send(LogLine { time, stream, text: entry.log }).await.is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A place in the chain of files, oldest to newest.
+struct Cursor {
+    dir: PathBuf,
+    reader: Option<BufReader<File>>,
+    inode: u64,
+    /// A line whose end has not been written yet.
+    partial: Vec<u8>,
+}
+
+impl Cursor {
+    fn start(dir: &Path, tail: Option<u64>) -> io::Result<Cursor> {
+        let mut cursor = Cursor { dir: dir.to_owned(), reader: None, inode: 0, partial: Vec::new() };
+        let mut files = files(dir);
+        let Some(mut wanted) = tail else {
+            if let Some(oldest) = files.pop() {
+                cursor.open(&oldest, 0)?;
+            }
+            return Ok(cursor);
+        };
+        let mut start = None;
+        for path in &files {
+            let (offset, found) = last_lines(path, wanted)?;
+            start = Some((path.clone(), offset));
+            wanted -= found.min(wanted);
+            if wanted == 0 {
+                break;
+            }
+        }
+        if let Some((path, offset)) = start {
+            cursor.open(&path, offset)?;
+        }
+        Ok(cursor)
+    }
+
+    fn open(&mut self, path: &Path, offset: u64) -> io::Result<()> {
+        let mut file = File::open(path)?;
+        self.inode = file.metadata()?.ino();
+        file.seek(SeekFrom::Start(offset))?;
+        self.reader = Some(BufReader::new(file));
+        self.partial.clear();
+        Ok(())
+    }
+
+    fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            if let Some(reader) = &mut self.reader {
+                reader.read_until(b'\n', &mut self.partial)?;
+                if self.partial.last() == Some(&b'\n') {
+                    return Ok(Some(std::mem::take(&mut self.partial)));
+                }
+            }
+            let Some(newer) = self.newer() else {
+                return Ok(None);
+            };
+            self.open(&newer, 0)?;
+        }
+    }
+
+    /// The file after the one that is being read, which may have been renamed meanwhile.
+    fn newer(&self) -> Option<PathBuf> {
+        let files = files(&self.dir);
+        if self.reader.is_none() {
+            return files.last().cloned();
+        }
+        let mut newer = None;
+        for path in files {
+            if fs::metadata(&path).ok()?.ino() == self.inode {
+                return newer;
+            }
+            newer = Some(path);
+        }
+        // It was rotated away altogether: go on with the oldest that is left.
+        newer
+    }
+}
+
+/// The log's files, newest first.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let current = dir.join(CURRENT);
+    let rotated = (1..).map(|number| dir.join(format!("{CURRENT}.{number}"))).take_while(|path| path.exists());
+    std::iter::once(current).chain(rotated).filter(|path| path.exists()).collect()
+}
+
+/// Where the last `wanted` lines of a file begin, and how many there are.
+fn last_lines(path: &Path, wanted: u64) -> io::Result<(u64, u64)> {
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let mut end = len;
+    let mut found = 0;
+    if wanted == 0 {
+        return Ok((len, 0));
+    }
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK_BYTES);
+        let mut block = vec![0; usize::try_from(end - start).expect("a block is small")];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(&mut block)?;
+        for (at, _) in block.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            let after = start + at as u64 + 1;
+            if after == len {
+                continue;
+            }
+            found += 1;
+            if found == wanted {
+                return Ok((after, found));
+            }
+        }
+        end = start;
+    }
+    Ok((0, found + u64::from(len > 0)))
+}

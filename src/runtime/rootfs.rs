@@ -1,0 +1,96 @@
+//! Looking into an image's file system from the host: mounted in a mount namespace of a thread of its own, which takes
+//! the mount with it when it ends, however it ends.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use containerd_client::types::Mount;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
+/// A mounted root, open for lookups that never leave it.
+pub struct Rootfs {
+    root: OwnedFd,
+}
+
+impl Rootfs {
+    /// Opens a path inside, following symbolic links as a process in the container would.
+    pub fn open(&self, path: &Path, flags: i32) -> io::Result<File> {
+        let relative = path.strip_prefix("/").unwrap_or(path);
+        let path = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+        let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+        let mut how: libc::open_how = unsafe_zeroed();
+        how.flags = u64::from((flags | libc::O_CLOEXEC).cast_unsigned());
+        how.resolve = libc::RESOLVE_IN_ROOT;
+        let size = size_of::<libc::open_how>();
+        // SAFETY: openat2 reads the path and `how`, both alive for the call; the descriptor it returns is owned by nobody.
+        unsafe {
+            match libc::syscall(libc::SYS_openat2, self.root.as_raw_fd(), path.as_ptr(), &how, size) {
+                fd if fd >= 0 => Ok(File::from_raw_fd(fd as i32)),
+                _ => Err(io::Error::last_os_error()),
+            }
+        }
+    }
+
+    /// The whole of a small file; `None` where there is none.
+    pub fn read(&self, path: &str, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+        use std::io::Read;
+        match self.open(Path::new(path), libc::O_RDONLY | libc::O_NONBLOCK) {
+            Ok(file) => {
+                let mut bytes = Vec::new();
+                file.take(max_bytes).read_to_end(&mut bytes)?;
+                Ok(Some(bytes))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn unsafe_zeroed() -> libc::open_how {
+    // SAFETY: open_how is three integers, for which zero is a value.
+    unsafe { std::mem::zeroed() }
+}
+
+/// Mounts `mounts` (as a snapshotter gives them) read-only at `at`, a directory that exists, and runs `work` in there.
+pub async fn with_rootfs<T: Send + 'static>(
+    mounts: Vec<Mount>,
+    at: std::path::PathBuf,
+    work: impl FnOnce(&Rootfs) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name("rootfs".to_owned()).spawn(move || {
+        let result = mount_here(&mounts, &at).and_then(|rootfs| work(&rootfs));
+        let _ = sender.send(result);
+    })?;
+    receiver.await.unwrap_or_else(|_| Err(io::Error::other("the thread that mounts the image ended early")))
+}
+
+fn mount_here(mounts: &[Mount], at: &Path) -> io::Result<Rootfs> {
+    unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
+    std::fs::create_dir_all(at)?;
+    for part in mounts {
+        let (mut flags, data) = options(part);
+        flags |= MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        mount(Some(part.source.as_str()), at, Some(part.r#type.as_str()), flags, Some(data.as_str()))?;
+    }
+    Ok(Rootfs { root: File::options().read(true).open(at)?.into() })
+}
+
+/// What snapshotters give: bind mounts of one layer, overlays of several.
+fn options(mount: &Mount) -> (MsFlags, String) {
+    let mut flags = MsFlags::empty();
+    let mut data: Vec<&str> = Vec::new();
+    for option in &mount.options {
+        match option.as_str() {
+            "rbind" | "bind" => flags |= MsFlags::MS_BIND,
+            "ro" | "rw" => {}
+            other => data.push(other),
+        }
+    }
+    (flags, data.join(","))
+}
