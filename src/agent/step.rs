@@ -97,6 +97,8 @@ impl Step<'_> {
                 let (killed, instead) = (*killed, instead.clone());
                 self.out_of_patience(killed, instead);
             }
+            // Nobody asks for the outcome any more, and removing makes room.
+            Phase::Unpersisted { .. } if self.wanted == Wanted::Gone => self.remove(),
             Phase::Unpersisted { outcome, retry_at } if *retry_at <= self.now => self.persist(outcome.clone()),
             Phase::Ended(_) if self.wanted == Wanted::Gone => self.remove(),
             Phase::Unremoved { retry_at } if *retry_at <= self.now => self.remove(),

@@ -4,6 +4,7 @@
 //! JSON. What it needs of the node it runs on it asks of a [`Backend`]; it makes no decision about the swarm itself.
 
 mod backend;
+pub mod client;
 pub mod convert;
 mod docker;
 mod error;

@@ -1,1 +1,134 @@
-//! To be written.
+//! The `flok` command: one folder for each noun, one file for each verb. A verb asks the daemon over its socket, prints,
+//! and ends within a bound; only `daemon` is the daemon itself.
+
+mod daemon;
+mod image;
+mod node;
+mod output;
+mod service;
+mod stack;
+mod swarm;
+mod system;
+mod tasks;
+mod waiting;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::api::client::{Client, DEFAULT_HOST};
+
+#[derive(Debug, Parser)]
+#[command(name = "flok", version, about = "A swarm orchestrator without a shepherd", max_term_width = 110)]
+#[command(after_help = "\
+Examples:
+  flok daemon &                          run a node
+  flok swarm init                        begin a swarm with it
+  flok swarm join --token T HOST:2377    join one
+  flok stack deploy -c stack.yml shop    run a stack
+  flok stack ps shop                     see where its tasks run
+
+`docker -H unix:///run/flok/flok.sock` speaks to a daemon, too.")]
+pub struct Cli {
+    /// Socket of the daemon
+    #[arg(long, short = 'H', global = true, env = "FLOK_HOST", default_value = DEFAULT_HOST, value_name = "unix://PATH")]
+    host: String,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// Run a node
+    Daemon(Box<daemon::Daemon>),
+    /// Begin, join, leave and look at a swarm
+    #[command(subcommand)]
+    Swarm(swarm::Swarm),
+    /// Manage the nodes of the swarm
+    #[command(subcommand)]
+    Node(node::Node),
+    /// Manage services
+    #[command(subcommand)]
+    Service(service::Service),
+    /// Deploy and manage stacks
+    #[command(subcommand)]
+    Stack(stack::Stack),
+    /// Manage the images of this node
+    #[command(subcommand)]
+    Image(image::Image),
+    /// Show what this node is
+    Info(system::Info),
+    /// Show the versions of client and daemon
+    Version(system::Version),
+}
+
+/// Runs the command line; usage errors end with code 2, all others with 1.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the runtime")),
+    };
+    match runtime.block_on(cli.execute()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("Error: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// Whoever read our output has seen enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let kind =
+        |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    error.chain().any(|cause| kind(cause) == Some(std::io::ErrorKind::BrokenPipe))
+}
+
+impl Cli {
+    async fn execute(self) -> anyhow::Result<()> {
+        if let Noun::Daemon(daemon) = self.noun {
+            return daemon.run().await;
+        }
+        let client = Client::new(&self.host)?;
+        let done = match self.noun {
+            Noun::Daemon(_) => unreachable!("returned above"),
+            Noun::Swarm(swarm) => swarm.run(&client).await,
+            Noun::Node(node) => node.run(&client).await,
+            Noun::Service(service) => service.run(&client).await,
+            Noun::Stack(stack) => stack.run(&client).await,
+            Noun::Image(image) => image.run(&client).await,
+            Noun::Info(info) => info.run(&client).await,
+            Noun::Version(version) => version.run(&client).await,
+        };
+        if let Some(stale) = client.take_stale() {
+            eprintln!("Warning: no quorum confirmed this answer ({stale})");
+        }
+        done
+    }
+}
+
+/// Each of `items` in turn; what fails is told, the others go on, and the first error is the command's.
+async fn each<T>(items: Vec<T>, mut act: impl AsyncFnMut(T) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    let mut failed: Option<anyhow::Error> = None;
+    for item in items {
+        if let Err(error) = act(item).await {
+            if let Some(earlier) = failed.replace(error) {
+                eprintln!("Error: {earlier:#}");
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// `KEY=VALUE`, or `KEY` for an empty value.
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').unwrap_or((text, ""));
+    if key.is_empty() { Err("there is no name before the =".into()) } else { Ok((key.into(), value.into())) }
+}
+
+#[cfg(test)]
+mod tests;

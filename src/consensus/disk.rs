@@ -16,9 +16,16 @@ use crate::spec::FeatureLevel;
 
 pub enum Job {
     Write(Vec<Write>),
-    SaveSnapshot { meta: SnapshotMetadata, data: Vec<u8>, compact_to: (u64, u64) },
+    SaveSnapshot {
+        meta: SnapshotMetadata,
+        data: Vec<u8>,
+        compact_to: (u64, u64),
+    },
     /// The bytes of the stored snapshot, if it is still the one at `index`.
-    LoadSnapshot { index: u64, reply: oneshot::Sender<Option<Vec<u8>>> },
+    LoadSnapshot {
+        index: u64,
+        reply: oneshot::Sender<Option<Vec<u8>>>,
+    },
     FeatureLevel(FeatureLevel),
 }
 
@@ -26,7 +33,11 @@ pub enum Job {
 pub enum Done {
     /// Writes up to this number are durable.
     Written(u64),
-    SnapshotSaved { meta: SnapshotMetadata, compacted: u64, bytes: u64 },
+    SnapshotSaved {
+        meta: SnapshotMetadata,
+        compacted: u64,
+        bytes: u64,
+    },
     Failed(StoreError),
 }
 

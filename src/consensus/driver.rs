@@ -34,13 +34,30 @@ const READ_RETRY_TICKS: u64 = 3;
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 pub enum Input {
-    Propose { entry: Vec<u8>, reply: oneshot::Sender<Result<(), Refused>> },
+    Propose {
+        entry: Vec<u8>,
+        reply: oneshot::Sender<Result<(), Refused>>,
+    },
     /// The answer is whether there is a change to wait for.
-    Membership { context: MembershipContext, reply: oneshot::Sender<Result<bool, Refused>> },
-    Read { reply: oneshot::Sender<Arc<State>> },
-    Snapshot { from: NodeId, message: Vec<u8>, data: Vec<u8> },
-    Transfer { to: Option<NodeId>, reply: oneshot::Sender<Result<(), Refused>> },
-    Stop { reply: oneshot::Sender<()> },
+    Membership {
+        context: MembershipContext,
+        reply: oneshot::Sender<Result<bool, Refused>>,
+    },
+    Read {
+        reply: oneshot::Sender<Arc<State>>,
+    },
+    Snapshot {
+        from: NodeId,
+        message: Vec<u8>,
+        data: Vec<u8>,
+    },
+    Transfer {
+        to: Option<NodeId>,
+        reply: oneshot::Sender<Result<(), Refused>>,
+    },
+    Stop {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 /// From tasks of the driver's own.
@@ -233,7 +250,12 @@ impl Loop {
             self.encode_snapshot(job);
         }
         let status = Status::of(&self.driver.replica);
-        self.driver.shared.status.send_if_modified(|old| *old != status && { *old = status; true });
+        self.driver.shared.status.send_if_modified(|old| {
+            *old != status && {
+                *old = status;
+                true
+            }
+        });
         Ok(())
     }
 

@@ -80,10 +80,7 @@ pub enum ProposeError {
 impl ProposeError {
     /// The write was handed to a leader and may still be applied. Otherwise it never will be.
     pub fn may_happen(&self) -> bool {
-        matches!(
-            self,
-            ProposeError::NoQuorum { may_happen: true, .. } | ProposeError::Deadline { may_happen: true }
-        )
+        matches!(self, ProposeError::NoQuorum { may_happen: true, .. } | ProposeError::Deadline { may_happen: true })
     }
 }
 

@@ -246,7 +246,8 @@ impl Consensus {
 
     async fn wait_for_leader(&self, status: &mut watch::Receiver<Status>) -> Result<(NodeId, u64), ProposeError> {
         let known = status.wait_for(|status| status.leader.is_some() || status.stopped.is_some());
-        let (leader, term) = known.await.map(|status| (status.leader, status.term)).map_err(|_| self.stopped_error())?;
+        let (leader, term) =
+            known.await.map(|status| (status.leader, status.term)).map_err(|_| self.stopped_error())?;
         leader.map(|leader| (leader, term)).ok_or_else(|| self.stopped_error())
     }
 
@@ -287,7 +288,8 @@ impl Consensus {
                 assembly.chunk(from, index, number, &data).map_or_else(Response::Invalid, |()| Response::Accepted)
             }
             Request::SnapshotEnd { index, bytes, message } => {
-                let whole = self.inner.assembly.lock().expect("no holder of the assembly panics").end(from, index, bytes);
+                let whole =
+                    self.inner.assembly.lock().expect("no holder of the assembly panics").end(from, index, bytes);
                 match whole {
                     Ok(data) => match self.inner.inputs.send(Input::Snapshot { from, message, data }).await {
                         Ok(()) => Response::Accepted,

@@ -155,8 +155,9 @@ impl Replica {
             return Ok(None);
         }
         let own = self.machine.id();
-        let steps_down =
-            changes.iter().any(|change| matches!(change, MemberChange::Learner(id) | MemberChange::Remove(id) if *id == own));
+        let steps_down = changes
+            .iter()
+            .any(|change| matches!(change, MemberChange::Learner(id) | MemberChange::Remove(id) if *id == own));
         if steps_down && self.machine.handle_transfer(None).is_ok() {
             // The next leader takes the change: one that removes itself would leave the rest to an election.
             return Err(Refused::Busy);
@@ -266,8 +267,8 @@ impl Replica {
         match committed {
             Committed::Entry { index, data } => {
                 self.bytes_since += data.len() as u64;
-                let entry = Entry::from_bytes(&data)
-                    .map_err(|error| Fatal::Unreadable { index, why: error.to_string() })?;
+                let entry =
+                    Entry::from_bytes(&data).map_err(|error| Fatal::Unreadable { index, why: error.to_string() })?;
                 let answer = self.state.apply(index, &entry)?;
                 answers.push((entry.proposal, answer));
             }
@@ -295,7 +296,9 @@ impl Replica {
         for (node, wanted) in members {
             let ids = conf.voters.iter().chain(&conf.learners).copied();
             let old: Vec<u64> = ids.filter(|id| self.directory.get(id) == Some(node)).collect();
-            changes.extend(old.iter().filter(|id| wanted.is_none_or(|w| w.raft_id != **id)).map(|id| MemberChange::Remove(*id)));
+            changes.extend(
+                old.iter().filter(|id| wanted.is_none_or(|w| w.raft_id != **id)).map(|id| MemberChange::Remove(*id)),
+            );
             let Some(wanted) = wanted else { continue };
             if self.state.node(*node).is_none() || wanted.raft_id == 0 {
                 return Err(Refused::Invalid);

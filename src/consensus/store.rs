@@ -17,10 +17,12 @@ use std::path::Path;
 
 use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
 use rand::CryptoRng;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction,
+};
 
-use self::records::{Place, SnapshotRecord};
 pub use self::records::{Header, LogIdentity};
+use self::records::{Place, SnapshotRecord};
 use super::error::StoreError;
 use super::machine::Write;
 use super::seal::{LogKey, Sealer};
@@ -89,7 +91,8 @@ impl LogStore {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(doing(error)),
             _ => {}
         }
-        let file = std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(&unfinished).map_err(doing)?;
+        let file =
+            std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(&unfinished).map_err(doing)?;
         let backend = redb::backends::FileBackend::new(file).map_err(|error| open_error(error.into()))?;
         let store = LogStore::create_on(backend, key, identity, first, rng)?;
         std::fs::rename(&unfinished, path).map_err(doing)?;

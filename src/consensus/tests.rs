@@ -76,8 +76,7 @@ struct Cluster {
 impl Cluster {
     /// One node, initialised; the others are admitted to the state.
     async fn begin(nodes: u128) -> Cluster {
-        let mut cluster =
-            Cluster { wires: Arc::default(), folder: tempfile::tempdir().unwrap(), clients: 0 };
+        let mut cluster = Cluster { wires: Arc::default(), folder: tempfile::tempdir().unwrap(), clients: 0 };
         cluster.create(1, new_swarm());
         let first = cluster.start(1);
         let init = Command::InitSwarm { swarm: Box::new(a_swarm()), node: Box::new(a_node(1)) };

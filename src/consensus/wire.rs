@@ -15,9 +15,17 @@ pub enum Request {
     Propose(Vec<u8>),
     ChangeMembership(MembershipContext),
     /// One piece of the snapshot at `index`, in order from 0.
-    SnapshotChunk { index: u64, number: u64, data: Vec<u8> },
+    SnapshotChunk {
+        index: u64,
+        number: u64,
+        data: Vec<u8>,
+    },
     /// All pieces were sent: `bytes` in all, described by raft's `message`.
-    SnapshotEnd { index: u64, bytes: u64, message: Vec<u8> },
+    SnapshotEnd {
+        index: u64,
+        bytes: u64,
+        message: Vec<u8>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,7 +34,9 @@ pub enum Response {
     Accepted,
     /// Nothing was to be changed.
     Done,
-    NotLeader { leader: Option<NodeId> },
+    NotLeader {
+        leader: Option<NodeId>,
+    },
     /// Try again soon.
     Busy,
     /// Will never be taken.

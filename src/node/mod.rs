@@ -1,4 +1,5 @@
 //! The composition root.
 
+pub mod config;
 pub mod watcher;
 pub mod worker;

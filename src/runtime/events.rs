@@ -76,7 +76,7 @@ impl Runtime {
 /// Opens a stream and returns once it has shown an event of our own: from then on nothing is missed.
 async fn subscribe(client: &Client) -> Result<Streaming<Envelope>> {
     let topics = [EXIT, OUT_OF_MEMORY, MARKER];
-    let filters = topics.iter().map(|topic| format!("namespace=={NAMESPACE},topic=={topic}")).collect();
+    let filters = topics.iter().map(|topic| format!("namespace=={NAMESPACE},topic==\"{topic}\"")).collect();
     let mut events = client.events();
     let subscribed = events.subscribe(SubscribeRequest { filters });
     let marking = async {

@@ -65,7 +65,10 @@ impl Accounts {
         for group in groups {
             additional_gids.push(self.gid(group)?);
         }
-        let mut seen = std::collections::BTreeSet::from([gid]);
+        // The primary group too: without it, a file that denies the group would open to a process that has changed its
+        // own (CVE-2022-36109).
+        additional_gids.insert(0, gid);
+        let mut seen = std::collections::BTreeSet::new();
         additional_gids.retain(|gid| seen.insert(*gid));
         Ok(ResolvedUser { uid, gid, additional_gids })
     }
@@ -121,33 +124,34 @@ mod tests {
 
     #[test]
     fn a_user_is_found_by_name_and_by_number_with_its_groups() {
-        assert_eq!(resolve("redis"), Ok((999, 998, vec![6, 7])));
-        assert_eq!(resolve("999"), Ok((999, 998, vec![6, 7])));
-        assert_eq!(resolve(""), Ok((0, 0, vec![6])));
+        assert_eq!(resolve("redis"), Ok((999, 998, vec![998, 6, 7])));
+        assert_eq!(resolve("999"), Ok((999, 998, vec![998, 6, 7])));
+        assert_eq!(resolve(""), Ok((0, 0, vec![0, 6])));
     }
 
     #[test]
     fn a_named_group_replaces_the_users_own() {
-        assert_eq!(resolve("redis:disk"), Ok((999, 6, vec![])));
-        assert_eq!(resolve("redis:4242"), Ok((999, 4242, vec![])));
-        assert_eq!(resolve("1234:4242"), Ok((1234, 4242, vec![])));
+        assert_eq!(resolve("redis:disk"), Ok((999, 6, vec![6])));
+        assert_eq!(resolve("redis:4242"), Ok((999, 4242, vec![4242])));
+        assert_eq!(resolve("1234:4242"), Ok((1234, 4242, vec![4242])));
     }
 
     #[test]
     fn a_number_needs_no_entry_and_a_name_does() {
-        assert_eq!(resolve("1234"), Ok((1234, 0, vec![])));
+        assert_eq!(resolve("1234"), Ok((1234, 0, vec![0])));
         assert!(resolve("nobody").is_err());
         assert!(resolve("redis:nobody").unwrap_err().contains("nobody"));
     }
 
     #[test]
     fn an_image_without_accounts_runs_as_root() {
-        assert_eq!(Accounts::default().resolve("", &[]).unwrap(), ResolvedUser::default());
+        let root = ResolvedUser { uid: 0, gid: 0, additional_gids: vec![0] };
+        assert_eq!(Accounts::default().resolve("", &[]).unwrap(), root);
     }
 
     #[test]
     fn further_groups_come_once() {
         let user = accounts().resolve("redis", &["disk".into(), "77".into()]).unwrap();
-        assert_eq!(user.additional_gids, vec![6, 7, 77]);
+        assert_eq!(user.additional_gids, vec![998, 6, 7, 77]);
     }
 }

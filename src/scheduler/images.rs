@@ -43,12 +43,16 @@ impl Images {
     }
 }
 
-/// How a record may name an image: as the user wrote it, in full, in short, or by its digest.
+/// How a record may name an image: as the user wrote it, in full, in short, or by its digest
+/// with or without the repository.
 fn spellings(image: &str) -> Vec<String> {
     let mut spellings = vec![image.to_owned()];
     if let Ok(reference) = image.parse::<ImageReference>() {
         spellings.extend([reference.to_string(), reference.familiar()]);
-        spellings.extend(reference.digest);
+        let repository = format!("{}/{}", reference.registry, reference.repository);
+        if let Some(digest) = reference.digest {
+            spellings.extend([format!("{repository}@{digest}"), digest]);
+        }
     }
     spellings.sort();
     spellings.dedup();

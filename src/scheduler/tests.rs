@@ -490,6 +490,26 @@ fn an_empty_swarm_of_records_is_a_reason_too() {
     assert_eq!(swarm.reasons(web), ["no suitable node (1 node: not heard from yet)"]);
 }
 
+/// Tasks on each node if each in turn goes to the least rank of all nodes. The lots are those of the next tick.
+fn by_sorting(swarm: &Swarm, service: ServiceId, shapes: &[(u64, bool, u64, usize)]) -> Vec<usize> {
+    let mut rng = ChaCha8Rng::seed_from_u64(swarm.seed + 1);
+    let nodes = nodes::Nodes::build(&swarm.fixture.state, &swarm.table, std::iter::once(service), &mut rng);
+    let mut infos = nodes.infos;
+    let mut tasks = vec![0; infos.len()];
+    for _ in swarm.fixture.state.tasks_of_service(service).filter(|task| task.is_live()) {
+        let rank = |index: usize| {
+            let (_, has_image, _, failures) = shapes[index];
+            let on_node = score::OnNode { tasks: tasks[index] as u32, failures: failures as u32 };
+            score::Rank::of(&infos[index], index).with(on_node, has_image)
+        };
+        let best = (0..infos.len()).map(rank).min().expect("there are nodes").index;
+        tasks[best] += 1;
+        infos[best].tasks += 1;
+        infos[best].starting += 1;
+    }
+    tasks
+}
+
 /// A service of a random swarm.
 #[derive(Debug, Clone)]
 struct Wish {
@@ -602,6 +622,34 @@ proptest! {
                 swarm.fixture.finish(*end.get(&placed), TaskState::Failed);
             }
         }
+    }
+
+    #[test]
+    fn the_walk_finds_what_sorting_all_nodes_would(
+        shapes in prop::collection::vec((0..5u64, prop::bool::weighted(0.6), 0..2u64, 0..4usize), 1..200),
+        replicas in 1..60u64,
+    ) {
+        let mut swarm = Swarm::of(shapes.len() as u128);
+        let web = swarm.service("web", replicas, |_| {});
+        for (number, (cpus, has_image, tasks, failures)) in (1..).zip(&shapes) {
+            swarm.load(number, Load { used_nano_cpus: cpus * CPU, ..Load::default() });
+            if *has_image {
+                swarm.record(number, |record| record.images = vec!["example.org/whoami:1".into()]);
+            }
+            for slot in 0..*tasks {
+                let other = swarm.fixture.service(&format!("other-{number}-{slot}"), 1, |_| {});
+                swarm.fixture.running(other, 1, node(number));
+            }
+            for _ in 0..*failures {
+                let task = swarm.fixture.new_task(web, Slot::Replica(replicas + 1));
+                let task = swarm.fixture.create(task);
+                swarm.fixture.assign(task, node(number));
+                swarm.fixture.finish(task, TaskState::Failed);
+            }
+        }
+        let expected = by_sorting(&swarm, web, &shapes);
+        swarm.tick();
+        prop_assert_eq!(swarm.spread(web), expected);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,11 +15,10 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
-use libp2p::core::multiaddr::Protocol as Part;
-use libp2p::core::{ConnectedPoint, Multiaddr};
+use libp2p::core::ConnectedPoint;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, DialError, NetworkBehaviour, Swarm, SwarmEvent};
-use libp2p::{PeerId, SwarmBuilder, gossipsub, noise, tcp, yamux};
+use libp2p::swarm::{ConnectionId, Swarm, SwarmEvent};
+use libp2p::{PeerId, gossipsub};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::sync::{mpsc, oneshot};
@@ -27,21 +26,17 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::counters::Counters;
-use super::gossip::Gate;
 use super::handle::Shared;
-use super::identity::{self, Identity};
+use super::identity;
 use super::join::{self, Admission, Doorkeeper};
 use super::links::{Link, Links, Waiting};
-use super::members::Roster;
 use super::protocol::{Lane, Protocol, Topic};
 use super::serve::{Incoming, Server};
-use super::streams::{self, Admits, Inbound, OpenError};
+use super::streams::{Admits, Inbound, OpenError};
+use super::swarm::{Behaviour, BehaviourEvent, Listening, dial_reason, ip_of, multiaddr};
 use super::wire::MessageStream;
 use super::{Opened, TransportError};
 use crate::spec::{NodeId, Role};
-
-/// For TCP, noise and yamux together.
-const CONNECT_LIMIT: Duration = Duration::from_secs(3);
 
 /// For a greeting, or for showing a certificate.
 const GREETING_LIMIT: Duration = Duration::from_secs(5);
@@ -49,14 +44,8 @@ const GREETING_LIMIT: Duration = Duration::from_secs(5);
 /// Between two looks at who is to be dialed and at strangers.
 const TICK: Duration = Duration::from_millis(200);
 
-/// A connection on which nothing happens and which no member needs is closed after this.
-const IDLE_LIMIT: Duration = Duration::from_secs(10);
-
 /// A stranger's connection is closed after this in any case.
 const STRANGER_LIMIT: Duration = Duration::from_secs(60);
-
-/// Streams that one connection may carry; inbound requests of one node are bounded by it.
-const MAX_STREAMS: usize = 1024;
 
 /// Arrivals held back while the node is busy; beyond it gossip is dropped, which its repair makes good.
 const MAX_OUTBOX: usize = 1024;
@@ -70,12 +59,6 @@ pub(super) enum Command {
     Open { node: NodeId, protocol: Protocol, answer: oneshot::Sender<Result<Opened, TransportError>> },
     Publish(Bytes),
     Shutdown(oneshot::Sender<()>),
-}
-
-#[derive(NetworkBehaviour)]
-struct Behaviour {
-    streams: streams::Behaviour,
-    gossip: Gate,
 }
 
 /// How a side task of the driver ended.
@@ -97,59 +80,6 @@ pub(super) struct Driver {
     wanted: BTreeSet<NodeId>,
     side_tasks: FuturesUnordered<SideTask>,
     subscribed: bool,
-}
-
-impl Admits for Roster {
-    fn offered(&self, peer: &PeerId) -> Vec<Topic> {
-        if self.sender(peer).is_none() {
-            return vec![Topic::Of(Protocol::Join)];
-        }
-        let permitted = Protocol::ALL.into_iter().filter(|protocol| self.speaker(peer, *protocol).is_some());
-        std::iter::once(Topic::Link).chain(permitted.map(Topic::Of)).collect()
-    }
-
-    fn is_member(&self, peer: &PeerId) -> bool {
-        self.sender(peer).is_some()
-    }
-}
-
-/// A swarm that takes connections.
-pub(super) struct Listening {
-    swarm: Swarm<Behaviour>,
-    pub(super) addr: SocketAddr,
-}
-
-impl Listening {
-    pub(super) async fn start(
-        identity: &Identity,
-        roster: &Arc<Roster>,
-        addr: SocketAddr,
-    ) -> Result<Listening, TransportError> {
-        let failed = |reason: String| TransportError::Listen { addr, reason };
-        // libp2p listens with SO_REUSEPORT, so that a second daemon on the port would quietly take half of the
-        // connections: a plain socket tells.
-        drop(std::net::TcpListener::bind(addr).map_err(|error| failed(error.to_string()))?);
-        let streams = streams::Behaviour::new(roster.clone());
-        let gossip = Gate::new(identity.keypair(), roster.swarm(), roster.clone());
-        let mut swarm = build_swarm(identity, Behaviour { streams, gossip });
-        let listener = swarm.listen_on(multiaddr(addr)).map_err(|error| failed(innermost(&error)))?;
-        let listening = async {
-            loop {
-                match swarm.select_next_some().await {
-                    SwarmEvent::NewListenAddr { listener_id, address } if listener_id == listener => {
-                        return socket_addr(&address).ok_or_else(|| failed("no TCP address".into()));
-                    }
-                    SwarmEvent::ListenerClosed { listener_id, reason, .. } if listener_id == listener => {
-                        return Err(failed(reason.err().map_or("closed".into(), |error| error.to_string())));
-                    }
-                    SwarmEvent::ListenerError { error, .. } => return Err(failed(error.to_string())),
-                    _ => {}
-                }
-            }
-        };
-        let bound = timeout(CONNECT_LIMIT, listening).await.unwrap_or(Err(failed("no answer".into())))?;
-        Ok(Listening { swarm, addr: SocketAddr::new(addr.ip(), bound.port()) })
-    }
 }
 
 impl Driver {
@@ -234,7 +164,7 @@ impl Driver {
             let (id, lost) = (link.id, link.lost.clone());
             return self.open_on(node, peer, id, lost, waiting);
         }
-        let dialing = state.dialing.contains_key(&lane) || state.links.iter().any(|l| l.dialed && l.lane.is_none());
+        let dialing = state.is_dialing(lane);
         if !dialing && !state.may_dial(Instant::now()) {
             let reason = state.last_error().to_string();
             return refuse(waiting.answer, TransportError::Unreachable { node, reason });
@@ -282,7 +212,10 @@ impl Driver {
             self.apply_members();
         }
         for node in wishes.disconnect {
-            self.leave(node);
+            if let Some((peer, _)) = self.leave(node) {
+                self.tell_waiting(peer, Lane::Main, "its connections were given up");
+                self.tell_waiting(peer, Lane::Bulk, "its connections were given up");
+            }
         }
         for node in wishes.redial {
             self.redial(node);
@@ -347,10 +280,8 @@ impl Driver {
         let due: Vec<_> = self.wanted.iter().filter_map(|node| self.peer_of(*node)).collect();
         for (peer, addr) in due {
             let state = self.links.peer(peer);
-            let connected = state.links.iter().any(|link| link.lane == Some(Lane::Main));
-            let trying =
-                state.dialing.contains_key(&Lane::Main) || state.links.iter().any(|l| l.dialed && l.lane.is_none());
-            if !connected && !trying && state.may_dial(now) {
+            let at_work = state.usable(Lane::Main).is_some() || state.is_dialing(Lane::Main);
+            if !at_work && state.may_dial(now) {
                 self.dial(peer, addr, Lane::Main);
             }
         }
@@ -376,12 +307,15 @@ impl Driver {
     /// Pauses before the next dial, and tells those who waited.
     fn not_reached(&mut self, peer: PeerId, lane: Lane, reason: String) {
         Counters::count(&self.shared.counters.dials_failed);
-        let node = identity::public_key(&peer).map(|key| identity::node_id(&key)).unwrap_or(NodeId(0));
-        tracing::debug!(%node, %reason, "not reached");
-        let state = self.links.peer(peer);
-        state.failed(reason.clone(), Instant::now(), jitter());
-        for waiting in state.take_waiting(lane) {
-            refuse(waiting.answer, TransportError::Unreachable { node, reason: reason.clone() });
+        tracing::debug!(%peer, %reason, "not reached");
+        self.tell_waiting(peer, lane, &reason);
+        self.links.peer(peer).failed(reason, Instant::now(), jitter());
+    }
+
+    fn tell_waiting(&mut self, peer: PeerId, lane: Lane, reason: &str) {
+        let Some(node) = identity::public_key(&peer).map(|key| identity::node_id(&key)) else { return };
+        for waiting in self.links.peer(peer).take_waiting(lane) {
+            refuse(waiting.answer, TransportError::Unreachable { node, reason: reason.into() });
         }
     }
 
@@ -426,6 +360,9 @@ impl Driver {
         if dialed && (lane.is_none() || sender.is_none()) {
             // Not waited for any more, or removed meanwhile.
             self.drop_connection(id);
+            if let Some(lane) = lane {
+                self.not_reached(peer, lane, "it is no member any more".into());
+            }
             return;
         }
         if !dialed && sender.is_none() {
@@ -468,6 +405,11 @@ impl Driver {
 
     fn handle_outcome(&mut self, peer: PeerId, id: ConnectionId, outcome: Outcome) {
         if self.links.link(&peer, id).is_none() {
+            // Closed meanwhile. Who waits is told, unless another connection is there or on its way.
+            let state = self.links.peer(peer);
+            if state.usable(Lane::Main).is_none() && !state.is_dialing(Lane::Main) {
+                self.not_reached(peer, Lane::Main, "it closed the connection".into());
+            }
             return;
         }
         match outcome {
@@ -640,9 +582,8 @@ impl Driver {
     fn forget(&mut self, peer: PeerId, id: ConnectionId) {
         let Some(link) = self.links.remove(&peer, id) else { return };
         link.lost.cancel();
-        let Some(Link { sender: Some(sender), lane: Some(Lane::Main), .. }) = Some(link) else { return };
-        let state = self.links.peer(peer);
-        if state.usable(Lane::Main).is_none() {
+        let (Some(sender), Some(Lane::Main)) = (link.sender, link.lane) else { return };
+        if self.links.peer(peer).usable(Lane::Main).is_none() {
             self.shared.connected.send_modify(|nodes| {
                 nodes.remove(&sender.node);
             });
@@ -655,65 +596,6 @@ impl Driver {
 fn refuse(answer: oneshot::Sender<Result<Opened, TransportError>>, error: TransportError) {
     // The asker may have given up.
     let _ = answer.send(Err(error));
-}
-
-/// TCP, noise and yamux, with flok's limits.
-pub(super) fn build_swarm<B: NetworkBehaviour>(identity: &Identity, behaviour: B) -> Swarm<B> {
-    let yamux = || {
-        let mut config = yamux::Config::default();
-        config.set_max_num_streams(MAX_STREAMS);
-        config
-    };
-    SwarmBuilder::with_existing_identity(identity.keypair())
-        .with_tokio()
-        .with_tcp(tcp::Config::default().nodelay(true), noise::Config::new, yamux)
-        .expect("noise works with an ed25519 key")
-        .with_behaviour(|_| behaviour)
-        .unwrap_or_else(|never| match never {})
-        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_LIMIT))
-        .with_connection_timeout(CONNECT_LIMIT)
-        .build()
-}
-
-pub(super) fn multiaddr(addr: SocketAddr) -> Multiaddr {
-    Multiaddr::from(addr.ip()).with(Part::Tcp(addr.port()))
-}
-
-fn socket_addr(address: &Multiaddr) -> Option<SocketAddr> {
-    let mut parts = address.iter();
-    let ip = match parts.next()? {
-        Part::Ip4(ip) => IpAddr::from(ip),
-        Part::Ip6(ip) => IpAddr::from(ip),
-        _ => return None,
-    };
-    match parts.next()? {
-        Part::Tcp(port) => Some(SocketAddr::new(ip, port)),
-        _ => None,
-    }
-}
-
-fn ip_of(address: &Multiaddr) -> IpAddr {
-    socket_addr(address).map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |addr| addr.ip())
-}
-
-/// libp2p's account of a failed dial, without its frame.
-pub(super) fn dial_reason(error: &DialError) -> String {
-    match error {
-        DialError::Transport(errors) => match errors.first() {
-            Some((_, error)) => innermost(error),
-            None => "no address".into(),
-        },
-        DialError::WrongPeerId { .. } => "another node answers at its address".into(),
-        other => other.to_string(),
-    }
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
 }
 
 /// From 0.0 to 1.0.

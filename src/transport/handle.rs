@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::TransportError;
 use super::certificate::Certificate;
 use super::counters::Counters;
-use super::driver::{Command, Driver, Listening};
+use super::driver::{Command, Driver};
 use super::gossip::MAX_GOSSIP_BYTES;
 use super::identity::{Identity, PublicKey};
 use super::join::{self, Admission, JoinError};
@@ -21,6 +21,7 @@ use super::members::{Member, MemberList, Roster};
 use super::protocol::{Mode, Protocol};
 use super::requests::{self, IdleStreams};
 use super::serve::Incoming;
+use super::swarm::Listening;
 use super::wire::MessageStream;
 use crate::spec::NodeId;
 

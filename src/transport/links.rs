@@ -119,6 +119,12 @@ impl Peer {
         self.links.iter().rev().find(|link| link.lane == Some(lane))
     }
 
+    /// Whether a connection for `lane` is being dialed or greeted.
+    pub(super) fn is_dialing(&self, lane: Lane) -> bool {
+        let greeting = || self.links.iter().any(|link| link.dialed && link.lane.is_none());
+        self.dialing.contains_key(&lane) || (lane == Lane::Main && greeting())
+    }
+
     /// A stream that waits; given back where too many do.
     pub(super) fn wait(&mut self, waiting: Waiting) -> Result<(), Waiting> {
         self.waiting.retain(|waiting| !waiting.answer.is_closed());

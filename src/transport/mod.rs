@@ -25,6 +25,7 @@ mod protocol;
 mod requests;
 mod serve;
 mod streams;
+mod swarm;
 #[cfg(test)]
 mod tests;
 mod token;

@@ -73,12 +73,13 @@ impl Machine {
             }
             MessageType::MsgAppend => {
                 let known = raft.raft_log.first_index()..=raft.raft_log.committed;
-                let differs = |entry: &&Entry| {
-                    known.contains(&entry.index) && !raft.raft_log.match_term(entry.index, entry.term)
-                };
-                message.entries.iter().find(differs).map_or(Ok(()), |entry| {
-                    Err(MessageError::Diverged { index: entry.index })
-                })
+                let differs =
+                    |entry: &&Entry| known.contains(&entry.index) && !raft.raft_log.match_term(entry.index, entry.term);
+                message
+                    .entries
+                    .iter()
+                    .find(differs)
+                    .map_or(Ok(()), |entry| Err(MessageError::Diverged { index: entry.index }))
             }
             _ => Ok(()),
         }
@@ -90,8 +91,17 @@ fn check_form(message: &Message) -> Result<(), MessageError> {
     use MessageType::*;
     let kind = message.get_msg_type();
     match kind {
-        MsgAppend | MsgAppendResponse | MsgRequestVote | MsgRequestVoteResponse | MsgSnapshot | MsgHeartbeat
-        | MsgHeartbeatResponse | MsgTimeoutNow | MsgRequestPreVote | MsgRequestPreVoteResponse | MsgReadIndexResp
+        MsgAppend
+        | MsgAppendResponse
+        | MsgRequestVote
+        | MsgRequestVoteResponse
+        | MsgSnapshot
+        | MsgHeartbeat
+        | MsgHeartbeatResponse
+        | MsgTimeoutNow
+        | MsgRequestPreVote
+        | MsgRequestPreVoteResponse
+        | MsgReadIndexResp
             if message.term > 0 => {}
         MsgReadIndex if message.entries.len() == 1 => {}
         _ => return Err(MessageError::Dropped("of a kind no peer sends")),

@@ -284,7 +284,9 @@ fn what_no_peer_sends_is_dropped() {
     let mut world = World::new(1, &[1, 2, 3]);
     world.ticks(30);
     let leader = world.leaders()[0];
-    for kind in [MessageType::MsgHup, MessageType::MsgPropose, MessageType::MsgTransferLeader, MessageType::MsgReadIndex] {
+    for kind in
+        [MessageType::MsgHup, MessageType::MsgPropose, MessageType::MsgTransferLeader, MessageType::MsgReadIndex]
+    {
         let mut message = Message::default();
         message.set_msg_type(kind);
         (message.to, message.from, message.term) = (leader, leader % 3 + 1, 1);

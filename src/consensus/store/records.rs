@@ -128,10 +128,7 @@ impl SnapshotRecord {
 
     pub fn from_bytes(bytes: &[u8]) -> Result<SnapshotRecord, StoreError> {
         let (length, meta) = bytes.split_first_chunk().ok_or_else(|| corrupt("the snapshot's description"))?;
-        Ok(SnapshotRecord {
-            meta: from_bytes(meta, "the snapshot's description")?,
-            bytes: u64::from_le_bytes(*length),
-        })
+        Ok(SnapshotRecord { meta: from_bytes(meta, "the snapshot's description")?, bytes: u64::from_le_bytes(*length) })
     }
 }
 

@@ -92,7 +92,7 @@ impl Images {
         repository: Option<&str>,
     ) -> Result<String> {
         let name = oci_name(entry, repository)?;
-        let bytes = archive.document(&blob_path(&entry.digest().to_string())).await?;
+        let bytes = archive.document(&blob_path(entry.digest().as_ref())).await?;
         let target = match manifest::parse(&bytes).map_err(broken)? {
             Document::Manifest(_) => load_oci_image(client, archive, bytes).await?,
             Document::Index(index) => {
@@ -130,14 +130,14 @@ async fn load_oci_image(client: &Client, archive: &Archive, bytes: Vec<u8>) -> R
     let Document::Manifest(manifest) = manifest::parse(&bytes).map_err(broken)? else {
         return Err(broken("an index in it names another index"));
     };
-    let config = archive.document(&blob_path(&manifest.config().digest().to_string())).await?;
+    let config = archive.document(&blob_path(manifest.config().digest().as_ref())).await?;
     let parsed = manifest::configuration(&config, manifest.layers().len()).map_err(broken)?;
     for (layer, diff_id) in manifest.layers().iter().zip(parsed.rootfs().diff_ids()) {
         let labels = LabelMap::from([("containerd.io/uncompressed".to_owned(), diff_id.clone())]);
         let digest = layer.digest().to_string();
         copy_blob(client, archive, &blob_path(&digest), &digest, layer.size(), labels).await?;
     }
-    content::write_bytes(client, &manifest.config().digest().to_string(), config, LabelMap::new()).await?;
+    content::write_bytes(client, manifest.config().digest().as_ref(), config, LabelMap::new()).await?;
     write_manifest(client, bytes).await
 }
 

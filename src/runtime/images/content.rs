@@ -7,7 +7,7 @@ use bytes::Bytes;
 use containerd_client::services::v1::{
     Info, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest, WriteContentResponse,
 };
-use containerd_client::tonic::Streaming;
+use containerd_client::tonic::{Code, Streaming};
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
@@ -17,6 +17,10 @@ use crate::runtime::error::{Result, RuntimeError};
 
 /// Bytes of a blob sent to containerd at once.
 const CHUNK_BYTES: usize = 512 * 1024;
+
+/// How long another writer of the same blob is waited for, looking this often.
+const LOCKED_FOR: Duration = Duration::from_secs(15 * 60);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 pub type LabelMap = HashMap<String, String>;
 
@@ -86,8 +90,26 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// `None`: the blob is there already, and has the labels now.
+    /// `None`: the blob is there already, and has the labels now. Waits while another writer is at the same blob: two images
+    /// may share a layer.
     pub async fn open(client: &Client, digest: &str, total: u64, labels: LabelMap) -> Result<Option<Writer>> {
+        let mut waited = Duration::ZERO;
+        loop {
+            match Writer::try_open(client, digest, total, labels.clone()).await {
+                Err(RuntimeError::Containerd { status, .. })
+                    if status.code() == Code::Unavailable
+                        && status.message().contains("locked")
+                        && waited < LOCKED_FOR =>
+                {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    waited += LOOK_EVERY;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn try_open(client: &Client, digest: &str, total: u64, labels: LabelMap) -> Result<Option<Writer>> {
         let (requests, outgoing) = mpsc::channel(1);
         let first = WriteContentRequest {
             action: WriteAction::Stat as i32,

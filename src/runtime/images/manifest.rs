@@ -19,6 +19,7 @@ pub const MAX_DOCUMENT_BYTES: u64 = 8 * 1024 * 1024;
 /// Most layers of an image; overlayfs itself stops at about 500.
 pub const MAX_LAYERS: usize = 256;
 
+#[expect(clippy::large_enum_variant, reason = "one at a time, taken apart at once")]
 pub enum Document {
     Index(ImageIndex),
     Manifest(ImageManifest),

@@ -240,7 +240,7 @@ impl Images {
         if let Document::Index(index) = &document {
             let chosen = manifest::choose(index, &self.shared.platform)
                 .map_err(|reason| RuntimeError::NoImage { image: name.to_owned(), reason })?;
-            bytes = content::read(client, &chosen.digest().to_string()).await?;
+            bytes = content::read(client, chosen.digest().as_ref()).await?;
             document = manifest::parse(&bytes).map_err(|reason| broken(name, reason))?;
         }
         let Document::Manifest(manifest) = document else {

@@ -188,7 +188,7 @@ impl Pull<'_> {
     }
 
     async fn diff_ids(&self, manifest: &ImageManifest) -> Result<Vec<String>> {
-        let config = content::read(&self.client, &manifest.config().digest().to_string()).await?;
+        let config = content::read(&self.client, manifest.config().digest().as_ref()).await?;
         let config =
             manifest::configuration(&config, manifest.layers().len()).map_err(|reason| self.missing(reason))?;
         Ok(config.rootfs().diff_ids().clone())
@@ -276,6 +276,7 @@ impl Pull<'_> {
         }
         tracing::warn!(image, reason = failure.reason, attempt, "a pull stumbled, trying again");
         let wait = BACKOFF_FIRST.saturating_mul(1 << (*attempt - 1)).min(BACKOFF_MAX);
+        #[expect(clippy::disallowed_methods, reason = "spreads the retries of many nodes")]
         let jitter = rand::rng().random_range(0.5..1.5);
         tokio::time::sleep(wait.mul_f64(jitter)).await;
         Ok(())

@@ -8,6 +8,8 @@ pub enum Feature {
     IngressPorts,
     Secrets,
     Configs,
+    /// Anything but `NONE`.
+    Healthchecks,
     ClusterVolumes,
     VolumeDrivers,
     LogDrivers,
@@ -29,6 +31,7 @@ impl Feature {
             }
             Feature::Secrets => "secrets are not supported yet",
             Feature::Configs => "configs are not supported yet: use a bind mount or bake the file into the image",
+            Feature::Healthchecks => "health checks are not supported yet: write disable: true or remove it",
             Feature::ClusterVolumes => "cluster volumes are not supported yet",
             Feature::VolumeDrivers => {
                 "volume drivers and their options are not supported yet: use a plain local volume"

@@ -47,7 +47,7 @@ const SERVICE: &[Field] = &[
     used("ports", ports),
     used("volumes", mounts),
     used("tmpfs", tmpfs),
-    used("healthcheck", |reader, path, node| reader.object(path, node, HEALTHCHECK)),
+    used("healthcheck", healthcheck),
     used("hostname", text),
     used("user", text),
     used("working_dir", text),
@@ -346,6 +346,17 @@ fn ipam_config(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> 
     const CONFIG: &[Field] =
         &[used("subnet", text), used("gateway", text), used("ip_range", text), ignored("aux_addresses")];
     reader.list(path, node, |reader, path, node| reader.object(path, node, CONFIG))
+}
+
+/// One that is off needs no feature.
+fn healthcheck(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
+    let node = reader.object(path, node, HEALTHCHECK)?;
+    let disabled = node.get("disable").is_some_and(|disable| disable.value == Value::Bool(true));
+    let none = node.get("test").and_then(|test| test.items().first()).is_some_and(|word| word.as_text() == "NONE");
+    if !disabled && !none {
+        reader.needs(Feature::Healthchecks, node.place, path);
+    }
+    Some(node)
 }
 
 /// A string is a shell's line, `["CMD-SHELL", line]`; a list says its own kind first.

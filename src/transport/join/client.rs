@@ -14,14 +14,14 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{Admitted, Answer, Hello, JoinError, JoinRequest, MAX_CLOCK_SKEW, Refusal, Request, VERSION, Welcome};
-use crate::spec::{FEATURE_LEVEL, UnixMs};
+use crate::spec::UnixMs;
 use crate::transport::certificate::{Certificate, CertificateError};
 use crate::transport::clock;
 use crate::transport::counters::Counters;
-use crate::transport::driver::{build_swarm, multiaddr};
 use crate::transport::identity::{self, Identity, PublicKey};
 use crate::transport::protocol::{Protocol, Topic};
 use crate::transport::streams::{self, Admits};
+use crate::transport::swarm::{build_swarm, multiaddr};
 use crate::transport::token::JoinToken;
 use crate::transport::wire::{MessageStream, StreamError};
 
@@ -145,7 +145,7 @@ pub(in crate::transport) async fn present(
     addr: SocketAddr,
 ) -> Result<(), String> {
     let talk = async {
-        stream.send_value(&Hello { version: VERSION, feature_level: FEATURE_LEVEL }).await?;
+        stream.send_value(&Hello { version: VERSION }).await?;
         let Welcome::Member { .. } = stream.receive_value().await? else { return Ok(Answer::NotKnown(String::new())) };
         stream.send_value(&Request::Present { certificate, addr }).await?;
         stream.receive_value().await
@@ -161,7 +161,7 @@ pub(in crate::transport) async fn present(
 /// Sends nothing but the version, and checks everything that can be checked without the token.
 async fn exchange_greetings(stream: &mut MessageStream, peer: PeerId, addr: SocketAddr) -> Result<Greeting, JoinError> {
     let broken = |source| JoinError::Broken { addr, source };
-    let hello = Hello { version: VERSION, feature_level: FEATURE_LEVEL };
+    let hello = Hello { version: VERSION };
     stream.send_value(&hello).await.map_err(broken)?;
     let (ca_public_key, certificate, now) = match stream.receive_value().await.map_err(broken)? {
         Welcome::Member { ca_public_key, certificate, now } => (ca_public_key, certificate, now),
@@ -248,7 +248,7 @@ async fn connect(swarm: &mut Swarm<streams::Behaviour>, addr: SocketAddr) -> Res
                 return Ok((peer_id, answer));
             }
             SwarmEvent::OutgoingConnectionError { error, .. } => {
-                return Err(unreachable(addr, crate::transport::driver::dial_reason(&error)));
+                return Err(unreachable(addr, crate::transport::swarm::dial_reason(&error)));
             }
             _ => {}
         }

@@ -132,7 +132,6 @@ pub enum JoinError {
 #[derive(Debug, Serialize, Deserialize)]
 struct Hello {
     version: u32,
-    feature_level: FeatureLevel,
 }
 
 /// The first answer.
@@ -161,4 +160,17 @@ enum Answer {
     Known,
     Refused(Refusal),
     NotKnown(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::codec;
+
+    #[test]
+    fn the_first_messages_keep_their_bytes() {
+        assert_eq!(codec::encode(&Hello { version: 1 }), [1]);
+        let refused = Welcome::Refused(Refusal::ProtocolVersion { spoken: 2, offered: 1 });
+        assert_eq!(codec::encode(&refused), [1, 5, 2, 1]);
+    }
 }

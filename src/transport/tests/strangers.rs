@@ -6,9 +6,9 @@ use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use tokio::sync::oneshot;
 
-use super::super::driver::{build_swarm, multiaddr};
 use super::super::protocol::Topic;
 use super::super::streams::{self, Admits, OpenError};
+use super::super::swarm::{build_swarm, multiaddr};
 use super::*;
 
 /// Offers and takes everything.

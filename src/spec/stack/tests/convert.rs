@@ -254,7 +254,13 @@ fn the_container_is_read_in_full() {
 #[test]
 fn healthchecks_are_read_in_every_form() {
     let check = |keys: &str| {
-        Case::new(&web(&format!("    healthcheck: {keys}\n"))).service().task.container.healthcheck.unwrap()
+        Case::new(&web(&format!("    healthcheck: {keys}\n")))
+            .all_features()
+            .service()
+            .task
+            .container
+            .healthcheck
+            .unwrap()
     };
     assert_eq!(check("{test: curl -f x}").test, ["CMD-SHELL", "curl -f x"]);
     assert_eq!(check("{test: [CMD, curl, x]}").test, ["CMD", "curl", "x"]);

@@ -31,7 +31,7 @@ services:
     deploy: {replicas: 2, placement: {constraints: [node.id==x]}}
   b: {image: three}
 ";
-    let stack = Case::new(base).over(over).stack();
+    let stack = Case::new(base).over(over).all_features().stack();
     let (a, container) = (&stack.services[0], &stack.services[0].task.container);
     assert_eq!((container.image.as_str(), container.args.join(" ")), ("two", "z".to_string()));
     assert_eq!(container.env, ["A=1", "B=2", "C=2"]);

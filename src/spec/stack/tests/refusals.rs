@@ -36,6 +36,7 @@ fn what_is_not_supported_yet_is_refused_by_name() {
         ("ports: [{target: 80, published: 80}]", "services.web.ports[0]: ingress publishing"),
         ("ports: [{target: 80, mode: ingress}]", "services.web.ports[0]: ingress publishing"),
         ("ports: [80]", "services.web.ports[0]: ingress publishing"),
+        ("healthcheck: {test: x}", "services.web.healthcheck: health checks"),
         ("networks: [a]", "services.web.networks: overlay networks"),
         ("secrets: [a]", "services.web.secrets: secrets"),
         ("configs: [a]", "services.web.configs: configs"),

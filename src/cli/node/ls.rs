@@ -1,0 +1,105 @@
+//! `flok node ls`.
+
+use bollard::models::{Node, Reachability};
+use bollard::query_parameters::ListNodesOptions;
+use clap::Args;
+
+use super::display_name;
+use crate::api::client::Client;
+use crate::cli::output::{Format, FormatArg, Table, print};
+
+/// List the nodes of the swarm
+#[derive(Debug, Args)]
+pub struct Ls {
+    /// Print ids alone
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    format: FormatArg,
+}
+
+impl Ls {
+    pub async fn run(self, client: &Client) -> anyhow::Result<()> {
+        let nodes =
+            client.docker().list_nodes(None::<ListNodesOptions>).await.map_err(|error| client.explain(error))?;
+        if self.quiet {
+            let ids: Vec<String> = nodes.into_iter().filter_map(|node| node.id).collect();
+            return print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>());
+        }
+        let info = client.docker().info().await.map_err(|error| client.explain(error))?;
+        let own = info.swarm.and_then(|swarm| swarm.node_id).unwrap_or_default();
+        print(&table(nodes, &own, self.format.format).render(self.format.format))
+    }
+}
+
+fn table(mut nodes: Vec<Node>, own: &str, format: Format) -> Table {
+    let mut table = Table::new(&[
+        ("ID", "ID"),
+        ("Hostname", "HOSTNAME"),
+        ("Status", "STATUS"),
+        ("Availability", "AVAILABILITY"),
+        ("ManagerStatus", "MANAGER STATUS"),
+        ("EngineVersion", "ENGINE VERSION"),
+    ]);
+    nodes.sort_by_key(|node| (display_name(node), node.id.clone()));
+    for node in nodes {
+        let id = node.id.clone().unwrap_or_default();
+        let marked = if id == own && format == Format::Table { format!("{id} *") } else { id };
+        let state = node.status.as_ref().and_then(|status| status.state).map(|state| capitalized(&state.to_string()));
+        let availability = node.spec.as_ref().and_then(|spec| spec.availability).map(|a| capitalized(&a.to_string()));
+        let engine = node.description.as_ref().and_then(|description| description.engine.as_ref());
+        table.row([
+            marked,
+            display_name(&node),
+            state.unwrap_or_default(),
+            availability.unwrap_or_default(),
+            manager_status(&node),
+            engine.and_then(|engine| engine.engine_version.clone()).unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+/// Empty for a worker.
+fn manager_status(node: &Node) -> String {
+    let Some(status) = &node.manager_status else { return String::new() };
+    match (status.leader, status.reachability) {
+        (Some(true), _) => "Leader".into(),
+        (_, Some(Reachability::REACHABLE)) => "Reachable".into(),
+        (_, Some(Reachability::UNREACHABLE)) => "Unreachable".into(),
+        _ => "Unknown".into(),
+    }
+}
+
+pub fn capitalized(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_listed_as_docker_lists_them() {
+        let node = |id: &str, host: &str, manager: Option<serde_json::Value>| {
+            serde_json::from_value::<Node>(serde_json::json!({
+                "ID": id,
+                "Spec": {"Availability": "active", "Role": "manager"},
+                "Description": {"Hostname": host, "Engine": {"EngineVersion": "0.1.0"}},
+                "Status": {"State": "ready", "Addr": "10.0.0.1"},
+                "ManagerStatus": manager,
+            }))
+            .unwrap()
+        };
+        let leader = serde_json::json!({"Leader": true, "Reachability": "reachable"});
+        let nodes = vec![node("2", "b", None), node("1", "a", Some(leader))];
+        let text = table(nodes, "1", Format::Table).render(Format::Table);
+        let expected = "\
+ID    HOSTNAME   STATUS   AVAILABILITY   MANAGER STATUS   ENGINE VERSION
+1 *   a          Ready    Active         Leader           0.1.0
+2     b          Ready    Active                          0.1.0
+";
+        assert_eq!(text, expected);
+    }
+}

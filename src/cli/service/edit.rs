@@ -1,0 +1,246 @@
+//! What `service create` and `service update` can both say of a service, and how each word changes the spec.
+
+use std::time::Duration;
+
+use bollard::models::*;
+use clap::Args;
+
+use crate::spec::quantity::{parse_duration, parse_nano_cpus, parse_port_range, parse_size};
+
+/// Flags that set one value.
+#[derive(Debug, Default, Args)]
+pub struct Values {
+    /// Number of tasks of a replicated service
+    #[arg(long, value_name = "COUNT")]
+    replicas: Option<u32>,
+    /// Most tasks on one node; 0: no limit
+    #[arg(long, value_name = "COUNT")]
+    replicas_max_per_node: Option<u32>,
+    /// Most CPUs of a task
+    #[arg(long, value_name = "CPUS", value_parser = parse_nano_cpus)]
+    limit_cpu: Option<u64>,
+    /// Most memory of a task
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    limit_memory: Option<u64>,
+    /// CPUs a node must have free for a task
+    #[arg(long, value_name = "CPUS", value_parser = parse_nano_cpus)]
+    reserve_cpu: Option<u64>,
+    /// Memory a node must have free for a task
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    reserve_memory: Option<u64>,
+    /// When a task that ended is replaced
+    #[arg(long, value_parser = ["none", "on-failure", "any"])]
+    restart_condition: Option<String>,
+    /// Time before a task is replaced
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    restart_delay: Option<Duration>,
+    /// Most restarts before the service gives up; 0: no limit
+    #[arg(long, value_name = "COUNT")]
+    restart_max_attempts: Option<u32>,
+    /// Tasks replaced at once by an update; 0: all
+    #[arg(long, value_name = "COUNT")]
+    update_parallelism: Option<u32>,
+    /// Time between two steps of an update
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    update_delay: Option<Duration>,
+    /// Whether the old task stops or the new one starts first
+    #[arg(long, value_parser = ["stop-first", "start-first"])]
+    update_order: Option<String>,
+    /// User in the container: name or uid[:group or gid]
+    #[arg(long, short)]
+    user: Option<String>,
+    /// Working directory in the container
+    #[arg(long, short, value_name = "DIR")]
+    workdir: Option<String>,
+    /// Hostname in the container
+    #[arg(long)]
+    hostname: Option<String>,
+    /// Signal that stops the container
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
+    /// Time between that signal and SIGKILL
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    stop_grace_period: Option<Duration>,
+    /// Make the container's root file system read-only
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    read_only: Option<bool>,
+}
+
+impl Values {
+    pub fn apply(self, spec: &mut ServiceSpec) -> anyhow::Result<()> {
+        if let Some(replicas) = self.replicas {
+            let mode = spec.mode.get_or_insert_default();
+            if mode.global.is_some() || mode.global_job.is_some() {
+                anyhow::bail!("replicas can only be used with a replicated service");
+            }
+            match &mut mode.replicated_job {
+                Some(job) => job.total_completions = Some(i64::from(replicas)),
+                None => mode.replicated.get_or_insert_default().replicas = Some(i64::from(replicas)),
+            }
+        }
+        let update = [self.update_parallelism.is_some(), self.update_delay.is_some(), self.update_order.is_some()];
+        if update.contains(&true) {
+            let config = spec.update_config.get_or_insert_default();
+            set(&mut config.parallelism, self.update_parallelism.map(i64::from));
+            set(&mut config.delay, self.update_delay.map(nanos));
+            set(
+                &mut config.order,
+                self.update_order.as_deref().map(|order| match order {
+                    "start-first" => ServiceSpecUpdateConfigOrderEnum::START_FIRST,
+                    _ => ServiceSpecUpdateConfigOrderEnum::STOP_FIRST,
+                }),
+            );
+        }
+        let task = spec.task_template.get_or_insert_default();
+        if let Some(most) = self.replicas_max_per_node {
+            task.placement.get_or_insert_default().max_replicas = Some(i64::from(most));
+        }
+        if self.limit_cpu.is_some() || self.limit_memory.is_some() {
+            let limits = task.resources.get_or_insert_default().limits.get_or_insert_default();
+            set(&mut limits.nano_cpus, self.limit_cpu.map(signed));
+            set(&mut limits.memory_bytes, self.limit_memory.map(signed));
+        }
+        if self.reserve_cpu.is_some() || self.reserve_memory.is_some() {
+            let reservations = task.resources.get_or_insert_default().reservations.get_or_insert_default();
+            set(&mut reservations.nano_cpus, self.reserve_cpu.map(signed));
+            set(&mut reservations.memory_bytes, self.reserve_memory.map(signed));
+        }
+        let restart = (self.restart_condition, self.restart_delay, self.restart_max_attempts);
+        if restart != (None, None, None) {
+            let policy = task.restart_policy.get_or_insert_default();
+            set(
+                &mut policy.condition,
+                restart.0.as_deref().map(|condition| match condition {
+                    "none" => TaskSpecRestartPolicyConditionEnum::NONE,
+                    "on-failure" => TaskSpecRestartPolicyConditionEnum::ON_FAILURE,
+                    _ => TaskSpecRestartPolicyConditionEnum::ANY,
+                }),
+            );
+            set(&mut policy.delay, restart.1.map(nanos));
+            set(&mut policy.max_attempts, restart.2.map(i64::from));
+        }
+        let container = task.container_spec.get_or_insert_default();
+        set(&mut container.user, self.user);
+        set(&mut container.dir, self.workdir);
+        set(&mut container.hostname, self.hostname);
+        set(&mut container.stop_signal, self.stop_signal);
+        set(&mut container.stop_grace_period, self.stop_grace_period.map(nanos));
+        set(&mut container.read_only, self.read_only);
+        Ok(())
+    }
+}
+
+fn set<T>(field: &mut Option<T>, value: Option<T>) {
+    if value.is_some() {
+        *field = value;
+    }
+}
+
+fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// `mode=host,target=80,published=8080,protocol=tcp`, or the short form `8080:80/tcp`, which means ingress.
+pub fn port(text: &str) -> Result<EndpointPortConfig, String> {
+    let mut port = EndpointPortConfig {
+        protocol: Some(EndpointPortConfigProtocolEnum::TCP),
+        publish_mode: Some(EndpointPortConfigPublishModeEnum::INGRESS),
+        ..EndpointPortConfig::default()
+    };
+    let number = |text: &str| match parse_port_range(text) {
+        Ok((first, last)) if first == last => Ok(Some(i64::from(first))),
+        Ok(_) => Err(format!("{text:?} is a range: publish each port by itself")),
+        Err(error) => Err(error.to_string()),
+    };
+    let protocol = |text: &str| match text.to_ascii_lowercase().as_str() {
+        "tcp" => Ok(Some(EndpointPortConfigProtocolEnum::TCP)),
+        "udp" => Ok(Some(EndpointPortConfigProtocolEnum::UDP)),
+        "sctp" => Ok(Some(EndpointPortConfigProtocolEnum::SCTP)),
+        other => Err(format!("{other:?} is none of tcp, udp, sctp")),
+    };
+    if !text.contains('=') {
+        let (ports, word) = text.split_once('/').unwrap_or((text, "tcp"));
+        port.protocol = protocol(word)?;
+        let (published, target) = ports.rsplit_once(':').map_or((None, ports), |(p, t)| (Some(p), t));
+        port.target_port = number(target)?;
+        port.published_port = published.map(number).transpose()?.flatten();
+        return Ok(port);
+    }
+    for part in text.split(',') {
+        match part.split_once('=').unwrap_or((part, "")) {
+            ("mode", "host") => port.publish_mode = Some(EndpointPortConfigPublishModeEnum::HOST),
+            ("mode", "ingress") => {}
+            ("mode", other) => return Err(format!("{other:?} is neither host nor ingress")),
+            ("target", value) => port.target_port = number(value)?,
+            ("published", value) => port.published_port = number(value)?,
+            ("protocol", value) => port.protocol = protocol(value)?,
+            (other, _) => return Err(format!("{other:?} is none of mode, target, published, protocol")),
+        }
+    }
+    if port.target_port.is_none() { Err("there is no target port".into()) } else { Ok(port) }
+}
+
+/// `type=volume,source=data,target=/data[,readonly]`, with type bind, volume or tmpfs.
+pub fn mount(text: &str) -> Result<Mount, String> {
+    let mut mount = Mount { typ: Some(MountType::VOLUME), ..Mount::default() };
+    for part in text.split(',') {
+        match part.split_once('=').unwrap_or((part, "true")) {
+            ("type", "bind") => mount.typ = Some(MountType::BIND),
+            ("type", "volume") => {}
+            ("type", "tmpfs") => mount.typ = Some(MountType::TMPFS),
+            ("type", other) => return Err(format!("{other:?} is none of bind, volume, tmpfs")),
+            ("source" | "src", value) => mount.source = Some(value.into()),
+            ("target" | "dst" | "destination", value) => mount.target = Some(value.into()),
+            ("readonly" | "ro", value) => mount.read_only = Some(value != "false" && value != "0"),
+            ("tmpfs-size", value) => {
+                let bytes = parse_size(value).map_err(|error| error.to_string())?;
+                mount.tmpfs_options.get_or_insert_default().size_bytes = Some(signed(bytes));
+            }
+            (other, _) => return Err(format!("{other:?} is none of type, source, target, readonly, tmpfs-size")),
+        }
+    }
+    match &mount.target {
+        Some(target) if target.starts_with('/') => Ok(mount),
+        Some(target) => Err(format!("the target {target:?} must be an absolute path")),
+        None => Err("there is no target".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_read_in_both_forms() {
+        let long = port("mode=host,target=80,published=8080,protocol=udp").unwrap();
+        assert_eq!((long.target_port, long.published_port), (Some(80), Some(8080)));
+        assert_eq!(long.publish_mode, Some(EndpointPortConfigPublishModeEnum::HOST));
+        let short = port("8080:80/tcp").unwrap();
+        assert_eq!((short.target_port, short.published_port), (Some(80), Some(8080)));
+        for text in ["", "mode=host", "target=0", "mode=x,target=1", "80-81:80", "a=b", "80/icmp"] {
+            assert!(port(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn mounts_read() {
+        let read = mount("type=bind,src=/a,dst=/b,readonly").unwrap();
+        assert_eq!((read.typ, read.read_only), (Some(MountType::BIND), Some(true)));
+        assert_eq!(mount("source=data,target=/d").unwrap().typ, Some(MountType::VOLUME));
+        for text in ["", "source=a", "target=rel", "type=x,target=/a", "what=1,target=/a"] {
+            assert!(mount(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_global_service_has_no_replicas() {
+        let mut spec = ServiceSpec::default();
+        spec.mode.get_or_insert_default().global = Some(Default::default());
+        let values = Values { replicas: Some(2), ..Values::default() };
+        assert!(values.apply(&mut spec).is_err());
+    }
+}

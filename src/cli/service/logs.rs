@@ -1,0 +1,173 @@
+//! `flok service logs`.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::Context;
+use bollard::container::LogOutput;
+use bollard::models::Task;
+use bollard::query_parameters::{ListNodesOptions, LogsOptions};
+use clap::Args;
+use futures::{Stream, StreamExt};
+
+use super::fetch;
+use crate::api::client::Client;
+use crate::cli::node::display_name;
+use crate::cli::output::now;
+use crate::cli::tasks;
+use crate::spec::quantity::parse_duration;
+
+/// Show the logs of a service's tasks, or of one task
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  flok service logs web
+  flok service logs -f --tail 20 web
+  flok service logs --since 10m web")]
+pub struct Logs {
+    /// Go on with new lines
+    #[arg(long, short)]
+    follow: bool,
+    /// Lines from the end of each task's log, or "all"
+    #[arg(long, short = 'n', default_value = "all", value_name = "LINES", value_parser = tail)]
+    tail: String,
+    /// Only lines since a time (2026-01-31T12:00:00Z) or for a duration (10m)
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<i32>,
+    /// Print when each line was written
+    #[arg(long, short)]
+    timestamps: bool,
+    /// Print lines without the task they come from
+    #[arg(long)]
+    raw: bool,
+    /// Name or id of a service, or id of a task
+    #[arg(value_name = "SERVICE|TASK")]
+    name: String,
+}
+
+fn tail(text: &str) -> Result<String, String> {
+    match text {
+        "all" => Ok(text.into()),
+        text if text.parse::<u32>().is_ok() => Ok(text.into()),
+        _ => Err("write a number of lines, or all".into()),
+    }
+}
+
+/// Unix seconds.
+fn since(text: &str) -> Result<i32, String> {
+    let at = match (parse_duration(text), text.parse::<jiff::Timestamp>()) {
+        (Ok(ago), _) => now().as_second() - i64::try_from(ago.as_secs()).unwrap_or(i64::MAX),
+        (_, Ok(at)) => at.as_second(),
+        _ => text.parse::<i64>().map_err(|_| "write a duration (10m) or a time (2026-01-31T12:00:00Z)".to_string())?,
+    };
+    i32::try_from(at.max(0)).map_err(|_| "that time is too far away".into())
+}
+
+impl Logs {
+    pub async fn run(self, client: &Client) -> anyhow::Result<()> {
+        let options = LogsOptions {
+            follow: self.follow,
+            stdout: true,
+            stderr: true,
+            since: self.since.unwrap_or(0),
+            timestamps: self.timestamps,
+            tail: self.tail.clone(),
+            ..LogsOptions::default()
+        };
+        // One stream for each task, so that each line's origin is known.
+        let sources = self.sources(client).await?;
+        let docker = client.patient(Duration::from_secs(60));
+        let streams = sources.into_iter().map(|(prefix, id)| {
+            docker.task_logs(&id, Some(options.clone())).map(move |line| (prefix.clone(), line)).boxed()
+        });
+        self.copy(client, futures::stream::select_all(streams)).await
+    }
+
+    /// What stands before each line, and the task's id.
+    async fn sources(&self, client: &Client) -> anyhow::Result<Vec<(String, String)>> {
+        let (service, tasks) = match fetch(client, &self.name).await {
+            Ok(service) => {
+                let filters = [("service".to_string(), vec![service.id.clone().unwrap_or_default()])].into();
+                (tasks::service_name(&service), tasks::fetch(client, filters).await?)
+            }
+            Err(error) => match client.docker().inspect_task(&self.name).await {
+                Ok(task) => {
+                    let service = fetch(client, task.service_id.as_deref().unwrap_or_default()).await?;
+                    (tasks::service_name(&service), vec![task])
+                }
+                Err(_) => return Err(error),
+            },
+        };
+        let nodes =
+            client.docker().list_nodes(None::<ListNodesOptions>).await.map_err(|error| client.explain(error))?;
+        let nodes: BTreeMap<String, String> =
+            nodes.iter().map(|node| (node.id.clone().unwrap_or_default(), display_name(node))).collect();
+        let ran = tasks.into_iter().filter(|task| task.node_id.is_some());
+        Ok(prefixed(&service, ran.collect(), &nodes, self.raw))
+    }
+
+    async fn copy(
+        &self,
+        client: &Client,
+        mut lines: impl Stream<Item = (String, Result<LogOutput, bollard::errors::Error>)> + Unpin,
+    ) -> anyhow::Result<()> {
+        while let Some((prefix, line)) = lines.next().await {
+            let (bytes, to_stderr) = match line.map_err(|error| client.explain(error)).context("the logs broke off")? {
+                LogOutput::StdErr { message } => (message, true),
+                LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
+                    (message, false)
+                }
+            };
+            let text = [prefix.as_bytes(), &bytes, if bytes.ends_with(b"\n") { b"" } else { b"\n" }].concat();
+            if to_stderr {
+                std::io::stderr().write_all(&text)?;
+            } else {
+                std::io::stdout().write_all(&text)?;
+                std::io::stdout().flush()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `web.1.<task>@host    | `, all of one width.
+fn prefixed(service: &str, tasks: Vec<Task>, nodes: &BTreeMap<String, String>, raw: bool) -> Vec<(String, String)> {
+    let name = |task: &Task| {
+        let node = task.node_id.as_deref().unwrap_or_default();
+        let slot = task.slot.map_or_else(|| node.to_string(), |slot| slot.to_string());
+        let id: String = task.id.as_deref().unwrap_or_default().chars().take(12).collect();
+        format!("{service}.{slot}.{id}@{}", nodes.get(node).map_or(node, String::as_str))
+    };
+    let width = tasks.iter().map(|task| name(task).chars().count()).max().unwrap_or(0);
+    let source = |task: Task| {
+        let prefix = if raw { String::new() } else { format!("{:width$}    | ", name(&task)) };
+        (prefix, task.id.unwrap_or_default())
+    };
+    tasks.into_iter().map(source).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_as_durations_and_dates() {
+        assert_eq!(since("1970-01-01T00:01:00Z"), Ok(60));
+        assert_eq!(since("1700000000"), Ok(1_700_000_000));
+        assert!(since("10m").is_ok_and(|at| at > 1_600_000_000));
+        assert!(since("yesterday").is_err());
+        assert!(tail("5").is_ok() && tail("all").is_ok() && tail("-1").is_err());
+    }
+
+    #[test]
+    fn prefixes_name_task_and_node() {
+        let task = |id: &str, slot: i64| -> Task {
+            serde_json::from_value(serde_json::json!({"ID": id, "NodeID": "n", "Slot": slot})).unwrap()
+        };
+        let nodes = [("n".to_string(), "host".to_string())].into();
+        let prefixes = prefixed("web", vec![task("abcdefghijklmnop", 1), task("x", 10)], &nodes, false);
+        assert_eq!(prefixes[0], ("web.1.abcdefghijkl@host    | ".into(), "abcdefghijklmnop".into()));
+        assert_eq!(prefixes[1].0, "web.10.x@host              | ");
+    }
+}

@@ -1,0 +1,137 @@
+//! `flok service ls`.
+
+use std::collections::HashMap;
+
+use bollard::models::Service;
+use bollard::query_parameters::ListServicesOptions;
+use clap::Args;
+
+use crate::api::client::Client;
+use crate::cli::key_value;
+use crate::cli::output::{Format, FormatArg, Table, print};
+use crate::cli::tasks::{ports, service_name, without_digest};
+
+/// List services
+#[derive(Debug, Args)]
+pub struct Ls {
+    /// Only services that match: id=, name=, label=, mode=; repeat it
+    #[arg(long, short, value_name = "KEY=VALUE", value_parser = key_value)]
+    filter: Vec<(String, String)>,
+    /// Print ids alone
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    format: FormatArg,
+}
+
+impl Ls {
+    pub async fn run(self, client: &Client) -> anyhow::Result<()> {
+        let mut filters: HashMap<String, Vec<String>> = HashMap::new();
+        for (key, value) in self.filter {
+            // A label is asked for as `label=key` or `label=key=value`.
+            filters.entry(key).or_default().push(value);
+        }
+        list(client, filters, self.quiet, self.format.format).await
+    }
+}
+
+/// Prints the services that match.
+pub async fn list(
+    client: &Client,
+    filters: HashMap<String, Vec<String>>,
+    quiet: bool,
+    format: Format,
+) -> anyhow::Result<()> {
+    let options = ListServicesOptions { filters: Some(filters), status: Some(!quiet) };
+    let services = client.docker().list_services(Some(options)).await.map_err(|error| client.explain(error))?;
+    if quiet {
+        return print(&services.iter().filter_map(|s| s.id.as_ref()).map(|id| format!("{id}\n")).collect::<String>());
+    }
+    print(&table(services).render(format))
+}
+
+fn table(mut services: Vec<Service>) -> Table {
+    let mut table = Table::new(&[
+        ("ID", "ID"),
+        ("Name", "NAME"),
+        ("Mode", "MODE"),
+        ("Replicas", "REPLICAS"),
+        ("Image", "IMAGE"),
+        ("Ports", "PORTS"),
+    ]);
+    services.sort_by_key(service_name);
+    for service in services {
+        let image =
+            service.spec.as_ref().and_then(|spec| spec.task_template.as_ref()?.container_spec.as_ref()?.image.clone());
+        let published = service.endpoint.as_ref().and_then(|endpoint| endpoint.ports.as_deref()).unwrap_or_default();
+        // As in Docker's list: ports of the nodes' own stand with the tasks.
+        let ingress: Vec<_> =
+            published.iter().filter(|port| !ports(std::slice::from_ref(port)).starts_with(':')).cloned().collect();
+        table.row([
+            service.id.as_deref().unwrap_or_default().chars().take(12).collect(),
+            service_name(&service),
+            mode(&service).into(),
+            replicas(&service),
+            without_digest(&image.unwrap_or_default()),
+            ports(&ingress),
+        ]);
+    }
+    table
+}
+
+pub(super) fn mode(service: &Service) -> &'static str {
+    match service.spec.as_ref().and_then(|spec| spec.mode.as_ref()) {
+        Some(mode) if mode.global.is_some() => "global",
+        Some(mode) if mode.replicated_job.is_some() => "replicated job",
+        Some(mode) if mode.global_job.is_some() => "global job",
+        _ => "replicated",
+    }
+}
+
+/// `2/3`, with the limit a node where there is one, and for jobs what is completed.
+fn replicas(service: &Service) -> String {
+    let status = service.service_status.clone().unwrap_or_default();
+    let (running, desired) = (status.running_tasks.unwrap_or(0), status.desired_tasks.unwrap_or(0));
+    let spec = service.spec.as_ref();
+    let placement = spec.and_then(|spec| spec.task_template.as_ref()?.placement.as_ref());
+    let most = placement.and_then(|placement| placement.max_replicas).filter(|most| *most > 0);
+    let job = spec.and_then(|spec| spec.mode.as_ref()?.replicated_job.as_ref());
+    let suffix = match (job.and_then(|job| job.total_completions), most) {
+        (Some(total), _) => format!(" ({}/{total} completed)", status.completed_tasks.unwrap_or(0)),
+        (None, Some(most)) => format!(" (max {most} per node)"),
+        (None, None) => String::new(),
+    };
+    format!("{running}/{desired}{suffix}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_listed_as_docker_lists_them() {
+        let service = |id: &str, name: &str, mode: serde_json::Value| {
+            serde_json::from_value::<Service>(serde_json::json!({
+                "ID": id,
+                "Spec": {"Name": name, "Mode": mode, "TaskTemplate": {
+                    "ContainerSpec": {"Image": "localhost:5000/whoami:1"}, "Placement": {"MaxReplicas": 2}}},
+                "Endpoint": {"Ports": [
+                    {"Protocol": "tcp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"},
+                    {"Protocol": "tcp", "TargetPort": 81, "PublishedPort": 8081, "PublishMode": "host"}]},
+                "ServiceStatus": {"RunningTasks": 2, "DesiredTasks": 3, "CompletedTasks": 0},
+            }))
+            .unwrap()
+        };
+        let replicated = serde_json::json!({"Replicated": {"Replicas": 3}});
+        let services = vec![
+            service("bbbbbbbbbbbbbbbbbbbbbbbbb", "web", replicated),
+            service("a", "agent", serde_json::json!({"Global": {}})),
+        ];
+        let expected = "\
+ID             NAME    MODE         REPLICAS               IMAGE                     PORTS
+a              agent   global       2/3 (max 2 per node)   localhost:5000/whoami:1   *:8080->80/tcp
+bbbbbbbbbbbb   web     replicated   2/3 (max 2 per node)   localhost:5000/whoami:1   *:8080->80/tcp
+";
+        assert_eq!(table(services).render(Format::Table), expected);
+    }
+}

@@ -1,0 +1,67 @@
+//! `flok service`.
+
+mod create;
+mod edit;
+mod inspect;
+mod logs;
+mod ls;
+mod ps;
+mod rm;
+mod scale;
+mod update;
+
+use bollard::models::{Service as Found, ServiceSpec};
+use bollard::query_parameters::{InspectServiceOptions, UpdateServiceOptions};
+use clap::Subcommand;
+
+use crate::api::client::Client;
+
+pub use ls::list;
+
+#[derive(Debug, Subcommand)]
+pub enum Service {
+    Create(Box<create::Create>),
+    #[command(visible_alias = "list")]
+    Ls(ls::Ls),
+    Ps(ps::Ps),
+    Inspect(inspect::Inspect),
+    Scale(scale::Scale),
+    Update(Box<update::Update>),
+    Logs(logs::Logs),
+    #[command(visible_alias = "remove")]
+    Rm(rm::Rm),
+}
+
+impl Service {
+    pub async fn run(self, client: &Client) -> anyhow::Result<()> {
+        match self {
+            Service::Create(verb) => verb.run(client).await,
+            Service::Ls(verb) => verb.run(client).await,
+            Service::Ps(verb) => verb.run(client).await,
+            Service::Inspect(verb) => verb.run(client).await,
+            Service::Scale(verb) => verb.run(client).await,
+            Service::Update(verb) => verb.run(client).await,
+            Service::Logs(verb) => verb.run(client).await,
+            Service::Rm(verb) => verb.run(client).await,
+        }
+    }
+}
+
+/// By name, id or a prefix of its id.
+async fn fetch(client: &Client, name: &str) -> anyhow::Result<Found> {
+    let options = None::<InspectServiceOptions>;
+    Ok(client.docker().inspect_service(name, options).await.map_err(|error| client.explain(error))?)
+}
+
+/// Puts `spec` in force where nobody else changed the service since it was fetched.
+async fn store(client: &Client, service: &Found, spec: ServiceSpec, rollback: bool) -> anyhow::Result<()> {
+    let version = service.version.as_ref().and_then(|version| version.index).unwrap_or(0);
+    let options = UpdateServiceOptions {
+        version: i32::try_from(version)?,
+        registry_auth_from: "spec".into(),
+        rollback: rollback.then(|| "previous".to_string()),
+    };
+    let id = service.id.as_deref().unwrap_or_default();
+    client.docker().update_service(id, spec, options, None).await.map_err(|error| client.explain(error))?;
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! `flok service update`.
+
+use bollard::models::*;
+use clap::Args;
+
+use super::create::image;
+use super::edit::{Values, mount, port};
+use super::{fetch, store};
+use crate::api::client::Client;
+use crate::cli::output::print;
+use crate::cli::waiting::{self, WaitArgs};
+use crate::cli::{key_value, tasks};
+use crate::spec::stack::split_words;
+
+/// Change a service; its tasks are replaced one after another
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  flok service update --image redis:7.2 db
+  flok service update --env-add LEVEL=debug --env-rm OLD --limit-memory 512m web
+  flok service update --force web        replace all tasks although nothing changed
+  flok service update --rollback web     go back to the spec before the last update")]
+pub struct Update {
+    #[arg(long, value_parser = image)]
+    image: Option<String>,
+    /// Arguments in place of the image's command, as a shell would split them
+    #[arg(long, allow_hyphen_values = true)]
+    args: Option<String>,
+    #[arg(long, value_name = "KEY=VALUE")]
+    env_add: Vec<String>,
+    #[arg(long, value_name = "KEY")]
+    env_rm: Vec<String>,
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    label_add: Vec<(String, String)>,
+    #[arg(long, value_name = "KEY")]
+    label_rm: Vec<String>,
+    #[arg(long, value_name = "CONSTRAINT")]
+    constraint_add: Vec<String>,
+    #[arg(long, value_name = "CONSTRAINT")]
+    constraint_rm: Vec<String>,
+    /// Port to publish: mode=host,target=80,published=8080[,protocol=udp]
+    #[arg(long, value_parser = port)]
+    publish_add: Vec<EndpointPortConfig>,
+    /// Target port to publish no more
+    #[arg(long, value_name = "TARGET")]
+    publish_rm: Vec<u16>,
+    #[arg(long, value_parser = mount)]
+    mount_add: Vec<Mount>,
+    #[arg(long, value_name = "TARGET")]
+    mount_rm: Vec<String>,
+    /// Replace all tasks although nothing else changes
+    #[arg(long)]
+    force: bool,
+    /// Go back to the previous spec; goes with no other change
+    #[arg(long)]
+    rollback: bool,
+    #[command(flatten)]
+    values: Values,
+    #[command(flatten)]
+    wait: WaitArgs,
+    #[arg(value_name = "SERVICE")]
+    service: String,
+}
+
+impl Update {
+    pub async fn run(mut self, client: &Client) -> anyhow::Result<()> {
+        let service = fetch(client, &self.service).await?;
+        let mut spec = service.spec.clone().unwrap_or_default();
+        let rollback = self.rollback;
+        if !rollback {
+            self.edit(&mut spec)?;
+            std::mem::take(&mut self.values).apply(&mut spec)?;
+        }
+        store(client, &service, spec, rollback).await?;
+        print(&format!("{}\n", self.service))?;
+        waiting::converged(client, &[tasks::service_name(&service)], &self.wait).await
+    }
+
+    fn edit(&mut self, spec: &mut ServiceSpec) -> anyhow::Result<()> {
+        let labels = spec.labels.get_or_insert_default();
+        labels.retain(|key, _| !self.label_rm.contains(key));
+        labels.extend(self.label_add.drain(..));
+
+        let ports = spec.endpoint_spec.get_or_insert_default().ports.get_or_insert_default();
+        let target = |port: &EndpointPortConfig| port.target_port.and_then(|port| u16::try_from(port).ok());
+        ports.retain(|port| !target(port).is_some_and(|target| self.publish_rm.contains(&target)));
+        ports.append(&mut self.publish_add);
+
+        let task = spec.task_template.get_or_insert_default();
+        if self.force {
+            task.force_update = Some(task.force_update.unwrap_or(0) + 1);
+        }
+        let constraints = task.placement.get_or_insert_default().constraints.get_or_insert_default();
+        let plain = |text: &str| text.replace(' ', "");
+        constraints.retain(|known| !self.constraint_rm.iter().any(|gone| plain(gone) == plain(known)));
+        constraints.append(&mut self.constraint_add);
+
+        let container = task.container_spec.get_or_insert_default();
+        if let Some(image) = self.image.take() {
+            container.image = Some(image);
+        }
+        if let Some(args) = &self.args {
+            container.args = Some(split_words(args).map_err(|why| anyhow::anyhow!("--args: {why}"))?);
+        }
+        let env = container.env.get_or_insert_default();
+        let key = |variable: &str| variable.split('=').next().unwrap_or_default().to_string();
+        let replaced: Vec<String> = self.env_add.iter().map(|variable| key(variable)).collect();
+        env.retain(|variable| !self.env_rm.contains(&key(variable)) && !replaced.contains(&key(variable)));
+        env.append(&mut self.env_add);
+        let mounts = container.mounts.get_or_insert_default();
+        mounts.retain(|mount| !mount.target.as_ref().is_some_and(|target| self.mount_rm.contains(target)));
+        mounts.append(&mut self.mount_add);
+        Ok(())
+    }
+}

@@ -1,0 +1,85 @@
+//! `flok stack deploy`: stack files to specs, one transaction, then the wait until all of it runs.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+
+use super::files::{FilesArg, warn};
+use crate::api::client::Client;
+use crate::api::model::stack::{StackChanged, StackDeploy};
+use crate::cli::output::print;
+use crate::cli::waiting::{self, WaitArgs};
+use crate::spec::stack::{Features, Stack, check_stack_name};
+
+/// Deploy a stack, or update it: all of it is put in force, or nothing
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  flok stack deploy -c stack.yml shop
+  flok stack deploy -c stack.yml -c production.yml --prune shop
+  TAG=1.2 flok stack deploy -c stack.yml --timeout 2m shop      ${TAG} is filled in
+  flok stack config -c stack.yml | flok stack deploy -c - shop")]
+pub struct Deploy {
+    #[command(flatten)]
+    files: FilesArg,
+    /// Remove services of this stack that are not in the files any more
+    #[arg(long)]
+    prune: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
+    #[arg(value_name = "NAME", value_parser = stack_name)]
+    name: String,
+}
+
+pub(super) fn stack_name(name: &str) -> Result<String, String> {
+    check_stack_name(name).map(|()| name.to_string())
+}
+
+impl Deploy {
+    pub async fn run(self, client: &Client) -> anyhow::Result<()> {
+        let stack: Stack = self.files.with(Features::supported(), |file, around| {
+            let (stack, warnings) = file.convert(&self.name, around)?;
+            warn(&warnings);
+            Ok(stack)
+        })?;
+        let names: Vec<String> = stack.services.iter().map(|service| service.name.clone()).collect();
+        let request = StackDeploy {
+            services: stack.services,
+            networks: stack.networks,
+            secrets: stack.secrets,
+            configs: stack.configs,
+            prune: self.prune,
+            credentials: BTreeMap::new(),
+        };
+        let changed: StackChanged = client.post(&format!("/stacks/{}", self.name), &request).await?;
+        print(&render(&changed))?;
+        waiting::converged(client, &names, &self.wait).await
+    }
+}
+
+fn render(changed: &StackChanged) -> String {
+    let groups = [
+        ("Creating service", &changed.created),
+        ("Updating service", &changed.updated),
+        ("Unchanged service", &changed.unchanged),
+        ("Removing service", &changed.removed),
+    ];
+    groups.iter().flat_map(|(what, names)| names.iter().map(move |name| format!("{what} {name}\n"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_change_is_named() {
+        let changed = StackChanged {
+            created: vec!["s_a".into()],
+            updated: vec!["s_b".into(), "s_c".into()],
+            unchanged: vec![],
+            removed: vec!["s_d".into()],
+        };
+        let expected = "Creating service s_a\nUpdating service s_b\nUpdating service s_c\nRemoving service s_d\n";
+        assert_eq!(render(&changed), expected);
+    }
+}

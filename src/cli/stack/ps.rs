@@ -1,0 +1,24 @@
+//! `flok stack ps`.
+
+use clap::Args;
+
+use super::existing;
+use crate::api::client::Client;
+use crate::cli::tasks::{self, PsArgs};
+
+/// List the tasks of a stack, those that ended with them
+#[derive(Debug, Args)]
+pub struct Ps {
+    #[command(flatten)]
+    ps: PsArgs,
+    #[arg(value_name = "NAME")]
+    name: String,
+}
+
+impl Ps {
+    pub async fn run(self, client: &Client) -> anyhow::Result<()> {
+        let services = existing(client, &self.name).await?;
+        let ids = services.into_iter().filter_map(|service| service.id).collect();
+        tasks::list(client, "service", ids, &self.ps).await
+    }
+}

@@ -1,0 +1,25 @@
+//! `flok stack rm`.
+
+use clap::Args;
+
+use super::deploy::stack_name;
+use crate::api::client::Client;
+use crate::api::model::stack::StackChanged;
+use crate::cli::{each, output::print};
+
+/// Remove stacks and their tasks; named volumes stay
+#[derive(Debug, Args)]
+pub struct Rm {
+    #[arg(required = true, value_name = "NAME", value_parser = stack_name)]
+    names: Vec<String>,
+}
+
+impl Rm {
+    pub async fn run(self, client: &Client) -> anyhow::Result<()> {
+        each(self.names, async |name| {
+            let changed: StackChanged = client.delete(&format!("/stacks/{name}")).await?;
+            print(&changed.removed.iter().map(|service| format!("Removing service {service}\n")).collect::<String>())
+        })
+        .await
+    }
+}

@@ -1,0 +1,52 @@
+//! `flok swarm init`.
+
+use std::time::Duration;
+
+use bollard::models::SwarmInitRequest;
+use clap::Args;
+
+use super::join_token::{Role, join_line};
+use crate::api::client::Client;
+use crate::cli::output::print;
+
+/// Founding includes a first election.
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// Begin a swarm with this node as its first manager
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  flok swarm init
+  flok swarm init --advertise-addr 192.0.2.10
+  flok swarm init --force-new-cluster      go on with this manager alone, after the loss of most others")]
+pub struct Init {
+    /// Address told to other nodes (IP[:PORT])
+    #[arg(long, value_name = "ADDR")]
+    advertise_addr: Option<String>,
+    /// Address on which other nodes reach this one (IP[:PORT])
+    #[arg(long, value_name = "ADDR")]
+    listen_addr: Option<String>,
+    /// Make a new swarm of this manager's state: the other managers are given up
+    #[arg(long)]
+    force_new_cluster: bool,
+}
+
+impl Init {
+    pub async fn run(self, client: &Client) -> anyhow::Result<()> {
+        let request = SwarmInitRequest {
+            listen_addr: self.listen_addr,
+            advertise_addr: self.advertise_addr,
+            force_new_cluster: Some(self.force_new_cluster),
+            ..SwarmInitRequest::default()
+        };
+        let docker = client.patient(WITHIN);
+        let node = docker.init_swarm(request).await.map_err(|error| client.explain(error))?;
+        let manager = join_line(client, Role::Manager).await?;
+        let worker = join_line(client, Role::Worker).await?;
+        print(&format!(
+            "Swarm initialized: current node ({node}) is now a manager.\n\n\
+             To add a manager to this swarm, run the following command:\n\n    {manager}\n\n\
+             To add a worker to this swarm, run the following command:\n\n    {worker}\n\n"
+        ))
+    }
+}

@@ -1,0 +1,50 @@
+//! `flok swarm join`.
+
+use std::time::Duration;
+
+use bollard::models::SwarmJoinRequest;
+use clap::Args;
+
+use crate::api::client::Client;
+use crate::cli::output::print;
+
+/// The daemon tries each address within bounds of its own.
+const WITHIN: Duration = Duration::from_secs(120);
+
+/// Join a swarm; the token decides whether as a manager or as a worker
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  flok swarm join --token FLKTKN-1-... 192.0.2.10:2377
+  flok swarm join --token FLKTKN-1-... 192.0.2.10:2377 192.0.2.11:2377      several ways in")]
+pub struct Join {
+    /// Token that `flok swarm join-token` printed
+    #[arg(long, value_name = "TOKEN")]
+    token: String,
+    /// Address told to other nodes (IP[:PORT])
+    #[arg(long, value_name = "ADDR")]
+    advertise_addr: Option<String>,
+    /// Address on which other nodes reach this one (IP[:PORT])
+    #[arg(long, value_name = "ADDR")]
+    listen_addr: Option<String>,
+    /// Members of the swarm to join through
+    #[arg(required = true, value_name = "HOST[:PORT]")]
+    remote: Vec<String>,
+}
+
+impl Join {
+    pub async fn run(self, client: &Client) -> anyhow::Result<()> {
+        eprintln!("Joining through {}...", self.remote.join(", "));
+        let request = SwarmJoinRequest {
+            listen_addr: self.listen_addr,
+            advertise_addr: self.advertise_addr,
+            remote_addrs: Some(self.remote),
+            join_token: Some(self.token),
+            ..SwarmJoinRequest::default()
+        };
+        client.patient(WITHIN).join_swarm(request).await.map_err(|error| client.explain(error))?;
+        let info = client.docker().info().await.map_err(|error| client.explain(error))?;
+        let is_manager = info.swarm.and_then(|swarm| swarm.control_available).unwrap_or(false);
+        print(&format!("This node joined a swarm as a {}.\n", if is_manager { "manager" } else { "worker" }))
+    }
+}

@@ -1,0 +1,53 @@
+//! `flok swarm`.
+
+mod init;
+mod join;
+mod join_token;
+mod leave;
+mod status;
+
+pub use join_token::Role;
+
+use clap::Subcommand;
+
+use crate::api::client::Client;
+
+#[derive(Debug, Subcommand)]
+pub enum Swarm {
+    Init(init::Init),
+    Join(join::Join),
+    JoinToken(join_token::JoinToken),
+    Leave(leave::Leave),
+    Status(status::Status),
+}
+
+impl Swarm {
+    pub async fn run(self, client: &Client) -> anyhow::Result<()> {
+        match self {
+            Swarm::Init(verb) => verb.run(client).await,
+            Swarm::Join(verb) => verb.run(client).await,
+            Swarm::JoinToken(verb) => verb.run(client).await,
+            Swarm::Leave(verb) => verb.run(client).await,
+            Swarm::Status(verb) => verb.run(client).await,
+        }
+    }
+}
+
+/// A node's availability, as the API has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Availability {
+    Active,
+    Pause,
+    Drain,
+}
+
+impl Availability {
+    pub fn to_docker(self) -> bollard::models::NodeSpecAvailabilityEnum {
+        use bollard::models::NodeSpecAvailabilityEnum as Docker;
+        match self {
+            Availability::Active => Docker::ACTIVE,
+            Availability::Pause => Docker::PAUSE,
+            Availability::Drain => Docker::DRAIN,
+        }
+    }
+}

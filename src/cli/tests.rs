@@ -1,0 +1,108 @@
+//! What the command line accepts.
+
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace())
+}
+
+#[test]
+fn the_grammar_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_of_the_manual_is_accepted() {
+    let lines = [
+        "flok daemon --config f --data-dir d --socket s --listen-addr 0.0.0.0 --advertise-addr 1.2.3.4 --containerd c --label a=b",
+        "flok swarm init --advertise-addr 1.2.3.4 --force-new-cluster",
+        "flok swarm join --token T 1.2.3.4:2377 1.2.3.5",
+        "flok swarm join-token --rotate manager",
+        "flok swarm join-token -q worker",
+        "flok swarm leave --force",
+        "flok swarm status --format json",
+        "flok node ls --format json",
+        "flok node inspect self --pretty",
+        "flok node ps",
+        "flok node update --label-add a=b --label-rm c --availability drain n",
+        "flok node promote a b",
+        "flok node demote a",
+        "flok node rm --force a",
+        "flok service create --name web --replicas 3 -p mode=host,target=80 --mount src=a,dst=/a redis redis-server --save ''",
+        "flok service ls --filter label=a=b",
+        "flok service ps --no-trunc web",
+        "flok service inspect web",
+        "flok service scale web=3 db=1 --detach",
+        "flok service update --image redis:7 --env-add A=1 --force web",
+        "flok service rm web db",
+        "flok service logs -f --tail 10 --since 10m web",
+        "flok stack deploy -c a.yml -c b.yml --prune --detach --timeout 30s shop",
+        "flok stack ls",
+        "flok stack ps shop -f desired-state=running",
+        "flok stack services shop",
+        "flok stack rm shop",
+        "flok stack config -c a.yml",
+        "flok image load -i a.tar",
+        "flok info --format json",
+        "flok version",
+        "flok --host unix:///tmp/x.sock info",
+        "flok service ls -H unix:///tmp/x.sock",
+    ];
+    for line in lines {
+        if let Err(error) = parse(line) {
+            panic!("{line}\n{error}");
+        }
+    }
+}
+
+#[test]
+fn usage_errors_have_code_two() {
+    let lines = [
+        "flok",
+        "flok stack deploy shop",
+        "flok stack deploy -c a.yml a.b",
+        "flok stack deploy -c a.yml --timeout soon shop",
+        "flok service scale web",
+        "flok service scale web=-1",
+        "flok service create UPPER",
+        "flok service create -p 0 redis",
+        "flok node update --availability asleep n",
+        "flok swarm join --token T",
+        "flok nothing",
+    ];
+    for line in lines {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.exit_code(), 2, "{line}");
+        assert_ne!(error.kind(), ErrorKind::DisplayHelp, "{line}");
+    }
+}
+
+#[test]
+fn every_command_explains_itself() {
+    fn check(command: &clap::Command, path: &str) {
+        let path = format!("{path} {}", command.get_name());
+        assert!(command.get_about().is_some(), "{path} says nothing about itself");
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            check(sub, &path);
+        }
+    }
+    check(&Cli::command(), "");
+}
+
+#[tokio::test]
+async fn one_failure_does_not_keep_the_others_from_being_done() {
+    let mut done = Vec::new();
+    let result = each(vec![1, 2, 3], async |n| {
+        if n == 2 {
+            anyhow::bail!("two");
+        }
+        done.push(n);
+        Ok(())
+    })
+    .await;
+    assert_eq!(result.unwrap_err().to_string(), "two");
+    assert_eq!(done, [1, 3]);
+}

@@ -1,0 +1,314 @@
+//! Waits until services have converged, and says meanwhile what each of them waits for: a bar for each service on a
+//! terminal, a line for each change elsewhere.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use bollard::models::{Service, ServiceUpdateStatusStateEnum as UpdateState, Task, TaskState};
+use bollard::query_parameters::ListServicesOptions;
+use clap::Args;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::tasks;
+use crate::api::client::Client;
+use crate::spec::quantity;
+
+const POLL_EVERY: Duration = Duration::from_millis(200);
+/// Polls that may fail one after another before the wait is given up: a leader may just have changed.
+const MAX_FAILED_POLLS: u32 = 25;
+/// Polls for which a service must look converged: one that crashes at once is not.
+const STEADY_POLLS: u32 = 5;
+
+/// How long a command waits.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// Return at once, without waiting for the tasks to run
+    #[arg(long, short)]
+    detach: bool,
+    /// Give up waiting after this time; what was asked for stays in force
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = quantity::parse_duration)]
+    timeout: Duration,
+    /// Print no progress
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// One service's way to what is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Progress {
+    running: u64,
+    wanted: u64,
+    /// What the tasks that do not run wait for, with counts; empty where there is nothing to say.
+    waits: String,
+    failed: Option<String>,
+}
+
+impl Progress {
+    fn is_done(&self) -> bool {
+        self.running >= self.wanted && self.waits.is_empty()
+    }
+}
+
+/// Waits for the services called `names`.
+pub async fn converged(client: &Client, names: &[String], args: &WaitArgs) -> anyhow::Result<()> {
+    if args.detach || names.is_empty() {
+        return Ok(());
+    }
+    let mut shown = Shown::new(names, args.quiet);
+    match tokio::time::timeout(args.timeout, poll(client, names, &mut shown)).await {
+        Ok(done) => done,
+        Err(_) => Err(anyhow::anyhow!(
+            "not converged within {}: {}; what was asked for stays in force, `flok service ps` shows how it goes on",
+            quantity::format_duration(args.timeout),
+            shown.unfinished()
+        )),
+    }
+}
+
+async fn poll(client: &Client, names: &[String], shown: &mut Shown) -> anyhow::Result<()> {
+    let mut steady = 0;
+    let mut failed_polls = 0;
+    loop {
+        match progress(client, names).await {
+            Ok(progress) => {
+                failed_polls = 0;
+                shown.update(&progress);
+                if let Some((name, why)) = progress.iter().find_map(|(n, p)| p.failed.as_ref().map(|why| (n, why))) {
+                    anyhow::bail!("service {name}: {why}");
+                }
+                let is_done = names.iter().all(|name| progress.get(name).is_some_and(Progress::is_done));
+                steady = if is_done { steady + 1 } else { 0 };
+                if steady >= STEADY_POLLS {
+                    shown.finish();
+                    return Ok(());
+                }
+            }
+            Err(error) => {
+                failed_polls += 1;
+                steady = 0;
+                if failed_polls >= MAX_FAILED_POLLS {
+                    return Err(error);
+                }
+            }
+        }
+        tokio::time::sleep(POLL_EVERY).await;
+    }
+}
+
+async fn progress(client: &Client, names: &[String]) -> anyhow::Result<BTreeMap<String, Progress>> {
+    let options = ListServicesOptions { filters: None, status: Some(true) };
+    let services = client.docker().list_services(Some(options)).await.map_err(|error| client.explain(error))?;
+    let services: Vec<Service> =
+        services.into_iter().filter(|service| names.contains(&tasks::service_name(service))).collect();
+    let ids: Vec<String> = services.iter().filter_map(|service| service.id.clone()).collect();
+    let up_to_date = vec!["true".to_string()];
+    let filters: HashMap<String, Vec<String>> =
+        [("service".to_string(), ids), ("_up-to-date".to_string(), up_to_date)].into();
+    let tasks = tasks::fetch(client, filters).await?;
+    Ok(services.iter().map(|service| (tasks::service_name(service), of_service(service, &tasks))).collect())
+}
+
+fn of_service(service: &Service, tasks: &[Task]) -> Progress {
+    let own: Vec<&Task> = tasks.iter().filter(|task| task.service_id == service.id).collect();
+    let is_job = service.job_status.is_some();
+    let state = |task: &Task| task.status.as_ref().and_then(|status| status.state);
+    let live =
+        |task: &&&Task| matches!(task.desired_state, Some(TaskState::RUNNING | TaskState::READY | TaskState::COMPLETE));
+    let is_there = |task: &&&Task| match state(task) {
+        Some(TaskState::COMPLETE) => is_job,
+        Some(TaskState::RUNNING) => !is_job,
+        _ => false,
+    };
+    let counted: Vec<&Task> = own.iter().filter(live).copied().collect();
+    let running = counted.iter().filter(is_there).count() as u64;
+    let mode = service.spec.as_ref().and_then(|spec| spec.mode.as_ref());
+    let replicas = mode.and_then(|mode| mode.replicated.as_ref()).and_then(|replicated| replicated.replicas);
+    let completions = mode.and_then(|mode| mode.replicated_job.as_ref()).and_then(|job| job.total_completions);
+    let desired = service.service_status.as_ref().and_then(|status| status.desired_tasks);
+    // A task that ended by itself and is not to be restarted is not waited for.
+    let wanted = replicas.or(completions).and_then(|wanted| u64::try_from(wanted).ok());
+    let ended = own.iter().filter(|task| ended_for_good(task)).count() as u64;
+    let wanted = wanted.unwrap_or_else(|| desired.unwrap_or(counted.len() as u64)).saturating_sub(ended);
+    let waits = waits(&counted, is_job);
+    Progress { running, wanted, waits, failed: failed(service) }
+}
+
+/// It ended, nothing replaces it, and that is as its restart policy says.
+fn ended_for_good(task: &Task) -> bool {
+    use bollard::models::TaskSpecRestartPolicyConditionEnum as Condition;
+    let condition = task.spec.as_ref().and_then(|spec| spec.restart_policy.as_ref()?.condition);
+    let state = task.status.as_ref().and_then(|status| status.state);
+    match (condition, state) {
+        (Some(Condition::NONE), Some(TaskState::COMPLETE | TaskState::FAILED)) => true,
+        (Some(Condition::ON_FAILURE), Some(TaskState::COMPLETE)) => true,
+        _ => false,
+    }
+}
+
+fn failed(service: &Service) -> Option<String> {
+    let update = service.update_status.as_ref()?;
+    let message = update.message.clone().unwrap_or_default();
+    match update.state? {
+        UpdateState::PAUSED => Some(format!("update paused: {message}")),
+        UpdateState::ROLLBACK_PAUSED => Some(format!("rollback paused: {message}")),
+        _ => None,
+    }
+}
+
+/// What tasks that do not run yet wait for, most frequent first: `2 pulling 42%; 1 no suitable node (...)`.
+fn waits(tasks: &[&Task], is_job: bool) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for task in tasks {
+        let Some(status) = &task.status else { continue };
+        let Some(state) = status.state else { continue };
+        let is_there = state == TaskState::COMPLETE && is_job || state == TaskState::RUNNING && !is_job;
+        let is_over = matches!(state, TaskState::SHUTDOWN | TaskState::ORPHANED | TaskState::COMPLETE);
+        if is_there || is_over {
+            continue;
+        }
+        let word = state.to_string();
+        let detail = status.err.clone().filter(|text| !text.is_empty()).or_else(|| status.message.clone());
+        let text = match detail.filter(|text| !text.is_empty() && *text != word) {
+            Some(detail) => format!("{word}: {detail}"),
+            None => word,
+        };
+        *counts.entry(text).or_default() += 1;
+    }
+    let mut counts: Vec<(usize, String)> = counts.into_iter().map(|(text, count)| (count, text)).collect();
+    counts.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    let shown = counts.iter().take(3).map(|(count, text)| format!("{count} {text}"));
+    shown.collect::<Vec<_>>().join("; ")
+}
+
+/// What the user sees.
+struct Shown {
+    last: BTreeMap<String, Progress>,
+    names: BTreeSet<String>,
+    /// On a terminal.
+    bars: Option<BTreeMap<String, ProgressBar>>,
+    quiet: bool,
+}
+
+impl Shown {
+    fn new(names: &[String], quiet: bool) -> Shown {
+        let on_terminal = std::io::stderr().is_terminal() && !quiet;
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        let bars = on_terminal.then(|| {
+            let all = MultiProgress::new();
+            names.iter().map(|name| (name.clone(), bar(&all, name, width))).collect()
+        });
+        Shown { last: BTreeMap::new(), names: names.iter().cloned().collect(), bars, quiet }
+    }
+
+    fn update(&mut self, progress: &BTreeMap<String, Progress>) {
+        for (name, now) in progress {
+            if self.last.get(name) == Some(now) {
+                continue;
+            }
+            match &self.bars {
+                Some(bars) => {
+                    if let Some(bar) = bars.get(name) {
+                        bar.set_length(now.wanted);
+                        bar.set_position(now.running.min(now.wanted));
+                        bar.set_message(now.waits.clone());
+                    }
+                }
+                None if !self.quiet => eprintln!("{}", line(name, now)),
+                None => {}
+            }
+        }
+        self.last.clone_from(progress);
+    }
+
+    fn finish(&self) {
+        for bar in self.bars.iter().flat_map(BTreeMap::values) {
+            bar.finish_with_message("converged");
+        }
+    }
+
+    /// The services that have not converged, and what they wait for.
+    fn unfinished(&self) -> String {
+        let of = |name: &String| match self.last.get(name) {
+            None => Some(format!("{name}: not heard of")),
+            Some(progress) if progress.is_done() => None,
+            Some(progress) => Some(line(name, progress)),
+        };
+        let unfinished: Vec<String> = self.names.iter().filter_map(of).collect();
+        if unfinished.is_empty() { "it was not steady".into() } else { unfinished.join(", ") }
+    }
+}
+
+fn line(name: &str, progress: &Progress) -> String {
+    let waits = if progress.waits.is_empty() { String::new() } else { format!(" ({})", progress.waits) };
+    format!("{name}: {} of {} running{waits}", progress.running, progress.wanted)
+}
+
+fn bar(all: &MultiProgress, name: &str, width: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} [{bar:20}] {pos}/{len} {wide_msg}");
+    let style = style.expect("the template is well formed").progress_chars("=> ");
+    let bar = all.add(ProgressBar::new(1).with_style(style));
+    bar.set_prefix(format!("{name:width$}"));
+    bar.tick();
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(state: &str, desired: &str, err: &str, condition: &str) -> Task {
+        serde_json::from_value(serde_json::json!({
+            "ServiceID": "s", "DesiredState": desired, "Status": {"State": state, "Err": err, "Message": ""},
+            "Spec": {"RestartPolicy": {"Condition": condition}},
+        }))
+        .unwrap()
+    }
+
+    fn service(replicas: u64) -> Service {
+        serde_json::from_value(serde_json::json!({
+            "ID": "s", "Spec": {"Name": "web", "Mode": {"Replicated": {"Replicas": replicas}}},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_service_waits_for_what_its_tasks_wait_for() {
+        let why = "no suitable node (2 nodes: insufficient memory)";
+        let tasks = [
+            task("running", "running", "", "any"),
+            task("pending", "running", why, "any"),
+            task("pending", "running", why, "any"),
+            task("preparing", "running", "", "any"),
+            task("shutdown", "shutdown", "", "any"),
+        ];
+        let progress = of_service(&service(4), &tasks);
+        assert_eq!((progress.running, progress.wanted, progress.is_done()), (1, 4, false));
+        assert_eq!(progress.waits, format!("2 pending: {why}; 1 preparing"));
+        assert_eq!(line("web", &progress), format!("web: 1 of 4 running (2 pending: {why}; 1 preparing)"));
+    }
+
+    #[test]
+    fn a_service_has_converged_when_all_its_tasks_run() {
+        let tasks = [task("running", "running", "", "any"), task("running", "running", "", "any")];
+        assert!(of_service(&service(2), &tasks).is_done());
+        assert!(!of_service(&service(3), &tasks).is_done());
+        assert!(of_service(&service(0), &[]).is_done());
+    }
+
+    #[test]
+    fn a_task_that_ended_for_good_is_not_waited_for() {
+        assert!(of_service(&service(1), &[task("complete", "shutdown", "", "none")]).is_done());
+        assert!(of_service(&service(1), &[task("complete", "shutdown", "", "on-failure")]).is_done());
+        assert!(!of_service(&service(1), &[task("failed", "shutdown", "", "on-failure")]).is_done());
+        assert!(!of_service(&service(1), &[task("complete", "shutdown", "", "any")]).is_done());
+    }
+
+    #[test]
+    fn a_paused_update_is_a_failure() {
+        let mut service = service(1);
+        service.update_status =
+            serde_json::from_value(serde_json::json!({"State": "paused", "Message": "task x failed"})).ok();
+        assert_eq!(of_service(&service, &[]).failed.as_deref(), Some("update paused: task x failed"));
+    }
+}

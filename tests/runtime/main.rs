@@ -1,0 +1,8 @@
+//! The runtime and the worker on real containerd, runc and registries. These tests need root, containerd, runc,
+//! busybox-static, docker-registry and skopeo, so they are ignored unless asked for: `cargo nextest run --test runtime
+//! --run-ignored all`.
+
+mod host;
+mod images;
+mod logs;
+mod tasks;

@@ -1,0 +1,282 @@
+//! Tasks from assignment to outcome.
+
+use std::fs;
+
+use flok::spec::*;
+
+use super::host::*;
+
+#[test]
+#[ignore = "needs root and containerd"]
+fn a_task_runs_until_it_is_stopped_and_leaves_nothing() {
+    on_a_host(|mut host| async move {
+        let runtime = host.runtime().await;
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        host.want(&worker, assignment(1, "echo hello; trap 'exit 0' TERM; while :; do busybox sleep 1 & wait; done"));
+        let running = reaches(&worker, 1, TaskState::Running).await;
+        assert!(running.pid.is_some() && running.container_id.as_ref().is_some_and(|id| id.len() == 64));
+
+        host.desire(&worker, TaskId(1), DesiredState::Shutdown);
+        let ended = reaches(&worker, 1, TaskState::Shutdown).await;
+        assert_eq!(ended.exit_code, Some(0));
+        assert!(ended.ran_for.is_some());
+
+        host.forget(&worker, TaskId(1));
+        is_gone(&worker, 1).await;
+        until("its files are removed", || !runtime.task_dir(TaskId(1)).exists()).await;
+        let outcomes = host.path().join("outcomes");
+        until("its outcome is forgotten", || fs::read_dir(&outcomes).unwrap().count() == 0).await;
+        assert!(runtime.found().await.unwrap().is_empty());
+        worker.shutdown().await;
+    });
+}
+
+#[test]
+#[ignore = "needs root and containerd"]
+fn ends_are_told_in_dockers_words() {
+    on_a_host(|mut host| async move {
+        let runtime = host.runtime().await;
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        host.want(&worker, assignment(1, "exit 0"));
+        host.want(&worker, assignment(2, "exit 3"));
+        let mut missing = assignment(3, "");
+        missing.spec.container.command = vec!["/bin/nope".into()];
+        host.want(&worker, missing);
+        let mut absent = assignment(4, "");
+        absent.spec.container.image = "127.0.0.1:1/none:latest".into();
+        host.want(&worker, absent);
+        let mut broken = assignment(5, "");
+        broken.spec.container.user = Some("nobody".into());
+        host.want(&worker, broken);
+
+        assert_eq!(reaches(&worker, 1, TaskState::Complete).await.exit_code, Some(0));
+        let failed = reaches(&worker, 2, TaskState::Failed).await;
+        assert_eq!((failed.exit_code, failed.message.as_str()), (Some(3), "task: non-zero exit (3)"));
+        let failed = reaches(&worker, 3, TaskState::Failed).await;
+        assert!(failed.message.contains("/bin/nope") && failed.message.contains("no such file"), "{}", failed.message);
+        let rejected = reaches(&worker, 5, TaskState::Rejected).await;
+        assert!(rejected.message.contains("nobody"), "{}", rejected.message);
+        let rejected = reaches(&worker, 4, TaskState::Rejected).await;
+        assert!(rejected.message.contains("127.0.0.1:1"), "{}", rejected.message);
+        worker.shutdown().await;
+    });
+}
+
+#[test]
+#[ignore = "needs root and containerd"]
+fn containers_outlive_the_daemon_and_are_adopted() {
+    on_a_host(|mut host| async move {
+        let runtime = host.runtime().await;
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        for (task, script) in [
+            (1, "exec busybox sleep 1000"),
+            (2, "while ! busybox test -e /data/end; do busybox sleep 0.1; done; exit 5"),
+        ] {
+            let mut given = assignment(task, script);
+            given.spec.container.mounts = vec![mount(MountKind::Volume, Some(&format!("v{task}")), "/data")];
+            given.spec.container.stop_signal = Some("SIGKILL".into());
+            host.want(&worker, given);
+        }
+        let before = reaches(&worker, 1, TaskState::Running).await;
+        reaches(&worker, 2, TaskState::Running).await;
+        worker.shutdown().await;
+        drop(runtime);
+
+        // The second one ends while nobody watches.
+        fs::write(host.path().join("volumes/v2/_data/end"), "").unwrap();
+        let dir = host.path().to_owned();
+        until("the process is gone", || runs_of(&dir, "/data/end") == 0).await;
+
+        let runtime = host.runtime().await;
+        let worker = host.worker(&runtime).await;
+        let after = reaches(&worker, 1, TaskState::Running).await;
+        assert_eq!((after.pid, &after.container_id), (before.pid, &before.container_id));
+        let ended = reaches(&worker, 2, TaskState::Failed).await;
+        assert_eq!(ended.exit_code, Some(5));
+
+        // Still held, and still stoppable, by the signal it was made with.
+        host.desire(&worker, TaskId(1), DesiredState::Shutdown);
+        assert_eq!(reaches(&worker, 1, TaskState::Shutdown).await.exit_code, Some(137));
+        worker.shutdown().await;
+    });
+}
+
+fn runs_of(_dir: &std::path::Path, text: &str) -> usize {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter(|entry| {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            String::from_utf8_lossy(&line).contains(&format!("test -e {text}; do"))
+        })
+        .count()
+}
+
+#[test]
+#[ignore = "needs root and containerd"]
+fn a_dead_containerd_is_replaced_and_its_containers_go_on() {
+    on_a_host(|mut host| async move {
+        let runtime = host.runtime().await;
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        host.want(
+            &worker,
+            assignment(1, "while ! busybox test -e /data/end; do busybox sleep 0.1; done; exit 6")
+                .with_volume("v", "/data"),
+        );
+        let before = reaches(&worker, 1, TaskState::Running).await;
+        let socket = host.path().join("containerd/containerd.sock");
+        let pid = tokio::net::UnixStream::connect(&socket).await.unwrap().peer_cred().unwrap().pid().unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
+
+        // It ends while no containerd is there, or while the new one comes up: noticed either way.
+        fs::write(host.path().join("volumes/v/_data/end"), "").unwrap();
+        let ended = reaches(&worker, 1, TaskState::Failed).await;
+        assert_eq!((ended.exit_code, ended.container_id), (Some(6), before.container_id));
+        host.want(&worker, assignment(2, "exit 0"));
+        reaches(&worker, 2, TaskState::Complete).await;
+        worker.shutdown().await;
+    });
+}
+
+#[test]
+#[ignore = "needs root and containerd"]
+fn the_container_is_what_its_spec_says() {
+    on_a_host(|mut host| async move {
+        let runtime = host.runtime().await;
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        let script = "busybox id; busybox hostname; echo $FROM_IMAGE$MINE; busybox pwd; \
+                      busybox cat /data/kept; busybox ls -ldn /data | busybox cut -d' ' -f1; busybox test ! -e /data/doomed || echo undead; \
+                      busybox touch /x 2>/dev/null || echo read-only; busybox touch /tmp/x && echo writable; \
+                      busybox cat /sys/fs/cgroup/pids/pids.max; busybox grep CapEff /proc/self/status; busybox grep web-host /etc/hosts | busybox wc -l";
+        let mut given = assignment(1, script).with_volume("named", "/data");
+        let container = &mut given.spec.container;
+        container.user = Some("worker".into());
+        container.hostname = Some("web-host".into());
+        container.env = vec!["MINE=too".into()];
+        container.read_only = true;
+        container.mounts.push(mount(MountKind::Tmpfs, None, "/tmp"));
+        given.spec.resources.limits.pids = 77;
+        host.want(&worker, given);
+        reaches(&worker, 1, TaskState::Complete).await;
+        let text = super::logs::text_of(&runtime, 1).await;
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "uid=7(worker) gid=8(worker) groups=8(worker),9(extra)");
+        assert_eq!(&lines[1..5], ["web-host", "yestoo", "/data", "from the image"]);
+        assert_eq!(lines[5], "drwxr-x---");
+        assert_eq!(&lines[6..9], ["read-only", "writable", "77"]);
+        assert!(lines[9].ends_with("0000000000000000"), "{}", lines[9]);
+        assert_eq!(lines[10], "1");
+        worker.shutdown().await;
+    });
+}
+
+#[test]
+#[ignore = "needs root and containerd"]
+fn a_prepared_task_starts_at_once_when_it_is_wanted() {
+    on_a_host(|mut host| async move {
+        let runtime = host.runtime().await;
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        let mut given = assignment(1, "exec busybox sleep 1000");
+        given.desired = DesiredState::Ready;
+        host.want(&worker, given);
+        let ready = reaches(&worker, 1, TaskState::Ready).await;
+        assert_eq!(ready.pid, None);
+        host.desire(&worker, TaskId(1), DesiredState::Running);
+        reaches(&worker, 1, TaskState::Running).await;
+        host.forget(&worker, TaskId(1));
+        is_gone(&worker, 1).await;
+        worker.shutdown().await;
+    });
+}
+
+#[test]
+#[ignore = "needs root and containerd"]
+fn without_a_quorum_a_failed_task_is_restarted_in_its_place() {
+    on_a_host(|mut host| async move {
+        let runtime = host.runtime().await;
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        worker.set_quorum(false);
+        let script = "if busybox test -e /was; then exec busybox sleep 1000; fi; busybox touch /was; exit 1";
+        host.want(&worker, assignment(1, script));
+        let again = report(&worker, 1, |report| report.restarts_in_place == 1 && report.pid.is_some()).await;
+        assert_eq!(again.state, TaskState::Running);
+        worker.shutdown().await;
+    });
+}
+
+#[test]
+#[ignore = "needs root and containerd"]
+fn a_process_that_ignores_its_signal_is_killed_after_the_grace() {
+    on_a_host(|mut host| async move {
+        let runtime = host.runtime().await;
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        let mut given = assignment(1, "exec busybox sleep 1000");
+        given.spec.container.stop_grace = Some(std::time::Duration::from_millis(300));
+        host.want(&worker, given);
+        reaches(&worker, 1, TaskState::Running).await;
+        host.desire(&worker, TaskId(1), DesiredState::Shutdown);
+        assert_eq!(reaches(&worker, 1, TaskState::Shutdown).await.exit_code, Some(137));
+        worker.shutdown().await;
+    });
+}
+
+/// Prints the cost of starts, beside nothing: it is run by hand.
+#[test]
+#[ignore = "a measurement: needs root, containerd and a quiet machine"]
+fn measure_fifty_starts() {
+    on_a_host(|mut host| async move {
+        let runtime = host.runtime().await;
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        #[expect(clippy::disallowed_methods, reason = "a measurement")]
+        let start = std::time::Instant::now();
+        for task in 1..=50 {
+            let mut given = assignment(task, "exec busybox sleep 1000");
+            given.spec.container.stop_signal = Some("SIGKILL".into());
+            host.wanted().assignments.insert(given.task, given);
+        }
+        worker.assign(host.wanted().clone());
+        for task in 1..=50 {
+            reaches(&worker, task, TaskState::Running).await;
+        }
+        eprintln!("50 running after {:?}", start.elapsed());
+        host.wanted().assignments.clear();
+        worker.assign(host.wanted().clone());
+        for task in 1..=50 {
+            is_gone(&worker, task).await;
+            until("its files are removed", || !runtime.task_dir(TaskId(task)).exists()).await;
+        }
+        eprintln!("50 gone after {:?}", start.elapsed());
+        worker.shutdown().await;
+    });
+}
+
+pub fn mount(kind: MountKind, source: Option<&str>, target: &str) -> Mount {
+    Mount {
+        kind,
+        source: source.map(str::to_owned),
+        target: target.to_owned(),
+        read_only: false,
+        bind: BindOptions::default(),
+        volume: VolumeOptions::default(),
+        tmpfs: TmpfsOptions::default(),
+    }
+}
+
+trait WithVolume {
+    fn with_volume(self, name: &str, target: &str) -> Self;
+}
+
+impl WithVolume for Assignment {
+    fn with_volume(mut self, name: &str, target: &str) -> Self {
+        self.spec.container.mounts.push(mount(MountKind::Volume, Some(name), target));
+        self
+    }
+}
