@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::spec::*;
-use crate::state::NodeHealth;
+use crate::state::fixture::{Fixture, node};
+use crate::state::{Change, Command, NodeHealth};
 
 fn dependency(id: u128, version: u64) -> Dependency {
     Dependency {
@@ -81,4 +82,74 @@ fn a_lost_update_is_noticed() {
     assert_eq!(diff(&at(2), &at(3)).apply(&mut held), Err(UpdateError::Gap { have: 1, base: 2 }));
     assert_eq!(Update::snapshot(&at(3)).apply(&mut held), Ok(()));
     assert_eq!(held, at(3));
+}
+
+/// Two services with a secret each, a task of each on its own node.
+fn two_services() -> (Fixture, [TaskId; 2], [SecretId; 2]) {
+    let mut swarm = Fixture::nodes(2);
+    let secrets = [SecretId(1), SecretId(2)];
+    for id in secrets {
+        let spec =
+            SecretSpec { name: id.to_string(), labels: Labels::new(), data: SecretBytes(vec![7]), templating: None };
+        swarm.command(Command::CreateSecret { id, spec });
+    }
+    let mut task_with = |name: &str, secret: SecretId, on: NodeId| {
+        let file = FileTarget { name: "s".into(), uid: "0".into(), gid: "0".into(), mode: 0o444 };
+        let service = swarm.service(name, 1, |spec| {
+            spec.task.container.secrets = vec![SecretReference { id: secret, name: secret.to_string(), file }];
+        });
+        swarm.running(service, 1, on)
+    };
+    let tasks = [task_with("a", secrets[0], node(1)), task_with("b", secrets[1], node(2))];
+    (swarm, tasks, secrets)
+}
+
+#[test]
+fn a_node_learns_its_own_tasks_and_their_secrets_and_no_others() {
+    let (swarm, tasks, secrets) = two_services();
+    let view = view(&swarm.state, node(1));
+    assert_eq!(view.assignments.keys().collect::<Vec<_>>(), [&tasks[0]]);
+    assert_eq!(view.dependencies.keys().collect::<Vec<_>>(), [&DependencyId::Secret(secrets[0])]);
+    assert_eq!(view.assignments[&tasks[0]].name, format!("a.1.{}", tasks[0]));
+    assert_eq!(view.members.list.len(), 2);
+    assert_eq!(view.generation.0, swarm.state.applied());
+}
+
+#[test]
+fn an_ended_task_stays_until_it_is_forgotten_and_its_secret_does_not() {
+    let (mut swarm, [task, _], _) = two_services();
+    swarm.finish(task, TaskState::Orphaned);
+    let ended = view(&swarm.state, node(1));
+    let assignment = &ended.assignments[&task];
+    assert!(assignment.outcome_recorded);
+    assert_eq!(assignment.desired, DesiredState::Shutdown, "a node that comes back stops it");
+    assert!(ended.dependencies.is_empty());
+    swarm.change(Change::ForgetTask { task });
+    assert!(view(&swarm.state, node(1)).assignments.is_empty());
+}
+
+#[test]
+fn a_task_that_is_only_bound_to_a_node_is_not_yet_its_own() {
+    let mut swarm = Fixture::nodes(1);
+    let agent = swarm.global("agent", |_| {});
+    let new = swarm.new_task(agent, Slot::Node(node(1)));
+    let task = swarm.create(new);
+    assert!(view(&swarm.state, node(1)).assignments.is_empty());
+    swarm.assign(task, node(1));
+    assert_eq!(view(&swarm.state, node(1)).assignments.len(), 1);
+}
+
+#[test]
+fn the_member_list_is_shared_until_a_member_changes() {
+    let (mut swarm, [task, _], _) = two_services();
+    let mut dispatcher = Dispatcher::default();
+    let before = dispatcher.view(&swarm.state, node(1));
+    swarm.finish(task, TaskState::Failed);
+    let after = dispatcher.view(&swarm.state, node(2));
+    assert!(Arc::ptr_eq(&before.members, &after.members));
+    swarm.update_node(node(2), |spec| spec.role = Role::Worker);
+    let changed = dispatcher.view(&swarm.state, node(1));
+    assert_eq!(changed, view(&swarm.state, node(1)));
+    let update = diff(&before, &changed);
+    assert_eq!(update.members.map(|members| members.changed.len()), Some(1));
 }

@@ -7,12 +7,13 @@
 //! A tick goes like this:
 //! 1. [`outcome`]: what nodes report as ended, and what verdicts ended, is written down, together with the task that
 //!    follows in its place.
-//! 2. For each service, its [`LOOPS`] in their order. The first one that has something to do does it, and the service is
+//! 2. For each service that is not plainly as it should be ([`census`]), its [`LOOPS`] in their order. The first one that has something to do does it, and the service is
 //!    looked at again: each loop sees the effect of the ones before it, and none has to reckon with another's half-done
 //!    work. When no loop has anything to do, the service is as it should be, and a second tick adds nothing.
 //!
 //! To add a loop: a file here with a `plan(&mut Tick, &Fleet)` that does nothing when run again, and a line in `LOOPS`.
 
+mod census;
 mod drain;
 mod eligible;
 mod global;
@@ -50,9 +51,9 @@ pub fn plan(draft: &mut Draft, table: &Table, now: Now, rng: &mut impl Rng) {
     let mut tick = Tick { draft, table, now, rng, steps: 0, limit: MAX_STEPS };
     outcome::plan(&mut tick);
     let state = tick.state().clone();
-    for service in state.services() {
+    for service in census::restless(&state) {
         tick.limit = MAX_STEPS.min(tick.steps + MAX_STEPS_A_SERVICE);
-        reconcile(&mut tick, service.id);
+        reconcile(&mut tick, service);
     }
 }
 

@@ -80,8 +80,21 @@ impl Sim {
         self.tick();
         let again = self.tick();
         assert_eq!(again, 0, "a second run on the same input adds nothing");
+        self.check_calm();
         self.place();
         self.act();
+    }
+
+    /// Takes every service through the loops, the calm ones too.
+    fn check_calm(&mut self) {
+        let mut draft = self.swarm.draft();
+        let now = Now { mono: self.mono, unix: self.swarm.now };
+        let limit = super::MAX_STEPS;
+        let mut tick = super::Tick { draft: &mut draft, table: &self.table, now, rng: &mut self.rng, steps: 0, limit };
+        for service in self.swarm.state.services() {
+            super::reconcile(&mut tick, service.id);
+        }
+        assert_eq!(tick.steps, 0, "a service that is passed over needs nothing");
     }
 
     fn steps(&mut self, count: usize) {
