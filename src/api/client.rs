@@ -9,6 +9,7 @@ use bollard::{BollardRequest, ClientVersion, Docker};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
+use hyper::header::{HOST, HeaderValue};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -30,7 +31,7 @@ pub enum ClientError {
     #[error("{0:?} is not a host flok can reach: write unix:///path/to/flok.sock")]
     Host(String),
     #[error(
-        "cannot reach flok at {host}: is the daemon running? Start it with `flok daemon`, or name its socket with --host ({source})"
+        "cannot reach flok at {host}: is the daemon running? Start it with `flok daemon`, or name its socket with --host"
     )]
     Unreachable { host: String, source: std::io::Error },
     #[error("no permission to reach flok at {0}: run as root, or let your group use the socket")]
@@ -141,7 +142,6 @@ impl Client {
         let request = Request::builder()
             .method(method)
             .uri(format!("/flok/v1{path}"))
-            .header("Host", "flok")
             .header("Content-Type", "application/json")
             .body(Full::new(body))
             .expect("the path is of URL characters");
@@ -190,6 +190,7 @@ impl Socket {
         // Over one socket there is no authority: the path alone is sent.
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).parse();
         *request.uri_mut() = path.expect("a path of a URI is a URI");
+        request.headers_mut().entry(HOST).or_insert(HeaderValue::from_static("flok"));
         let stream = connect(&self.path).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         // Ends with the connection, which ends when the answer has been read or dropped.

@@ -115,10 +115,9 @@ impl Cli {
 async fn each<T>(items: Vec<T>, mut act: impl AsyncFnMut(T) -> anyhow::Result<()>) -> anyhow::Result<()> {
     let mut failed: Option<anyhow::Error> = None;
     for item in items {
-        if let Err(error) = act(item).await {
-            if let Some(earlier) = failed.replace(error) {
-                eprintln!("Error: {earlier:#}");
-            }
+        let Err(error) = act(item).await else { continue };
+        if let Some(earlier) = failed.replace(error) {
+            eprintln!("Error: {earlier:#}");
         }
     }
     failed.map_or(Ok(()), Err)

@@ -176,7 +176,7 @@ mod tests {
         }
         let now: Timestamp = "2026-01-01T00:00:10Z".parse().unwrap();
         assert_eq!(ago(now, "2026-01-01T00:00:05.5Z"), "5 seconds ago");
-        assert_eq!(ago(now, "0001-01-01T00:00:00Z").is_empty(), false);
+        assert!(!ago(now, "0001-01-01T00:00:00Z").is_empty());
         assert_eq!(ago(now, "never"), "");
     }
 

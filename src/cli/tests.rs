@@ -85,6 +85,9 @@ fn every_command_explains_itself() {
     fn check(command: &clap::Command, path: &str) {
         let path = format!("{path} {}", command.get_name());
         assert!(command.get_about().is_some(), "{path} says nothing about itself");
+        for arg in command.get_arguments().filter(|arg| arg.get_long().is_some()) {
+            assert!(arg.get_help().is_some(), "{path}: {} says nothing about itself", arg.get_id());
+        }
         for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
             check(sub, &path);
         }

@@ -130,8 +130,20 @@ fn of_service(service: &Service, tasks: &[Task]) -> Progress {
     let wanted = replicas.or(completions).and_then(|wanted| u64::try_from(wanted).ok());
     let ended = own.iter().filter(|task| ended_for_good(task)).count() as u64;
     let wanted = wanted.unwrap_or_else(|| desired.unwrap_or(counted.len() as u64)).saturating_sub(ended);
-    let waits = waits(&counted, is_job);
+    let mut waits = waits(&counted, is_job);
+    if let Some(failure) = last_failure(&own).filter(|_| !waits.is_empty() || running < wanted) {
+        waits = format!("{waits}; the last task that failed: {failure}").trim_start_matches("; ").to_string();
+    }
     Progress { running, wanted, waits, failed: failed(service) }
+}
+
+/// Why the newest of the tasks that failed did.
+fn last_failure(tasks: &[&Task]) -> Option<String> {
+    let state = |task: &&&Task| task.status.as_ref().and_then(|status| status.state);
+    let failed = |task: &&&Task| matches!(state(task), Some(TaskState::FAILED | TaskState::REJECTED));
+    let ended = |task: &&&Task| task.desired_state == Some(TaskState::SHUTDOWN);
+    let newest = tasks.iter().filter(ended).filter(failed).max_by_key(|task| task.created_at.clone())?;
+    newest.status.as_ref()?.err.clone().filter(|error| !error.is_empty())
 }
 
 /// It ended, nothing replaces it, and that is as its restart policy says.
@@ -139,11 +151,11 @@ fn ended_for_good(task: &Task) -> bool {
     use bollard::models::TaskSpecRestartPolicyConditionEnum as Condition;
     let condition = task.spec.as_ref().and_then(|spec| spec.restart_policy.as_ref()?.condition);
     let state = task.status.as_ref().and_then(|status| status.state);
-    match (condition, state) {
-        (Some(Condition::NONE), Some(TaskState::COMPLETE | TaskState::FAILED)) => true,
-        (Some(Condition::ON_FAILURE), Some(TaskState::COMPLETE)) => true,
-        _ => false,
-    }
+    matches!(
+        (condition, state),
+        (Some(Condition::NONE), Some(TaskState::COMPLETE | TaskState::FAILED))
+            | (Some(Condition::ON_FAILURE), Some(TaskState::COMPLETE))
+    )
 }
 
 fn failed(service: &Service) -> Option<String> {
@@ -302,6 +314,15 @@ mod tests {
         assert!(of_service(&service(1), &[task("complete", "shutdown", "", "on-failure")]).is_done());
         assert!(!of_service(&service(1), &[task("failed", "shutdown", "", "on-failure")]).is_done());
         assert!(!of_service(&service(1), &[task("complete", "shutdown", "", "any")]).is_done());
+    }
+
+    #[test]
+    fn a_crashing_service_says_why() {
+        let tasks = [task("failed", "shutdown", "task: non-zero exit (1)", "any"), task("ready", "running", "", "any")];
+        let progress = of_service(&service(1), &tasks);
+        assert_eq!(progress.waits, "1 ready; the last task that failed: task: non-zero exit (1)");
+        let again = [task("failed", "shutdown", "x", "any"), task("running", "running", "", "any")];
+        assert!(of_service(&service(1), &again).is_done());
     }
 
     #[test]

@@ -169,6 +169,7 @@ impl Consensus {
         if self.inner.inputs.send(Input::Stop { reply }).await.is_ok() {
             let _ = stopped.await;
         }
+        self.stopped().await;
     }
 
     /// Resolves when this node no longer takes part, with the reason.

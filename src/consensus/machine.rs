@@ -40,7 +40,7 @@ pub const TICK: std::time::Duration = std::time::Duration::from_millis(50);
 pub const HEARTBEAT_TICKS: usize = 2;
 /// Also the leader's lease: without a quorum's answers for this long it steps down.
 pub const ELECTION_TICKS: usize = 10;
-/// Randomised timeouts are drawn from `ELECTION_TICKS..MAX_ELECTION_TICKS`.
+/// Timeouts are drawn from `ELECTION_TICKS..MAX_ELECTION_TICKS`, each voter's from a part of its own.
 const MAX_ELECTION_TICKS: usize = 17;
 /// A commit index that nothing else carries to the disk goes there after this many ticks.
 const COMMIT_FLUSH_TICKS: u64 = 20;
@@ -197,7 +197,7 @@ impl Machine {
         let now = Some((self.raw.raft.term, self.raw.raft.state));
         if self.timeout_for != now {
             self.timeout_for = now;
-            self.timeout = self.rng.random_range(ELECTION_TICKS..MAX_ELECTION_TICKS);
+            self.timeout = self.draw_timeout();
         }
         self.raw.raft.set_randomized_election_timeout(self.timeout);
         self.raw.tick();
@@ -302,6 +302,17 @@ impl Machine {
     /// Index of the last entry delivered by [`Self::poll`].
     pub fn delivered(&self) -> u64 {
         self.delivered
+    }
+
+    /// The voters share the range out among themselves, anew in each term, so that the first to miss the leader is done
+    /// before the second stirs. Purely random timeouts collide in one election of ten.
+    fn draw_timeout(&mut self) -> usize {
+        let voters = &self.conf_state.voters;
+        let parts = voters.len().clamp(1, MAX_ELECTION_TICKS - ELECTION_TICKS);
+        let rank = voters.iter().filter(|id| **id < self.id()).count() as u64;
+        let width = (MAX_ELECTION_TICKS - ELECTION_TICKS) / parts;
+        let part = (rank.wrapping_add(self.term()) % parts as u64) as usize;
+        ELECTION_TICKS + part * width + self.rng.random_range(0..width)
     }
 
     fn append(&mut self, entries: Vec<Entry>) -> Result<u64, Refused> {

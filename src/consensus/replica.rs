@@ -82,6 +82,8 @@ pub struct Replica {
     machine: Machine,
     state: State,
     directory: BTreeMap<u64, NodeId>,
+    /// A snapshot handed to raft, decoded: most often it is installed next.
+    arrived: Option<(Vec<u8>, State)>,
     /// Bytes applied since the last snapshot, and that one's size.
     bytes_since: u64,
     snapshot_bytes: u64,
@@ -111,6 +113,7 @@ impl Replica {
             machine,
             state,
             directory,
+            arrived: None,
             bytes_since: 0,
             snapshot_bytes,
             snapshotting: false,
@@ -132,9 +135,12 @@ impl Replica {
     /// A leader's snapshot: its raft message and all of its bytes.
     pub fn handle_snapshot(&mut self, from: NodeId, message: &[u8], data: Vec<u8>) -> Result<(), Fatal> {
         // Bytes that are no snapshot must not replace a log.
-        if let Err(error) = snapshot::decode(&data) {
-            tracing::warn!(%from, %error, "a snapshot was dropped");
-            return Ok(());
+        match snapshot::decode(&data) {
+            Ok(state) => self.arrived = Some((data.clone(), state)),
+            Err(error) => {
+                tracing::warn!(%from, %error, "a snapshot was dropped");
+                return Ok(());
+            }
         }
         let result = self.believed(from, message).and_then(|message| self.machine.handle_snapshot(message, data));
         settle(result)
@@ -281,7 +287,10 @@ impl Replica {
             },
             Committed::Blank { index } => self.state.advance(index),
             Committed::Snapshot { data, .. } => {
-                self.state = decode(&data)?;
+                self.state = match self.arrived.take() {
+                    Some((bytes, state)) if bytes == data => state,
+                    _ => decode(&data)?,
+                };
                 self.state.check_level()?;
                 (self.bytes_since, self.snapshot_bytes) = (0, data.len() as u64);
             }

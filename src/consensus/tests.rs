@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use tokio::time::{sleep, timeout};
 
 use super::*;
-use crate::spec::{ClientId, NodeId, SwarmId, UnixMs};
+use crate::spec::{ClientId, Labels, NodeId, SecretBytes, SecretId, SecretSpec, SwarmId, UnixMs};
 use crate::state::fixture::{a_node, a_swarm, node, service_spec};
 use crate::state::{Command, RaftMember, RaftStanding, Refusal, Reply};
 
@@ -144,10 +144,9 @@ impl Cluster {
         self.wires.cut.lock().unwrap().clear();
     }
 
-    /// The process is gone, and what it had not written with it.
     async fn stop(&self, number: u128) {
-        let gone = self.wires.ends.lock().unwrap().remove(&node(number)).unwrap();
-        gone.shutdown().await;
+        self.node(number).shutdown().await;
+        self.wires.ends.lock().unwrap().remove(&node(number));
     }
 
     async fn leader(&self) -> Consensus {
@@ -186,6 +185,12 @@ async fn until(consensus: &Consensus, holds: impl FnMut(&Status) -> bool) {
 fn service(name: &str) -> Command {
     let id = crate::spec::ServiceId(name.bytes().fold(0, |id, byte| id << 8 | u128::from(byte)));
     Command::CreateService { id, spec: Box::new(service_spec(name, 1)), credentials: None }
+}
+
+fn big_secret(number: u8, bytes: usize) -> Command {
+    let data = SecretBytes(vec![number; bytes]);
+    let spec = SecretSpec { name: format!("big-{number}"), labels: Labels::new(), templating: None, data };
+    Command::CreateSecret { id: SecretId(u128::from(number) + 1), spec }
 }
 
 async fn has_service(consensus: &Consensus, name: &str) {
@@ -335,14 +340,7 @@ async fn shutdown_hands_leadership_over() {
 async fn a_joiner_gets_a_snapshot_of_many_chunks() {
     let mut cluster = Cluster::begin(2).await;
     for number in 0..6 {
-        let secret = crate::spec::SecretSpec {
-            name: format!("big-{number}"),
-            labels: Default::default(),
-            templating: None,
-            data: crate::spec::SecretBytes(vec![number; 400 << 10]),
-        };
-        let id = crate::spec::SecretId(u128::from(number) + 1);
-        cluster.node(1).propose(Command::CreateSecret { id, spec: secret }).await.unwrap().unwrap();
+        cluster.node(1).propose(big_secret(number, 400 << 10)).await.unwrap().unwrap();
     }
     let joiner = cluster.join(2, RaftStanding::Voter).await;
     until(&joiner, |status| status.voters.len() == 2).await;
@@ -388,8 +386,7 @@ async fn many_writers_are_all_answered_and_share_their_writes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_large_for_the_log_is_refused_at_once() {
     let cluster = Cluster::begin(1).await;
-    let many = (0..9000).map(|number| service(&format!("s{number}"))).collect();
-    let error = cluster.node(1).propose(Command::Transaction(many)).await.unwrap_err();
+    let error = cluster.node(1).propose(big_secret(1, MAX_ENTRY_BYTES)).await.unwrap_err();
     assert!(matches!(error, ProposeError::TooLarge { .. }), "{error}");
     assert!(!error.may_happen());
 }

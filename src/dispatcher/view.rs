@@ -82,6 +82,11 @@ fn assignment(task: &Task, service: Option<&Service>, spec: &TaskSpec) -> Assign
         Some(_) => task.desired.max(DesiredState::Shutdown),
         None => task.desired,
     };
+    let mut spec = TaskSpec::clone(spec);
+    if !task.host_ports.is_empty() {
+        // With the automatic ones as the scheduler chose them.
+        spec.host_ports.clone_from(&task.host_ports);
+    }
     Assignment {
         task: task.id,
         service: task.service,
@@ -90,7 +95,7 @@ fn assignment(task: &Task, service: Option<&Service>, spec: &TaskSpec) -> Assign
         service_labels: service.map(|service| service.spec.labels.clone()).unwrap_or_default(),
         slot: task.slot,
         desired,
-        spec: spec.clone(),
+        spec,
         spec_version: task.spec_version,
         start_delay: task.start_delay,
         attachments: task.attachments.clone(),

@@ -106,8 +106,8 @@ table {TABLE} {{
     chain isolate {{
         type filter hook forward priority 0; policy accept;
         ct state established,related accept
-        iifname "{VETH_PREFIX}*" oifname "{VETH_PREFIX}*" ct status != dnat drop
-        oifname "{VETH_PREFIX}*" ct status != dnat drop
+        ct status dnat accept
+        oifname "{VETH_PREFIX}*" drop
     }}
 }}
 "#

@@ -15,7 +15,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{} has {bytes} bytes: that is no configuration file", path.display())]
     TooLarge { path: PathBuf, bytes: u64 },

@@ -9,7 +9,7 @@ mod outcomes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -62,7 +62,7 @@ pub struct Worker {
     stop: watch::Sender<bool>,
     report: watch::Receiver<WorkerReport>,
     networks: TaskNetworks,
-    driver: JoinHandle<()>,
+    driver: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Worker {
@@ -109,7 +109,7 @@ impl Worker {
             inputs: Inputs { events, exits, wanted: wanted_in, quorum: quorum_in, stop: stop_in },
             report: report_out,
         };
-        let driver = tokio::spawn(driver.run());
+        let driver = Mutex::new(Some(tokio::spawn(driver.run())));
         Ok(Worker { wanted, quorum, stop, report, networks, driver })
     }
 
@@ -133,9 +133,13 @@ impl Worker {
     }
 
     /// Ends the work on the containers, which go on.
-    pub async fn shutdown(self) {
+    pub async fn shutdown(&self) {
         self.stop.send_replace(true);
-        let _ = self.driver.await;
+        let driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(driver) = driver {
+            // It ends by itself; a panic in it was logged.
+            let _ = driver.await;
+        }
     }
 }
 

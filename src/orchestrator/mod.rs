@@ -5,9 +5,9 @@
 //! (restarts, the start of an update, how tasks ended) is in the state, so a new leader goes on where the last one stopped.
 //!
 //! A tick goes like this:
-//! 1. [`outcome`]: what nodes report as ended, and what verdicts ended, is written down, together with the task that
+//! 1. `outcome`: what nodes report as ended, and what verdicts ended, is written down, together with the task that
 //!    follows in its place.
-//! 2. For each service that is not plainly as it should be ([`census`]), its [`LOOPS`] in their order. The first one that has something to do does it, and the service is
+//! 2. For each service that is not plainly as it should be (`census`), its `LOOPS` in their order. The first one that has something to do does it, and the service is
 //!    looked at again: each loop sees the effect of the ones before it, and none has to reckon with another's half-done
 //!    work. When no loop has anything to do, the service is as it should be, and a second tick adds nothing.
 //!
@@ -46,7 +46,7 @@ const MAX_ROUNDS: usize = 16;
 /// What a service goes through, in this order.
 const LOOPS: [fn(&mut Tick<'_>, &Fleet<'_>); 4] = [fill, drain::plan, update::plan, reaper::plan];
 
-/// Adds to `draft` what the services need next, at most [`MAX_STEPS`] changes.
+/// Adds to `draft` what the services need next, at most `MAX_STEPS` changes.
 pub fn plan(draft: &mut Draft, table: &Table, now: Now, rng: &mut impl Rng) {
     let mut tick = Tick { draft, table, now, rng, steps: 0, limit: MAX_STEPS };
     outcome::plan(&mut tick);

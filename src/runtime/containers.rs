@@ -78,7 +78,7 @@ impl Runtime {
         make_task_dir(&dir)?;
         let container = &prepare.assignment.spec.container;
         // Refused before anything is made for it.
-        LogTarget::new(prepare.assignment.spec.log_driver.as_ref(), &dir)?;
+        LogTarget::new(prepare.assignment.spec.log_driver.as_ref(), self.shared.log_defaults, &dir)?;
         let mounts = self.snapshot(task, &id, prepare.image).await?;
         self.shared.known.rootfs.lock().expect("nothing panics while it is held").insert(task, mounts.clone());
         let user = self.user(container, prepare.image, &mounts, &dir).await?;
@@ -121,7 +121,7 @@ impl Runtime {
         let dir = self.task_dir(task);
         let marker = dir.join(STARTED);
         fs::write(&marker, []).map_err(RuntimeError::io("marking the start in", &marker))?;
-        let log = LogTarget::new(assignment.spec.log_driver.as_ref(), &dir)?;
+        let log = LogTarget::new(assignment.spec.log_driver.as_ref(), self.shared.log_defaults, &dir)?;
         let output = log.map(|log| log.uri(&self.shared.logger)).unwrap_or_default();
         let request = CreateTaskRequest {
             container_id: id.clone(),

@@ -9,7 +9,7 @@ pub enum RuntimeError {
     /// Nothing is known about what containerd did.
     #[error("containerd at {socket} cannot be reached: {message}; is it running, and may this process use its socket?")]
     Unreachable { socket: PathBuf, message: String },
-    #[error("{path} cannot be started: {source}; install containerd and runc, or name a running one with --containerd")]
+    #[error("{path} cannot be started; install containerd and runc, or name a running one with --containerd")]
     Spawn { path: PathBuf, source: io::Error },
     #[error("containerd did not become ready within {} s: {last}; see {log}", after.as_secs())]
     NotReady { after: Duration, last: String, log: PathBuf },
@@ -23,7 +23,7 @@ pub enum RuntimeError {
     /// It may still happen.
     #[error("{operation} {object}: no answer from containerd within {} s", after.as_secs())]
     Timeout { operation: &'static str, object: String, after: Duration },
-    #[error("{operation} {path}: {source}")]
+    #[error("{operation} {path}")]
     Io { operation: &'static str, path: PathBuf, source: io::Error },
     #[error("{0:?} is no image reference: {1}")]
     InvalidReference(String, String),
@@ -83,6 +83,18 @@ impl RuntimeError {
     pub fn already_exists(&self) -> bool {
         self.code() == Some(containerd_client::tonic::Code::AlreadyExists)
     }
+}
+
+/// An error with all its causes, for people.
+pub fn explained(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }
 
 /// Nothing there is what a removal wants.

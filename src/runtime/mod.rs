@@ -8,12 +8,14 @@ mod client;
 mod containers;
 mod error;
 mod events;
+mod exec;
 mod files;
 pub mod host;
 pub mod images;
 pub mod logs;
 pub mod oci;
 mod rootfs;
+mod stats;
 mod supervisor;
 mod users;
 mod volumes;
@@ -22,9 +24,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use containers::{Prepare, container_id};
-pub use error::{Result, RuntimeError};
+pub use error::{Result, RuntimeError, explained};
 pub use events::ContainerExit;
+pub use exec::{Exec, ExecOutput};
 pub use images::{ImageInfo, Images, Progress, Registries, RegistryConfig};
+pub use stats::TaskStats;
 pub use volumes::Volumes;
 
 use client::Client;
@@ -41,6 +45,7 @@ pub struct RuntimeConfig {
     pub registries: Registries,
     /// flok's own binary, which containerd starts as the writer of each container's log.
     pub logger: PathBuf,
+    pub log_defaults: logs::LogDefaults,
 }
 
 impl RuntimeConfig {
@@ -52,6 +57,7 @@ impl RuntimeConfig {
             containerd_binary: "containerd".into(),
             registries: Registries::default(),
             logger: std::env::current_exe()?,
+            log_defaults: logs::LogDefaults::default(),
         })
     }
 }
@@ -69,6 +75,7 @@ struct Shared {
     dir: PathBuf,
     runc_root: PathBuf,
     logger: PathBuf,
+    log_defaults: logs::LogDefaults,
     cgroup: oci::Cgroup,
     known: containers::Known,
     users: users::Users,
@@ -96,12 +103,21 @@ impl Runtime {
             dir: config.data_dir.join("tasks"),
             runc_root,
             logger: config.logger,
+            log_defaults: config.log_defaults,
             cgroup: host::cgroup(Path::new("/sys/fs/cgroup")),
             known: containers::Known::default(),
             users: users::Users::default(),
             _supervisor: supervisor,
         };
         Ok(Runtime { shared: Arc::new(shared) })
+    }
+
+    pub async fn containerd_version(&self) -> Result<String> {
+        self.shared.client.server_version().await
+    }
+
+    pub fn cgroup_version(&self) -> oci::CgroupVersion {
+        self.shared.cgroup.version
     }
 
     pub fn images(&self) -> &Images {

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::client::{Client, check_socket_path};
-use super::error::{Result, RuntimeError};
+use super::error::{Result, RuntimeError, explained};
 
 /// How long a start may take: after a power cut containerd cleans up behind every container it had.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -89,7 +89,7 @@ impl Supervisor {
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                     match launch(&paths, &binary).await {
                         Ok((process, _)) => break process,
-                        Err(error) => tracing::error!(%error, "containerd does not start"),
+                        Err(error) => tracing::error!(error = explained(&error), "containerd does not start"),
                     }
                 };
             }
@@ -205,7 +205,7 @@ async fn launch(paths: &Paths, binary: &Path) -> Result<(Process, Client)> {
     loop {
         let last = match Client::connect(&paths.socket()).await {
             Ok(client) => return Ok((Process::Child(child), client)),
-            Err(error) => error.to_string(),
+            Err(error) => explained(&error),
         };
         let ended = child.try_wait().ok().flatten().map(|status| format!("it ended with {status}"));
         if ended.is_some() || Instant::now() >= until {

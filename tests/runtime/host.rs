@@ -43,22 +43,27 @@ pub fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(Host) -> F) {
 
 /// Ends what the host left running, then removes its directory.
 fn tear_down(dir: &Path) {
+    kill_all(dir);
     let name = dir.to_string_lossy().into_owned();
-    for _ in 0..50 {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for target in mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|target| target.starts_with(&name)) {
+        let _ = nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH);
+    }
+    let _ = fs::remove_dir_all(dir);
+}
+
+fn kill_all(dir: &Path) {
+    let name = dir.to_string_lossy().into_owned();
+    for _ in 0..100 {
         let left = processes_naming(&name);
         if left.is_empty() {
-            break;
+            return;
         }
         for pid in left {
             let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
         }
         std::thread::sleep(Duration::from_millis(50));
     }
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    for target in mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|target| target.starts_with(&name)) {
-        let _ = nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH);
-    }
-    let _ = fs::remove_dir_all(dir);
 }
 
 /// Processes whose command line or log target names the host's own directory, and those in its containers' cgroups.
@@ -89,6 +94,34 @@ fn contains(bytes: &[u8], text: &str) -> bool {
 impl Host {
     pub fn path(&self) -> &Path {
         &self.dir
+    }
+
+    /// Puts the data directory on a disk of its own.
+    pub fn mount_small_disk(&self, size: &str) {
+        let flags = nix::mount::MsFlags::empty();
+        nix::mount::mount(
+            Some("tmpfs"),
+            &self.dir,
+            Some("tmpfs"),
+            flags,
+            Some(format!("size={size},mode=711").as_str()),
+        )
+        .unwrap();
+    }
+
+    /// Leaves no byte free; returns the file to remove.
+    pub fn fill_disk(&self) -> PathBuf {
+        let path = self.dir.join("filler");
+        let mut file = fs::File::create(&path).unwrap();
+        for size in [1 << 20, 4096, 1] {
+            while file.write_all(&vec![b'x'; size]).is_ok() {}
+        }
+        path
+    }
+
+    /// As a power cut does: containerd, shims, log writers and containers end together.
+    pub fn kill_everything(&self) {
+        kill_all(&self.dir);
     }
 
     pub async fn runtime(&self) -> Runtime {
@@ -301,18 +334,59 @@ pub struct Registry {
 impl Registry {
     /// `accounts`: lines of an htpasswd file; empty: open to all.
     pub async fn start(dir: &Path, accounts: &str) -> Registry {
+        let file: PathBuf = dir.join("htpasswd");
+        fs::write(&file, accounts).unwrap();
+        let auth = if accounts.is_empty() {
+            String::new()
+        } else {
+            format!("auth: {{htpasswd: {{realm: test, path: {file:?}}}}}\n")
+        };
+        Registry::start_with(dir, "", &auth).await
+    }
+
+    /// With a certificate for 127.0.0.1 by a CA of its own, whose PEM file is `ca.pem`.
+    pub async fn start_tls(dir: &Path) -> Registry {
+        let path = |name: &str| dir.join(name).to_string_lossy().into_owned();
+        let (ca, ca_key, key, request, cert, ext) =
+            (path("ca.pem"), path("ca.key"), path("tls.key"), path("tls.csr"), path("tls.pem"), path("tls.ext"));
+        fs::write(&ext, "subjectAltName=IP:127.0.0.1").unwrap();
+        let new = ["req", "-newkey", "rsa:2048", "-nodes"];
+        run(
+            "openssl",
+            &[&new[..], &["-x509", "-days", "2", "-subj", "/CN=test CA", "-keyout", &ca_key, "-out", &ca]].concat(),
+        );
+        run("openssl", &[&new[..], &["-subj", "/CN=registry", "-keyout", &key, "-out", &request]].concat());
+        run(
+            "openssl",
+            &[
+                "x509",
+                "-req",
+                "-in",
+                &request,
+                "-CA",
+                &ca,
+                "-CAkey",
+                &ca_key,
+                "-CAcreateserial",
+                "-days",
+                "2",
+                "-extfile",
+                &ext,
+                "-out",
+                &cert,
+            ],
+        );
+        Registry::start_with(dir, &format!(", tls: {{certificate: {cert:?}, key: {key:?}}}"), "").await
+    }
+
+    async fn start_with(dir: &Path, tls: &str, auth: &str) -> Registry {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let host = format!("127.0.0.1:{port}");
         let data = dir.join("registry");
-        let mut config = format!(
+        let config = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {data:?}}}}}\n\
-             http: {{addr: {host:?}}}\n",
+             http: {{addr: {host:?}{tls}}}\n{auth}",
         );
-        if !accounts.is_empty() {
-            let file: PathBuf = dir.join("htpasswd");
-            fs::write(&file, accounts).unwrap();
-            config.push_str(&format!("auth: {{htpasswd: {{realm: test, path: {file:?}}}}}\n"));
-        }
         let file = dir.join("registry.yml");
         fs::write(&file, config).unwrap();
         let log = fs::File::create(dir.join("registry.log")).unwrap();

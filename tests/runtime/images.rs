@@ -1,10 +1,15 @@
 //! Images from registries and archives.
 
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
+use flok::runtime::RegistryConfig;
 use flok::spec::*;
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::host::*;
 
@@ -167,4 +172,75 @@ fn an_oci_layout_is_loaded_tagged_and_removed() {
         let garbage = images.load(&b"this is no archive at all, but it is long enough to be looked at"[..], None).await;
         assert!(garbage.is_err());
     });
+}
+
+#[test]
+#[ignore = "needs root, containerd, docker-registry, skopeo and openssl"]
+fn a_registry_of_a_private_ca_is_trusted_only_when_it_is_configured() {
+    on_a_host(|mut host| async move {
+        let registry = Registry::start_tls(host.path()).await;
+        push(&host, &registry, "secure:1", &[]);
+        let strict = RegistryConfig { plain_http: false, ca_pem: None };
+        host.registries.by_host.insert(registry.host.clone(), strict);
+        let runtime = host.runtime().await;
+        let name = format!("{}/secure:1", registry.host);
+        let refused = runtime.images().ensure(&name, None, |_| {}).await.unwrap_err().to_string();
+        assert!(refused.contains("certificate"), "{refused}");
+        drop(runtime);
+
+        let trusted = RegistryConfig { plain_http: false, ca_pem: Some(fs::read(host.path().join("ca.pem")).unwrap()) };
+        host.registries.by_host.insert(registry.host.clone(), trusted);
+        let runtime = host.runtime().await;
+        runtime.images().ensure(&name, None, |_| {}).await.unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs root, containerd, docker-registry and skopeo"]
+fn a_pull_that_is_cut_goes_on_where_it_was() {
+    on_a_host(|host| async move {
+        let registry = Registry::start(host.path(), "").await;
+        push(&host, &registry, "cut:1", &[]);
+        let proxy = CuttingProxy::start(&registry.host, 400_000).await;
+        let runtime = host.runtime().await;
+        let mut seen = Vec::new();
+        let name = format!("{}/cut:1", proxy.host);
+        runtime.images().ensure(&name, None, |progress| seen.push(progress)).await.unwrap();
+        assert!(proxy.cuts.load(Ordering::Relaxed) >= 1, "nothing was cut");
+        let last = seen.iter().rev().find(|progress| progress.total_bytes > 0).unwrap();
+        assert_eq!(last.done_bytes, last.total_bytes);
+        assert!(seen.windows(2).all(|pair| pair[0].done_bytes <= pair[0].total_bytes.max(1)), "{seen:?}");
+    });
+}
+
+/// Passes connections on, and cuts each after so many bytes of the answer.
+struct CuttingProxy {
+    host: String,
+    cuts: Arc<AtomicUsize>,
+}
+
+impl CuttingProxy {
+    async fn start(to: &str, bytes: u64) -> CuttingProxy {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let cuts = Arc::new(AtomicUsize::new(0));
+        let (to, counted) = (to.to_owned(), Arc::clone(&cuts));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (to, counted) = (to.clone(), Arc::clone(&counted));
+                tokio::spawn(async move {
+                    let server = TcpStream::connect(&to).await.unwrap();
+                    let (server_in, mut server_out) = server.into_split();
+                    let (mut client_in, mut client_out) = client.into_split();
+                    let asking = tokio::spawn(async move { tokio::io::copy(&mut client_in, &mut server_out).await });
+                    let passed = tokio::io::copy(&mut server_in.take(bytes), &mut client_out).await.unwrap_or(0);
+                    if passed == bytes {
+                        counted.fetch_add(1, Ordering::Relaxed);
+                    }
+                    asking.abort();
+                });
+            }
+        });
+        CuttingProxy { host, cuts }
+    }
 }

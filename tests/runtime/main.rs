@@ -5,4 +5,5 @@
 mod host;
 mod images;
 mod logs;
+mod measure;
 mod tasks;

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use flok::runtime::{Exec, RuntimeError};
 use flok::spec::*;
 
 use super::host::*;
@@ -143,6 +144,69 @@ fn a_dead_containerd_is_replaced_and_its_containers_go_on() {
 
 #[test]
 #[ignore = "needs root and containerd"]
+fn what_a_host_took_down_with_it_has_failed_and_its_volume_is_kept() {
+    on_a_host(|mut host| async move {
+        let runtime = host.runtime().await;
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        host.want(&worker, assignment(1, "echo precious > /data/x; exec busybox sleep 1000").with_volume("v", "/data"));
+        reaches(&worker, 1, TaskState::Running).await;
+        let file = host.path().join("volumes/v/_data/x");
+        until("the task has written", || fs::read(&file).is_ok_and(|text| !text.is_empty())).await;
+        worker.shutdown().await;
+        drop(runtime);
+        host.kill_everything();
+
+        let runtime = host.runtime().await;
+        let worker = host.worker(&runtime).await;
+        reaches(&worker, 1, TaskState::Failed).await;
+        host.want(&worker, assignment(2, "busybox cat /data/x").with_volume("v", "/data"));
+        reaches(&worker, 2, TaskState::Complete).await;
+        assert_eq!(super::logs::text_of(&runtime, 2).await, "precious\n");
+        host.forget(&worker, TaskId(1));
+        until("its files are removed", || !runtime.task_dir(TaskId(1)).exists()).await;
+        worker.shutdown().await;
+    });
+}
+
+#[test]
+#[ignore = "needs root and containerd"]
+fn a_full_disk_is_said_and_loses_no_outcome() {
+    on_a_host(|mut host| async move {
+        host.mount_small_disk("48m");
+        let runtime = host.runtime().await;
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        host.want(
+            &worker,
+            assignment(1, "while ! busybox test -e /data/end; do busybox sleep 0.1; done; exit 5")
+                .with_volume("v", "/data"),
+        );
+        reaches(&worker, 1, TaskState::Running).await;
+        fs::write(host.path().join("volumes/v/_data/end.new"), "x").unwrap();
+        let filler = host.fill_disk();
+
+        host.want(&worker, assignment(2, "exit 0"));
+        let told = reaches_or_says(&worker, 2, "cannot be saved").await;
+        assert!(told.message.contains("space") || told.message.contains("full"), "{}", told.message);
+        fs::rename(host.path().join("volumes/v/_data/end.new"), host.path().join("volumes/v/_data/end")).unwrap();
+        // Saved at once if its end made room for that, else when there is room again.
+        fs::remove_file(filler).unwrap();
+        assert_eq!(reaches(&worker, 1, TaskState::Failed).await.exit_code, Some(5));
+        let rejected = reaches(&worker, 2, TaskState::Rejected).await;
+        assert!(rejected.message.contains("space") || rejected.message.contains("full"), "{}", rejected.message);
+        host.want(&worker, assignment(3, "exit 0"));
+        reaches(&worker, 3, TaskState::Complete).await;
+        worker.shutdown().await;
+    });
+}
+
+async fn reaches_or_says(worker: &flok::node::worker::Worker, task: u128, words: &str) -> TaskReport {
+    report(worker, task, |report| report.state.is_final() || report.message.contains(words)).await
+}
+
+#[test]
+#[ignore = "needs root and containerd"]
 fn the_container_is_what_its_spec_says() {
     on_a_host(|mut host| async move {
         let runtime = host.runtime().await;
@@ -227,33 +291,42 @@ fn a_process_that_ignores_its_signal_is_killed_after_the_grace() {
     });
 }
 
-/// Prints the cost of starts, beside nothing: it is run by hand.
 #[test]
-#[ignore = "a measurement: needs root, containerd and a quiet machine"]
-fn measure_fifty_starts() {
+#[ignore = "needs root and containerd"]
+fn a_running_task_is_measured_and_runs_further_commands() {
     on_a_host(|mut host| async move {
         let runtime = host.runtime().await;
         host.load_busybox(&runtime).await;
         let worker = host.worker(&runtime).await;
-        #[expect(clippy::disallowed_methods, reason = "a measurement")]
-        let start = std::time::Instant::now();
-        for task in 1..=50 {
-            let mut given = assignment(task, "exec busybox sleep 1000");
-            given.spec.container.stop_signal = Some("SIGKILL".into());
-            host.wanted().assignments.insert(given.task, given);
-        }
-        worker.assign(host.wanted().clone());
-        for task in 1..=50 {
-            reaches(&worker, task, TaskState::Running).await;
-        }
-        eprintln!("50 running after {:?}", start.elapsed());
-        host.wanted().assignments.clear();
-        worker.assign(host.wanted().clone());
-        for task in 1..=50 {
-            is_gone(&worker, task).await;
-            until("its files are removed", || !runtime.task_dir(TaskId(task)).exists()).await;
-        }
-        eprintln!("50 gone after {:?}", start.elapsed());
+        let mut given = assignment(1, "while :; do :; done");
+        given.spec.resources.limits.memory_bytes = 64 << 20;
+        given.spec.container.stop_grace = Some(std::time::Duration::ZERO);
+        host.want(&worker, given);
+        reaches(&worker, 1, TaskState::Running).await;
+        let command = |text: &str| Exec {
+            command: vec!["/bin/sh".into(), "-c".into(), text.into()],
+            env: vec!["MINE=1".into()],
+            ..Default::default()
+        };
+        let output =
+            runtime.exec(TaskId(1), &command("echo $MINE; busybox pwd; echo no >&2; exit 4"), PATIENCE).await.unwrap();
+        assert_eq!(
+            (output.exit_code, output.stdout.as_slice(), output.stderr.as_slice()),
+            (4, &b"1\n/data\n"[..], &b"no\n"[..])
+        );
+        let late =
+            runtime.exec(TaskId(1), &command("exec busybox sleep 1000"), std::time::Duration::from_millis(200)).await;
+        assert!(matches!(late, Err(RuntimeError::Timeout { .. })), "{late:?}");
+        let nope = Exec { command: vec!["/nope".into()], ..Default::default() };
+        assert!(runtime.exec(TaskId(1), &nope, PATIENCE).await.unwrap_err().to_string().contains("/nope"));
+
+        let stats = runtime.stats(TaskId(1)).await.unwrap();
+        assert!(stats.cpu_total_ns > 0 && stats.memory_bytes > 0 && stats.processes >= 1, "{stats:?}");
+        assert_eq!(stats.memory_limit_bytes, 64 << 20);
+        assert!(runtime.disk_usage(TaskId(1)).await.unwrap() > 0);
+        assert!(runtime.stats(TaskId(2)).await.is_err());
+        let left = fs::read_dir(runtime.task_dir(TaskId(1))).unwrap().flatten();
+        assert!(left.into_iter().all(|file| !file.file_name().to_string_lossy().starts_with("exec-")));
         worker.shutdown().await;
     });
 }

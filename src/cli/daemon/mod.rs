@@ -26,7 +26,7 @@ pub struct Daemon {
 
 impl Daemon {
     pub async fn run(self) -> anyhow::Result<()> {
-        Config::load(self.settings, self.config.as_deref())?;
-        anyhow::bail!("this build has no daemon yet: it only checked its configuration")
+        let config = Config::load(self.settings, self.config.as_deref())?;
+        crate::node::run(config).await
     }
 }

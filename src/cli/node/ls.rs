@@ -46,7 +46,7 @@ fn table(mut nodes: Vec<Node>, own: &str, format: Format) -> Table {
         let id = node.id.clone().unwrap_or_default();
         let marked = if id == own && format == Format::Table { format!("{id} *") } else { id };
         let state = node.status.as_ref().and_then(|status| status.state).map(|state| capitalized(&state.to_string()));
-        let availability = node.spec.as_ref().and_then(|spec| spec.availability).map(|a| capitalized(&a.to_string()));
+        let availability = node.spec.as_ref().and_then(|spec| spec.availability).map(|a| capitalized(a.as_ref()));
         let engine = node.description.as_ref().and_then(|description| description.engine.as_ref());
         table.row([
             marked,

@@ -19,6 +19,7 @@ pub struct Update {
     /// Whether the node gets tasks (active), keeps those it has (pause), or loses them to others (drain)
     #[arg(long, value_enum)]
     availability: Option<Availability>,
+    /// Whether the node takes commands (manager) or only runs tasks (worker)
     #[arg(long, value_enum)]
     role: Option<Role>,
     /// Add or change a label; repeat it

@@ -21,21 +21,28 @@ Examples:
   flok service update --force web        replace all tasks although nothing changed
   flok service update --rollback web     go back to the spec before the last update")]
 pub struct Update {
+    /// Image to run from now on
     #[arg(long, value_parser = image)]
     image: Option<String>,
     /// Arguments in place of the image's command, as a shell would split them
     #[arg(long, allow_hyphen_values = true)]
     args: Option<String>,
+    /// Add or change a variable; repeat it
     #[arg(long, value_name = "KEY=VALUE")]
     env_add: Vec<String>,
+    /// Remove a variable; repeat it
     #[arg(long, value_name = "KEY")]
     env_rm: Vec<String>,
+    /// Add or change a label; repeat it
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     label_add: Vec<(String, String)>,
+    /// Remove a label; repeat it
     #[arg(long, value_name = "KEY")]
     label_rm: Vec<String>,
+    /// Add a placement constraint; repeat it
     #[arg(long, value_name = "CONSTRAINT")]
     constraint_add: Vec<String>,
+    /// Remove a placement constraint; repeat it
     #[arg(long, value_name = "CONSTRAINT")]
     constraint_rm: Vec<String>,
     /// Port to publish: mode=host,target=80,published=8080[,protocol=udp]
@@ -44,8 +51,10 @@ pub struct Update {
     /// Target port to publish no more
     #[arg(long, value_name = "TARGET")]
     publish_rm: Vec<u16>,
+    /// Add a mount: type=volume|bind|tmpfs,source=NAME,target=/PATH[,readonly]; repeat it
     #[arg(long, value_parser = mount)]
     mount_add: Vec<Mount>,
+    /// Remove the mount with this target; repeat it
     #[arg(long, value_name = "TARGET")]
     mount_rm: Vec<String>,
     /// Replace all tasks although nothing else changes
@@ -58,6 +67,7 @@ pub struct Update {
     values: Values,
     #[command(flatten)]
     wait: WaitArgs,
+    /// Name or id
     #[arg(value_name = "SERVICE")]
     service: String,
 }

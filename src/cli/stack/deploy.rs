@@ -27,6 +27,7 @@ pub struct Deploy {
     prune: bool,
     #[command(flatten)]
     wait: WaitArgs,
+    /// Name of the stack
     #[arg(value_name = "NAME", value_parser = stack_name)]
     name: String,
 }

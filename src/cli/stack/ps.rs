@@ -11,6 +11,7 @@ use crate::cli::tasks::{self, PsArgs};
 pub struct Ps {
     #[command(flatten)]
     ps: PsArgs,
+    /// Name of the stack
     #[arg(value_name = "NAME")]
     name: String,
 }

@@ -15,6 +15,7 @@ pub struct Services {
     quiet: bool,
     #[command(flatten)]
     format: FormatArg,
+    /// Name of the stack
     #[arg(value_name = "NAME")]
     name: String,
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::outcomes::Outcomes;
 use crate::agent::{Action, Event, EventKind};
 use crate::network::{TaskNetwork, TaskNetworks};
-use crate::runtime::{ImageInfo, Prepare, Progress, Runtime, RuntimeError};
+use crate::runtime::{ImageInfo, Prepare, Progress, Runtime, RuntimeError, explained};
 use crate::spec::{Assignment, Outcome, SecretBytes, TaskId};
 
 /// A pull's percentages are told this often.
@@ -134,7 +134,7 @@ impl Tools {
     ) -> Result<(String, TaskNetwork), String> {
         refuse_unsupported(assignment)?;
         let network = async {
-            self.networks.create(assignment.task, &assignment.spec.host_ports).await.map_err(|error| error.to_string())
+            self.networks.create(assignment.task, &assignment.spec.host_ports).await.map_err(|error| explained(&error))
         };
         let (image, network) = tokio::try_join!(self.image(assignment, credentials), network)?;
         match self.create(assignment, &image, &network).await {
@@ -143,9 +143,9 @@ impl Tools {
             Err(RuntimeError::BrokenImage { .. }) => {
                 let image = self.image(assignment, credentials).await?;
                 let created = self.create(assignment, &image, &network).await;
-                created.map(|id| (id, network)).map_err(|error| error.to_string())
+                created.map(|id| (id, network)).map_err(|error| explained(&error))
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(explained(&error)),
         }
     }
 
@@ -176,7 +176,7 @@ impl Tools {
             }
         };
         let ensured = self.runtime.images().ensure(&assignment.spec.container.image, credentials, progress).await;
-        ensured.map_err(|error| error.to_string())
+        ensured.map_err(|error| explained(&error))
     }
 
     async fn start(&self, context: Context, again: bool) -> EventKind {
@@ -187,8 +187,8 @@ impl Tools {
         match self.runtime.start_task(&assignment, again).await {
             Ok(pid) => EventKind::Started { pid },
             Err(error) => {
-                tracing::warn!(task = %assignment.task, %error, "a task does not start");
-                EventKind::StartFailed(error.to_string())
+                tracing::warn!(task = %assignment.task, error = explained(&error), "a task does not start");
+                EventKind::StartFailed(explained(&error))
             }
         }
     }
@@ -205,18 +205,18 @@ impl Tools {
         match self.outcomes.save(task, outcome).await {
             Ok(()) => EventKind::Persisted,
             Err(error) => {
-                tracing::error!(%task, %error, "an outcome cannot be saved; it is tried again");
-                EventKind::PersistFailed(error.to_string())
+                tracing::error!(%task, error = explained(&error), "an outcome cannot be saved; it is tried again");
+                EventKind::PersistFailed(explained(&error))
             }
         }
     }
 
     async fn remove(&self, task: TaskId) -> EventKind {
         let _slot = self.work.acquire().await.expect("the semaphore is never closed");
-        let removed = self.runtime.remove_task(task).await.map_err(|error| error.to_string());
-        let network = self.networks.remove(task).await.map_err(|error| error.to_string());
+        let removed = self.runtime.remove_task(task).await.map_err(|error| explained(&error));
+        let network = self.networks.remove(task).await.map_err(|error| explained(&error));
         let forgotten = match (removed, network) {
-            (Ok(()), Ok(())) => self.outcomes.forget(task).map_err(|error| error.to_string()),
+            (Ok(()), Ok(())) => self.outcomes.forget(task).map_err(|error| explained(&error)),
             (removed, network) => removed.and(network),
         };
         match forgotten {
@@ -243,9 +243,9 @@ fn refuse_unsupported(assignment: &Assignment) -> Result<(), String> {
     }
 }
 
-fn log_failure<E: std::fmt::Display>(task: TaskId, operation: &str, result: Result<(), E>) {
+fn log_failure<E: std::error::Error>(task: TaskId, operation: &str, result: Result<(), E>) {
     if let Err(error) = result {
-        tracing::warn!(%task, %error, "{operation} a task failed");
+        tracing::warn!(%task, error = explained(&error), "{operation} a task failed");
     }
 }
 

@@ -21,7 +21,7 @@ use super::manifest::{self, Document, MANIFEST_TYPES, MAX_DOCUMENT_BYTES};
 use super::registry::{self, Failure, STALL_AFTER};
 use super::{ImageInfo, Images, Progress, PullFailure, PullState, end_lease, lookup_name, take_lease};
 use crate::runtime::client::Client;
-use crate::runtime::error::{Result, RuntimeError};
+use crate::runtime::error::{Result, RuntimeError, explained};
 use crate::spec::SecretBytes;
 
 /// Layers of one image loaded at once.
@@ -56,7 +56,7 @@ impl Images {
                 missing: matches!(error, RuntimeError::NoImage { .. }),
                 reason: match error {
                     RuntimeError::NoImage { reason, .. } | RuntimeError::Pull { reason, .. } => reason,
-                    other => other.to_string(),
+                    other => explained(&other),
                 },
             });
             images.inner().pulls.remove(&name);

@@ -16,14 +16,25 @@ pub use reader::{LogLine, LogQuery, LogStream};
 /// The hidden first argument that makes flok's binary a log writer.
 pub const WRITER_ARGUMENT: &str = "__log-writer";
 
-/// Docker's `json-file` never rotates by itself; a node that runs for years must.
-const DEFAULT_MAX_BYTES: u64 = 20 * 1024 * 1024;
-const DEFAULT_MAX_FILES: u32 = 5;
 const MAX_FILES: u32 = 1000;
 
 const CURRENT: &str = "log.json";
 /// Present while no writer is there: who follows the log has seen its end.
 const CLOSED: &str = "log.closed";
+
+/// For services that do not say. Docker's `json-file` never rotates by itself; a node that runs for years must.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogDefaults {
+    /// Of one file.
+    pub max_bytes: u64,
+    pub max_files: u32,
+}
+
+impl Default for LogDefaults {
+    fn default() -> Self {
+        LogDefaults { max_bytes: 10 * 1024 * 1024, max_files: 3 }
+    }
+}
 
 /// Where and how much one container may log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,8 +47,9 @@ pub struct LogTarget {
 
 impl LogTarget {
     /// From a service's log driver; `None`: nothing is to be written.
-    pub fn new(driver: Option<&LogDriver>, dir: &Path) -> Result<Option<LogTarget>> {
-        let mut target = LogTarget { dir: dir.to_owned(), max_bytes: DEFAULT_MAX_BYTES, max_files: DEFAULT_MAX_FILES };
+    pub fn new(driver: Option<&LogDriver>, defaults: LogDefaults, dir: &Path) -> Result<Option<LogTarget>> {
+        let LogDefaults { max_bytes, max_files } = defaults;
+        let mut target = LogTarget { dir: dir.to_owned(), max_bytes, max_files };
         let Some(driver) = driver else {
             return Ok(Some(target));
         };
@@ -120,23 +132,31 @@ mod tests {
     #[test]
     fn dockers_options_bound_the_files() {
         let given = driver("json-file", &[("max-size", "10m"), ("max-file", "3")]);
-        let target = LogTarget::new(Some(&given), Path::new("/d")).unwrap().unwrap();
+        let target = LogTarget::new(Some(&given), LogDefaults::default(), Path::new("/d")).unwrap().unwrap();
         assert_eq!((target.max_bytes, target.max_files), (10 << 20, 3));
     }
 
     #[test]
     fn what_cannot_be_done_is_refused_by_name() {
         assert!(
-            LogTarget::new(Some(&driver("fluentd", &[])), Path::new("/d")).unwrap_err().to_string().contains("fluentd")
+            LogTarget::new(Some(&driver("fluentd", &[])), LogDefaults::default(), Path::new("/d"))
+                .unwrap_err()
+                .to_string()
+                .contains("fluentd")
         );
         let odd = driver("json-file", &[("max-size", "ten")]);
-        assert!(LogTarget::new(Some(&odd), Path::new("/d")).unwrap_err().to_string().contains("max-size=ten"));
-        assert_eq!(LogTarget::new(Some(&driver("none", &[])), Path::new("/d")).unwrap(), None);
+        assert!(
+            LogTarget::new(Some(&odd), LogDefaults::default(), Path::new("/d"))
+                .unwrap_err()
+                .to_string()
+                .contains("max-size=ten")
+        );
+        assert_eq!(LogTarget::new(Some(&driver("none", &[])), LogDefaults::default(), Path::new("/d")).unwrap(), None);
     }
 
     #[test]
     fn the_writers_uri_carries_its_target_in_one_argument() {
-        let target = LogTarget::new(None, Path::new("/data dir/a&b")).unwrap().unwrap();
+        let target = LogTarget::new(None, LogDefaults::default(), Path::new("/data dir/a&b")).unwrap().unwrap();
         let uri = target.uri(Path::new("/usr/bin/flok"));
         assert!(uri.starts_with("binary:///usr/bin/flok?__log-writer=%7B"), "{uri}");
         assert!(!uri.contains('&') && !uri.contains(' '));

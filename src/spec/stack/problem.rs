@@ -99,7 +99,7 @@ impl Report {
     pub fn into_error(mut self) -> StackError {
         let files = &self.files;
         let index = |name: &str| files.iter().position(|file| file == name);
-        self.problems.sort_by(|a, b| (index(&a.file), a.line, a.column).cmp(&(index(&b.file), b.line, b.column)));
+        self.problems.sort_by_key(|problem| (index(&problem.file), problem.line, problem.column));
         StackError { problems: self.problems }
     }
 }

@@ -150,7 +150,7 @@ const DEPLOY: &[Field] = &[
 ];
 
 const PLACEMENT: &[Field] = &[
-    used("constraints", constraints),
+    used("constraints", text_or_texts),
     used("preferences", |reader, path, node| {
         const PREFERENCE: &[Field] = &[used("spread", text)];
         reader.list(path, node, |reader, path, node| reader.object(path, node, PREFERENCE))
@@ -376,35 +376,5 @@ fn health_test(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> 
             reader.problem(node.place, path, "a list begins with NONE, CMD or CMD-SHELL: [\"CMD\", \"curl\", ...]");
             None
         }
-    }
-}
-
-fn constraints(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
-    let node = text_or_texts(reader, path, node)?;
-    for item in node.items() {
-        check_constraint(reader, path, item);
-    }
-    Some(node)
-}
-
-/// `<key> == <value>` or `!=`, on a key that nodes have.
-fn check_constraint(reader: &mut Reader<'_>, path: &str, item: &Node) {
-    let text = item.as_text();
-    let Some((key, value)) = text.split_once("==").or_else(|| text.split_once("!=")) else {
-        reader.problem(item.place, path, format!("constraint {text:?} is not <key> == <value> or <key> != <value>"));
-        return;
-    };
-    let key = key.trim().to_ascii_lowercase();
-    const KEYS: [&str; 6] =
-        ["node.id", "node.hostname", "node.role", "node.ip", "node.platform.os", "node.platform.arch"];
-    let labels = |prefix: &str| key.strip_prefix(prefix).is_some_and(|label| !label.is_empty());
-    if !KEYS.contains(&key.as_str()) && !labels("node.labels.") && !labels("engine.labels.") {
-        let known = KEYS.iter().copied().chain(["node.labels.", "engine.labels."]);
-        let hint =
-            super::suggest::nearest(&key, known).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-        let message = format!("constraint {text:?}: nodes have no {key:?}{hint}");
-        reader.problem(item.place, path, message);
-    } else if value.trim().is_empty() {
-        reader.problem(item.place, path, format!("constraint {text:?} has no value"));
     }
 }

@@ -55,7 +55,10 @@ fn long(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
         }
     };
     let source = mount.get("source").map(|source| source.as_text().to_string());
-    check_target(reader, path, place, mount.get("target").map(Node::as_text))?;
+    if mount.get("target").is_none() {
+        reader.problem(place, path, "has no target");
+        return None;
+    }
     check_kind(reader, path, place, &kind, source.is_some())?;
     for part in ["bind", "volume", "tmpfs", "cluster"] {
         if let (true, Some(options)) = (part != kind, mount.get(part)) {
@@ -70,24 +73,6 @@ fn long(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
         }
     }
     Some(mount)
-}
-
-fn check_target(reader: &mut Reader<'_>, path: &str, place: Place, target: Option<&str>) -> Option<()> {
-    match target {
-        Some(target) if target.starts_with('/') && target.trim_end_matches('/').is_empty() => {
-            reader.problem(place, path, "the container's root cannot be a mount's target");
-            None
-        }
-        Some(target) if target.starts_with('/') => Some(()),
-        Some(target) => {
-            reader.problem(place, path, format!("the target {target:?} must be an absolute path"));
-            None
-        }
-        None => {
-            reader.problem(place, path, "has no target");
-            None
-        }
-    }
 }
 
 fn check_kind(reader: &mut Reader<'_>, path: &str, place: Place, kind: &str, has_source: bool) -> Option<()> {
@@ -129,7 +114,6 @@ fn short(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
         reader.problem(place, path, format!("{:?} has an empty source", node.as_text()));
         return None;
     }
-    check_target(reader, path, place, Some(target))?;
     let is_path = |source: &str| source.starts_with(['/', '.', '~']);
     let kind = if source.is_some_and(is_path) { "bind" } else { "volume" };
     let mut entries = vec![("type", Value::Text(kind.into()))];
@@ -188,9 +172,6 @@ pub fn tmpfs(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
     let mut mounts = Vec::new();
     for item in node.items() {
         let (target, options) = item.as_text().split_once(':').unwrap_or((item.as_text(), ""));
-        if check_target(reader, path, item.place, Some(target)).is_none() {
-            continue;
-        }
         let mut parts = Vec::new();
         for option in options.split(',').filter(|option| !option.is_empty()) {
             parts.extend(tmpfs_option(reader, path, item.place, option));

@@ -287,6 +287,9 @@ impl World {
 
     fn disks_write(&mut self) {
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+            if self.nodes[&id].machine.log().snapshot_wanted() {
+                self.snapshot(id);
+            }
             let slow = self.chance(self.faults.slow_disk);
             if slow || self.held.get(&id) == Some(&true) {
                 continue;

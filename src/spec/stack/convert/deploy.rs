@@ -2,6 +2,7 @@
 
 use super::super::yaml::Node;
 use super::Converter;
+use crate::spec::constraint::{Constraint, NodeField};
 use crate::spec::*;
 
 impl Converter<'_> {
@@ -60,6 +61,29 @@ impl Converter<'_> {
         RestartPolicy { condition, max_attempts: attempts_read.ok().flatten(), ..RestartPolicy::default() }
     }
 
+    pub(super) fn placement(&mut self, path: &str, deploy: Option<&Node>) -> Placement {
+        let Some(placement) = deploy.and_then(|deploy| deploy.get("placement")) else { return Placement::default() };
+        for item in placement.get("constraints").map_or(&[][..], Node::items) {
+            if let Err(error) = item.as_text().parse::<Constraint>() {
+                self.report.problem(item.place, &format!("{path}.deploy.placement.constraints"), error.to_string());
+            }
+        }
+        let preferences = placement.get("preferences").map_or(&[][..], Node::items);
+        for spread in preferences.iter().filter_map(|preference| preference.get("spread")) {
+            if NodeField::parse(spread.as_text()).is_none() {
+                let message =
+                    format!("{:?} is not a field of a node: write for example node.labels.rack", spread.as_text());
+                self.report.problem(spread.place, &format!("{path}.deploy.placement.preferences"), message);
+            }
+        }
+        Placement {
+            constraints: placement.strings("constraints"),
+            spread: preferences.iter().filter_map(|preference| preference.string("spread")).collect(),
+            max_replicas: placement.count("max_replicas_per_node").unwrap_or(0),
+            platforms: Vec::new(),
+        }
+    }
+
     pub(super) fn resources(&mut self, path: &str, deploy: Option<&Node>) -> Resources {
         let resources = deploy.and_then(|deploy| deploy.get("resources"));
         let part = |name| resources.and_then(|resources| resources.get(name));
@@ -109,17 +133,6 @@ impl Converter<'_> {
             }
         }
         generic
-    }
-}
-
-pub(super) fn placement(deploy: Option<&Node>) -> Placement {
-    let Some(placement) = deploy.and_then(|deploy| deploy.get("placement")) else { return Placement::default() };
-    let preferences = placement.get("preferences").map_or(&[][..], Node::items);
-    Placement {
-        constraints: placement.strings("constraints"),
-        spread: preferences.iter().filter_map(|preference| preference.string("spread")).collect(),
-        max_replicas: placement.count("max_replicas_per_node").unwrap_or(0),
-        platforms: Vec::new(),
     }
 }
 

@@ -18,6 +18,9 @@ impl Converter<'_> {
     }
 
     fn mount(&mut self, path: &str, item: &Node) -> Option<Mount> {
+        if let Err(why) = check_target(item.get("target").map_or("", Node::as_text)) {
+            self.report.problem(item.place, path, why);
+        }
         let bind = item.get("bind");
         let tmpfs = item.get("tmpfs");
         let kind = match item.string("type")?.as_str() {
@@ -74,4 +77,17 @@ impl Converter<'_> {
         }
         Some(())
     }
+}
+
+fn check_target(target: &str) -> Result<(), String> {
+    if !target.starts_with('/') {
+        return Err(format!("the target {target:?} must be an absolute path"));
+    }
+    if target.split('/').all(|part| part.is_empty() || part == ".") {
+        return Err("the container's root cannot be a mount's target".into());
+    }
+    if target.split('/').any(|part| part == "..") {
+        return Err(format!("the target {target:?} must not climb with .."));
+    }
+    Ok(())
 }

@@ -32,7 +32,7 @@ impl Converter<'_> {
                 container: self.container(&path, service, image),
                 resources: self.resources(&path, root_deploy),
                 restart: self.restart(&path, service, root_deploy),
-                placement: deploy::placement(root_deploy),
+                placement: self.placement(&path, root_deploy),
                 networks: self.attachments(&path, &entry.key, service),
                 log_driver: service.get("logging").map(|logging| LogDriver {
                     name: logging.string("driver").unwrap_or_else(|| "json-file".into()),

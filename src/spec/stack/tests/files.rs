@@ -106,6 +106,9 @@ volumes:
     assert_eq!(Case::new(&printed).all_features().config(), printed);
 }
 
+/// Docker's own CLI reads these, and its engine refuses them: a constraint on `node`, mounts at relative paths.
+const NOT_DEPLOYABLE: [&str; 2] = ["docker-cli_full-example.yml", "docker-cli_e2e-named-resources.yml"];
+
 /// Stacks from the wild, where they are at hand: everything in them is read once all features are on, and what is off
 /// now is refused by name.
 #[test]
@@ -127,17 +130,15 @@ fn stacks_from_the_wild_are_read() {
         let read_file = |_: &str| Ok(b"A=1".to_vec());
         let read = |features| {
             let around = Surroundings { features, variables: &variables, working_dir: "/s", read_file: &read_file };
-            StackFile::read(&sources, &around).and_then(|file| {
-                let printed = file.print();
-                file.convert("s", &around).map(|(stack, _)| (stack, printed))
-            })
+            let file = StackFile::read(&sources, &around)?;
+            let printed = file.print();
+            Ok::<_, StackError>((printed, file.convert("s", &around)))
         };
-        match read(Features::all()) {
-            Ok((stack, printed)) => {
-                assert!(!stack.services.is_empty(), "{name}");
-                assert!(yaml::parse(0, &printed).is_ok(), "{name}\n{printed}");
-            }
-            Err(error) => panic!("{error}"),
+        let (printed, converted) = read(Features::all()).unwrap_or_else(|error| panic!("{error}"));
+        assert!(yaml::parse(0, &printed).is_ok(), "{name}\n{printed}");
+        match converted {
+            Ok((stack, _)) => assert!(!stack.services.is_empty(), "{name}"),
+            Err(error) => assert!(NOT_DEPLOYABLE.contains(&name.as_str()), "{error}"),
         }
         if let Err(error) = read(Features::supported()) {
             assert!(error.problems.iter().all(|p| p.line > 0 && p.message.contains("not supported yet")), "{error}");

@@ -1,0 +1,218 @@
+//! What the API asks of the node: see [`Backend`].
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use tokio::time::{sleep, timeout};
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::daemon::Daemon;
+use super::swarm::{Shared, logs};
+use crate::api::*;
+use crate::consensus::{Consensus, ProposeError, ReadError};
+use crate::spec::*;
+use crate::state::{Command, NodeHealth, Reply, State};
+use crate::transport::{JoinToken, TokenSecret};
+
+/// A fresh read is waited for this long; then the local state answers, marked stale.
+const READ_WITHIN: Duration = Duration::from_millis(1500);
+/// A manager that has just joined gets its log within moments.
+const LOG_WITHIN: Duration = Duration::from_millis(1500);
+const LOG_POLL: Duration = Duration::from_millis(20);
+
+impl Daemon {
+    fn shared(&self) -> Result<Arc<Shared>, ApiError> {
+        let session = self.session().ok_or_else(|| ApiError::Unavailable(NOT_IN_A_SWARM.to_owned()))?;
+        Ok(Arc::clone(&session.shared))
+    }
+
+    async fn log(&self) -> Result<(Arc<Shared>, Consensus), ApiError> {
+        let shared = self.shared()?;
+        if !shared.is_manager() {
+            return Err(ApiError::Unavailable(NOT_A_MANAGER.to_owned()));
+        }
+        let wait = async {
+            loop {
+                match shared.log() {
+                    Some(log) if log.state().swarm().is_some() => return log,
+                    _ => sleep(LOG_POLL).await,
+                }
+            }
+        };
+        let log = timeout(LOG_WITHIN, wait).await.map_err(|_| {
+            ApiError::Unavailable(
+                "this manager does not hold the swarm's log (yet): try again, or ask another manager".into(),
+            )
+        })?;
+        Ok((shared, log))
+    }
+
+    fn names(&self, state: &State, nodes: &[NodeId]) -> Vec<String> {
+        let name = |id: &NodeId| state.node(*id).map_or_else(|| id.to_string(), |node| node.name().to_owned());
+        nodes.iter().map(name).collect()
+    }
+}
+
+impl Backend for Daemon {
+    fn local(&self) -> LocalNode {
+        let host = &self.host;
+        let session = self.session();
+        let shared = session.as_ref().map(|session| &session.shared);
+        let membership = match shared {
+            None => Membership::Inactive,
+            Some(shared) => Membership::Active { swarm: shared.swarm, role: shared.role() },
+        };
+        let view = shared.map(|shared| shared.view());
+        let members = view.iter().flat_map(|view| view.members.list.iter());
+        let managers = members.clone().filter(|(_, member)| member.role == Role::Manager);
+        let reports = host.reports().borrow().clone();
+        LocalNode {
+            id: host.node(),
+            hostname: host.description().hostname,
+            description: host.description(),
+            data_dir: host.dir.root().display().to_string(),
+            membership,
+            managers: managers.map(|(id, member)| (*id, member.transport)).collect(),
+            members: members.count(),
+            running_tasks: reports.tasks.values().filter(|report| report.state == TaskState::Running).count(),
+            images: reports.images.len(),
+            cgroup_version: host.facts.cgroup_version,
+            kernel_version: host.facts.kernel_version.clone(),
+            operating_system: host.facts.operating_system.clone(),
+            containerd_version: host.facts.containerd_version.clone(),
+        }
+    }
+
+    async fn read(&self) -> Result<Read, ApiError> {
+        let (shared, log) = self.log().await?;
+        let (state, missing) = match timeout(READ_WITHIN, log.read()).await {
+            Ok(Ok(state)) => (state, None),
+            Ok(Err(ReadError::NoQuorum { missing, state })) => (state, Some(missing)),
+            Ok(Err(ReadError::Stopped { why, .. })) => return Err(ApiError::Unavailable(why)),
+            Err(_) => (log.state(), Some(log.status().borrow().missing.clone())),
+        };
+        let stale = missing.map(|missing| Stale {
+            age: shared.without_quorum().unwrap_or(READ_WITHIN),
+            missing: self.names(&state, &missing),
+        });
+        let leader = log.status().borrow().leader;
+        Ok(Read { state, observed: shared.observed.table(), leader, stale })
+    }
+
+    async fn propose(&self, command: Command) -> Result<Reply, WriteError> {
+        let (_, log) = self.log().await.map_err(|error| WriteError::Unavailable(error.to_string()))?;
+        if let Command::RemoveNode { id, force } = &command {
+            release_log(&log, *id, *force).await?;
+        }
+        match log.propose(command).await {
+            Ok(applied) => Ok(applied?),
+            Err(ProposeError::NoQuorum { missing, may_happen }) => {
+                let names = self.names(&log.state(), &missing);
+                let rest = if may_happen { "the change may still happen" } else { "nothing was changed" };
+                Err(WriteError::Unavailable(format!(
+                    "the swarm has no quorum of managers, {rest}; not answering: {}. It goes on when enough of them are \
+                     back; if they are lost for good, run `flok swarm init --force-new-cluster` on this node",
+                    if names.is_empty() { "unknown".to_owned() } else { names.join(", ") }
+                )))
+            }
+            Err(error) => Err(WriteError::Unavailable(error.to_string())),
+        }
+    }
+
+    fn new_id(&self) -> u128 {
+        self.host.random_u128()
+    }
+
+    async fn swarm_init(&self, request: InitSwarm) -> Result<NodeId, ApiError> {
+        self.init(request).await
+    }
+
+    async fn swarm_join(&self, request: JoinSwarm) -> Result<(), ApiError> {
+        self.join(request).await
+    }
+
+    async fn swarm_leave(&self, force: bool) -> Result<(), ApiError> {
+        self.leave(force).await
+    }
+
+    fn join_token(&self, state: &State, role: Role) -> Option<String> {
+        let swarm = state.swarm()?;
+        let secret = match role {
+            Role::Worker => &swarm.worker_token,
+            Role::Manager => &swarm.manager_token,
+        };
+        JoinToken::from_state(&swarm.ca_public_key, secret).map(|token| token.to_string())
+    }
+
+    fn new_token_secret(&self) -> SecretBytes {
+        TokenSecret::generate().to_bytes()
+    }
+
+    async fn logs(&self, tasks: Vec<TaskId>, options: LogOptions) -> Result<BoxStream<'static, LogLine>, ApiError> {
+        let (shared, log) = self.log().await?;
+        let state = log.state();
+        let mut wanted: Vec<(NodeId, TaskId)> = Vec::new();
+        for task in tasks {
+            if let Some(node) = state.task(task).and_then(|task| task.node) {
+                wanted.push((node, task));
+            }
+        }
+        let nodes: BTreeSet<NodeId> = wanted.iter().map(|(node, _)| *node).collect();
+        let mut streams = Vec::new();
+        for node in nodes {
+            let tasks: Vec<TaskId> = wanted.iter().filter(|(on, _)| *on == node).map(|(_, task)| *task).collect();
+            streams.push(logs::from_node(&shared, node, tasks, options.clone()).await);
+        }
+        Ok(stream::select_all(streams).boxed())
+    }
+
+    async fn load_image(&self, tar: BoxStream<'static, io::Result<Bytes>>) -> Result<Vec<String>, ApiError> {
+        let reader = SyncIoBridge::new(Box::pin(StreamReader::new(tar)));
+        let loaded = self.host.runtime.images().load(reader, None).await;
+        loaded.map_err(|error| ApiError::Invalid(format!("{:#}", anyhow::Error::from(error))))
+    }
+
+    async fn images(&self) -> Result<Vec<LocalImage>, ApiError> {
+        let listed = self.host.runtime.images().list().await;
+        let images = listed.map_err(|error| ApiError::Internal(format!("{:#}", anyhow::Error::from(error))))?;
+        let shown = images.into_iter().map(|image| LocalImage {
+            names: vec![image.name],
+            digest: image.digest,
+            size_bytes: 0,
+            created: UnixMs(u64::try_from(image.created_unix_s).unwrap_or(0) * 1000),
+        });
+        Ok(shown.collect())
+    }
+
+    async fn changed(&self, at_most: Duration) {
+        let Ok((shared, log)) = self.log().await else { return sleep(at_most).await };
+        let (mut state, mut table) = (log.changed(), shared.observed.changed());
+        state.mark_unchanged();
+        table.mark_unchanged();
+        let _ = timeout(at_most, async {
+            tokio::select! {
+                _ = state.changed() => {}
+                _ = table.changed() => {}
+            }
+        })
+        .await;
+    }
+}
+
+/// A node that is to be removed must not count among the log's voters any more. Whether it may be removed is the log's to
+/// say; here only what the log would refuse anyway is left to it.
+async fn release_log(log: &Consensus, id: NodeId, force: bool) -> Result<(), WriteError> {
+    let state = log.state();
+    let Some(node) = state.node(id) else { return Ok(()) };
+    let gone = matches!(node.health, NodeHealth::Down { .. } | NodeHealth::Left { .. });
+    let others = state.nodes().any(|other| other.id != id && other.raft.is_some());
+    if node.raft.is_none() || !others || !(gone || force) {
+        return Ok(());
+    }
+    let released = log.change_membership(vec![(id, None)]).await;
+    released.map_err(|error| WriteError::Unavailable(format!("{} still holds the log: {error}", node.name())))
+}

@@ -1,0 +1,536 @@
+//! The daemon: what lives from start to stop of the process, in a swarm or not, and the changes between the two.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use anyhow::Context;
+use rand::{Rng, RngExt};
+use tokio::sync::{Mutex, mpsc, watch};
+
+use super::clock;
+use super::config::Config;
+use super::standing::{DataDir, Standing};
+use super::swarm::{Session, admission, roster};
+use super::worker::{Wanted, Worker, WorkerConfig, WorkerReport};
+use crate::api::{ApiError, InitSwarm, JoinSwarm};
+use crate::consensus::{self, FIRST_RAFT_ID};
+use crate::dispatcher::View;
+use crate::gossip::Load;
+use crate::network::NetworkConfig;
+use crate::runtime::host::{self, LoadSampler};
+use crate::runtime::logs::LogDefaults;
+use crate::runtime::oci::CgroupVersion;
+use crate::runtime::{Runtime, RuntimeConfig};
+use crate::spec::*;
+use crate::state::{Command, Meta, Node, NodeHealth, RaftMember, RaftStanding, Swarm};
+use crate::transport::{Authority, JoinRequest, JoinToken, Member, MemberList, TokenSecret};
+
+/// Where swarms listen unless they are told otherwise, as in Docker Swarm.
+pub const DEFAULT_PORT: u16 = 2377;
+
+/// Host-local addresses of tasks; they mean nothing outside their node.
+const TASK_SUBNET: &str = "172.29.0.0/16";
+
+/// This machine as the daemon found it, and what runs tasks on it.
+pub struct Host {
+    pub dir: DataDir,
+    pub config: Config,
+    pub facts: Facts,
+    pub runtime: Runtime,
+    pub worker: Worker,
+    sampler: std::sync::Mutex<LoadSampler>,
+    node: NodeId,
+    /// Where this node listens and is reached; set when a swarm is made or joined.
+    addresses: RwLock<Addresses>,
+    orders: mpsc::Sender<Order>,
+}
+
+/// What does not change while the daemon runs.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub hostname: String,
+    pub platform: Platform,
+    pub nano_cpus: u64,
+    pub memory_bytes: u64,
+    pub kernel_version: String,
+    pub operating_system: String,
+    /// 1 or 2.
+    pub cgroup_version: u8,
+    pub containerd_version: String,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    listen: SocketAddr,
+    advertise: SocketAddr,
+}
+
+/// What a session asks of the daemon.
+pub enum Order {
+    /// The swarm does not list this node any more.
+    Removed,
+    /// This node cannot go on in its swarm.
+    Stop(String),
+}
+
+impl Host {
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub fn listen_addr(&self) -> SocketAddr {
+        self.addresses.read().unwrap_or_else(PoisonError::into_inner).listen
+    }
+
+    pub fn advertise_addr(&self) -> SocketAddr {
+        self.addresses.read().unwrap_or_else(PoisonError::into_inner).advertise
+    }
+
+    pub fn description(&self) -> NodeDescription {
+        let advertise = self.advertise_addr();
+        NodeDescription {
+            hostname: self.config.hostname.clone().unwrap_or_else(|| self.facts.hostname.clone()),
+            platform: self.facts.platform.clone(),
+            resources: NodeResources {
+                nano_cpus: self.facts.nano_cpus.saturating_sub(self.config.reserve_nano_cpus),
+                memory_bytes: self.facts.memory_bytes.saturating_sub(self.config.reserve_memory_bytes),
+                generic: self.config.generic_resources.clone(),
+            },
+            engine_version: env!("CARGO_PKG_VERSION").to_owned(),
+            engine_labels: self.config.labels.clone(),
+            addr: advertise.ip(),
+            transport_port: advertise.port(),
+            probe_port: advertise.port(),
+            feature_level: FEATURE_LEVEL,
+        }
+    }
+
+    pub fn log_key(&self) -> anyhow::Result<consensus::LogKey> {
+        self.dir.log_key(|| self.random_bytes())
+    }
+
+    pub fn random_bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        clock::rng().fill_bytes(&mut bytes);
+        bytes
+    }
+
+    pub fn random_u64(&self) -> u64 {
+        clock::rng().random()
+    }
+
+    pub fn random_u128(&self) -> u128 {
+        clock::rng().random()
+    }
+
+    pub fn crypto_rng(&self) -> Box<dyn rand::CryptoRng + Send> {
+        Box::new(clock::rng())
+    }
+
+    // For sessions.
+
+    pub fn reports(&self) -> watch::Receiver<WorkerReport> {
+        self.worker.reports()
+    }
+
+    pub fn assign(&self, view: &View) {
+        self.worker.assign(Wanted { assignments: view.assignments.clone(), dependencies: view.dependencies.clone() });
+    }
+
+    pub fn set_quorum(&self, heard: bool) {
+        self.worker.set_quorum(heard);
+    }
+
+    pub fn measure(&self) -> Load {
+        self.sampler.lock().unwrap_or_else(PoisonError::into_inner).sample(self.dir.root())
+    }
+
+    pub fn removed_from_swarm(&self) {
+        // A full queue has such an order in it already.
+        let _ = self.orders.try_send(Order::Removed);
+    }
+
+    pub fn stop_because(&self, reason: String) {
+        let _ = self.orders.try_send(Order::Stop(reason));
+    }
+}
+
+/// Everything a request may ask of this node.
+pub struct Daemon {
+    pub host: Arc<Host>,
+    session: watch::Sender<Option<Arc<Session>>>,
+    /// Held while the node's part in a swarm is changed.
+    changing: Mutex<()>,
+}
+
+impl Daemon {
+    /// Starts what runs in or out of a swarm, and takes up the node's part in its swarm, if it has one.
+    pub async fn start(config: Config, dir: DataDir) -> anyhow::Result<(Arc<Daemon>, mpsc::Receiver<Order>)> {
+        let node = dir.identity()?.node();
+        let runtime = Runtime::start(runtime_config(&config)?).await.context("start containerd")?;
+        let facts = Facts::find(&runtime).await?;
+        let worker = Worker::start(worker_config(&config)?, runtime.clone()).await?;
+        let (orders, inbox) = mpsc::channel(8);
+        let listen = config.listen_addr;
+        let advertise = configured_advertise(&config).unwrap_or(listen);
+        let addresses = RwLock::new(Addresses { listen, advertise });
+        let sampler = std::sync::Mutex::default();
+        let host = Arc::new(Host { dir, config, facts, runtime, worker, sampler, node, addresses, orders });
+        let daemon = Arc::new(Daemon { host, session: watch::Sender::new(None), changing: Mutex::new(()) });
+        match daemon.host.dir.standing()? {
+            Some(standing) => daemon.resume(standing).await?,
+            // Whatever an earlier life in a swarm left running is stopped.
+            None => daemon.host.assign(&View::default()),
+        }
+        Ok((daemon, inbox))
+    }
+
+    async fn resume(&self, standing: Standing) -> anyhow::Result<()> {
+        let own = standing.members.members.iter().find(|member| member.node == self.host.node);
+        if self.host.config.advertise_addr.is_none()
+            && let Some(own) = own
+        {
+            self.set_addresses(self.host.listen_addr().ip(), own.addr);
+        }
+        let session = Session::start(Arc::clone(&self.host), standing, None).await?;
+        self.session.send_replace(Some(Arc::new(session)));
+        Ok(())
+    }
+
+    pub fn session(&self) -> Option<Arc<Session>> {
+        self.session.borrow().clone()
+    }
+
+    pub async fn stop(&self) {
+        let _changing = self.changing.lock().await;
+        if let Some(session) = self.session.send_replace(None) {
+            session.stop().await;
+        }
+        self.host.worker.shutdown().await;
+    }
+
+    /// Makes a new swarm of this node alone.
+    pub async fn init(&self, request: InitSwarm) -> Result<NodeId, ApiError> {
+        let _changing = self.changing.lock().await;
+        if request.force_new_cluster {
+            return self.force_new_cluster().await;
+        }
+        if self.session().is_some() {
+            return Err(ApiError::Unavailable(
+                "This node is already part of a swarm. Use \"flok swarm leave\" to leave this swarm and join another one."
+                    .into(),
+            ));
+        }
+        self.choose_addresses(request.listen_addr.as_deref(), request.advertise_addr.as_deref(), None)?;
+        let (standing, first_entry) = self.new_swarm(request).map_err(internal)?;
+        self.enter(standing, Some(consensus::new_swarm())).await.map_err(internal)?;
+        let session = self.session().expect("the swarm was just entered");
+        let log = session.shared.log().expect("the first node holds the log");
+        match log.propose(first_entry).await {
+            Ok(Ok(_)) => Ok(self.host.node),
+            failed => {
+                session.stop().await;
+                self.forget().await.map_err(internal)?;
+                Err(ApiError::Internal(format!("the swarm's first entry was not taken: {failed:?}")))
+            }
+        }
+    }
+
+    fn new_swarm(&self, request: InitSwarm) -> anyhow::Result<(Standing, Command)> {
+        let id = SwarmId(self.host.random_u128());
+        let authority = Authority::generate(id);
+        let now = clock::unix();
+        let meta = Meta { version: Version(0), created_at: now, updated_at: now };
+        let identity = self.host.dir.identity()?;
+        let node = Node {
+            id: self.host.node,
+            meta,
+            spec: NodeSpec {
+                name: None,
+                labels: Labels::new(),
+                role: Role::Manager,
+                availability: request.availability,
+            },
+            public_key: identity.public_key(),
+            description: self.host.description(),
+            raft: Some(RaftMember { raft_id: FIRST_RAFT_ID, standing: RaftStanding::Voter }),
+            health: NodeHealth::Up,
+            flaps: 0,
+        };
+        let swarm = Swarm {
+            id,
+            meta,
+            spec: request.spec,
+            ca_public_key: authority.public_key(),
+            ca_secret_key: SecretBytes(authority.secret().to_vec()),
+            worker_token: TokenSecret::generate().to_bytes(),
+            manager_token: TokenSecret::generate().to_bytes(),
+            token_generation: 0,
+            feature_level: FEATURE_LEVEL,
+            membership_version: Version(1),
+        };
+        let certificate =
+            admission::certificate(&swarm, &node).context("the swarm's new CA cannot issue a certificate")?;
+        let members = MemberList {
+            version: Version(0),
+            members: vec![Member {
+                node: node.id,
+                public_key: node.public_key,
+                role: Role::Manager,
+                log_holder: true,
+                addr: node.transport_addr(),
+            }],
+        };
+        let standing = Standing {
+            swarm: id,
+            ca_public_key: swarm.ca_public_key,
+            certificate,
+            members,
+            raft_id: Some(FIRST_RAFT_ID),
+        };
+        Ok((standing, Command::InitSwarm { swarm: Box::new(swarm), node: Box::new(node) }))
+    }
+
+    /// Goes on alone, from the log as this node has it, with all services and nodes; other managers must join anew.
+    async fn force_new_cluster(&self) -> Result<NodeId, ApiError> {
+        let session = self.session().ok_or_else(|| {
+            ApiError::Unavailable(
+                "--force-new-cluster goes on from this node's log, but this node is in no swarm".into(),
+            )
+        })?;
+        let standing = session.shared.standing();
+        let raft_id = standing.raft_id.ok_or_else(|| {
+            ApiError::Unavailable(
+                "--force-new-cluster goes on from this node's log, but this node does not hold it".into(),
+            )
+        })?;
+        session.stop().await;
+        drop(session);
+        self.session.send_replace(None);
+        let host = &self.host;
+        let identity = consensus::LogIdentity { swarm: standing.swarm, node: host.node, raft_id };
+        let key = host.log_key().map_err(internal)?;
+        consensus::force_new_cluster(&host.dir.log_path(), &key, &identity, || host.crypto_rng())
+            .map_err(|error| ApiError::Internal(error.to_string()))?;
+        self.resume(standing).await.map_err(internal)?;
+        Ok(host.node)
+    }
+
+    /// Joins the swarm that the token and the addresses lead to.
+    pub async fn join(&self, request: JoinSwarm) -> Result<(), ApiError> {
+        let _changing = self.changing.lock().await;
+        if self.session().is_some() {
+            return Err(ApiError::Unavailable(
+                "This node is already part of a swarm. Use \"flok swarm leave\" to leave this swarm and join another one."
+                    .into(),
+            ));
+        }
+        let token: JoinToken = request.token.parse().map_err(|error| ApiError::invalid(format!("{error}")))?;
+        let remotes = resolve(&request.remote_addrs).await?;
+        self.choose_addresses(request.listen_addr.as_deref(), request.advertise_addr.as_deref(), remotes.first())?;
+        let identity = self.host.dir.identity().map_err(internal)?;
+        let ask = JoinRequest { description: self.host.description(), availability: request.availability };
+        let joined = crate::transport::join::join(&identity, &token, &remotes, ask, admission::JOIN_DEADLINE).await;
+        let admitted = joined.map_err(|error| ApiError::Unavailable(error.to_string()))?;
+        let standing = Standing {
+            swarm: admitted.swarm,
+            ca_public_key: admitted.ca_public_key,
+            certificate: admitted.certificate,
+            members: admitted.members,
+            raft_id: None,
+        };
+        self.enter(standing, None).await.map_err(internal)
+    }
+
+    /// Writes the standing down and starts the session; on an error nothing is left of it.
+    async fn enter(&self, standing: Standing, first: Option<consensus::First>) -> anyhow::Result<()> {
+        self.host.dir.save_standing(&standing)?;
+        let list = standing.members.clone();
+        match Session::start(Arc::clone(&self.host), standing, first).await {
+            Ok(session) => {
+                session.shared.transport.set_wanted(roster::wanted(&list, self.host.node));
+                self.session.send_replace(Some(Arc::new(session)));
+                Ok(())
+            }
+            Err(error) => {
+                self.host.dir.forget_swarm()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Leaves the swarm and forgets it; tasks are stopped.
+    pub async fn leave(&self, force: bool) -> Result<(), ApiError> {
+        let _changing = self.changing.lock().await;
+        let Some(session) = self.session() else {
+            return Err(ApiError::Unavailable("This node is not part of a swarm".into()));
+        };
+        if session.shared.is_manager() && !force {
+            return Err(ApiError::Unavailable(
+                "You are attempting to leave the swarm on a node that is participating as a manager. Demote it first with \
+                 \"flok node demote\", or use --force: the other managers then replace it by themselves."
+                    .into(),
+            ));
+        }
+        session.leave().await;
+        self.forget().await.map_err(internal)
+    }
+
+    /// After the swarm removed this node.
+    pub async fn forget_removed(&self) -> anyhow::Result<()> {
+        let _changing = self.changing.lock().await;
+        let Some(session) = self.session() else { return Ok(()) };
+        tracing::warn!("this node was removed from the swarm: its tasks are stopped");
+        session.stop().await;
+        self.forget().await
+    }
+
+    async fn forget(&self) -> anyhow::Result<()> {
+        self.session.send_replace(None);
+        self.host.dir.forget_swarm()?;
+        self.host.assign(&View::default());
+        Ok(())
+    }
+
+    fn set_addresses(&self, listen: IpAddr, advertise: SocketAddr) {
+        let mut addresses = self.host.addresses.write().unwrap_or_else(PoisonError::into_inner);
+        *addresses = Addresses { listen: SocketAddr::new(listen, advertise.port()), advertise };
+    }
+
+    /// From the request, else the configuration, else the address that this machine uses towards `peer` (or at all).
+    fn choose_addresses(
+        &self,
+        listen: Option<&str>,
+        advertise: Option<&str>,
+        peer: Option<&SocketAddr>,
+    ) -> Result<(), ApiError> {
+        let configured = self.host.config.listen_addr;
+        let listen = match listen {
+            // What Docker's CLI sends where nothing was asked for.
+            None | Some("0.0.0.0:2377") => configured,
+            Some(text) => parse_addr("listen address", text, configured.port())?,
+        };
+        let advertise = match (advertise, configured_advertise(&self.host.config)) {
+            (Some(text), _) => parse_addr("advertise address", text, listen.port())?,
+            (None, Some(configured)) => configured,
+            (None, None) if !listen.ip().is_unspecified() => listen,
+            (None, None) => SocketAddr::new(own_address(peer)?, listen.port()),
+        };
+        if advertise.ip().is_unspecified() {
+            return Err(ApiError::invalid(format!(
+                "{} is no address others can reach: use --advertise-addr",
+                advertise.ip()
+            )));
+        }
+        self.set_addresses(listen.ip(), advertise);
+        Ok(())
+    }
+}
+
+impl Facts {
+    async fn find(runtime: &Runtime) -> anyhow::Result<Facts> {
+        let name = nix::sys::utsname::uname().context("ask for the host's name")?;
+        let text = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
+        Ok(Facts {
+            hostname: text(name.nodename()),
+            platform: host::platform(),
+            nano_cpus: host::nano_cpus(),
+            memory_bytes: host::memory_bytes(),
+            kernel_version: text(name.release()),
+            operating_system: operating_system(),
+            cgroup_version: match runtime.cgroup_version() {
+                CgroupVersion::V1 => 1,
+                CgroupVersion::V2 => 2,
+            },
+            containerd_version: runtime.containerd_version().await?,
+        })
+    }
+}
+
+/// The distribution's own name for itself.
+fn operating_system() -> String {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let pretty = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    pretty.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+}
+
+fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
+    let mut runtime = RuntimeConfig::new(&config.data_dir).context("find this program")?;
+    runtime.containerd.clone_from(&config.containerd);
+    runtime.log_defaults = LogDefaults { max_bytes: config.task_log_max_bytes, max_files: config.task_log_max_files };
+    for registry in &config.insecure_registries {
+        runtime.registries.by_host.entry(registry.clone()).or_default().plain_http = true;
+    }
+    for (registry, path) in &config.registry_cas {
+        let pem = std::fs::read(path).with_context(|| format!("read the CA certificate {}", path.display()))?;
+        runtime.registries.by_host.entry(registry.clone()).or_default().ca_pem = Some(pem);
+    }
+    Ok(runtime)
+}
+
+fn worker_config(config: &Config) -> anyhow::Result<WorkerConfig> {
+    let network = NetworkConfig { dir: config.data_dir.join("network"), subnet: TASK_SUBNET.parse()? };
+    Ok(WorkerConfig { data_dir: config.data_dir.clone(), network, work_at_once: 0 })
+}
+
+fn configured_advertise(config: &Config) -> Option<SocketAddr> {
+    config.advertise_addr.map(|advertise| SocketAddr::new(advertise.addr, advertise.port))
+}
+
+fn internal(error: anyhow::Error) -> ApiError {
+    ApiError::Internal(format!("{error:#}"))
+}
+
+/// `IP`, `IP:PORT`, `[IPv6]:PORT`, or the name of an interface.
+fn parse_addr(what: &str, text: &str, port: u16) -> Result<SocketAddr, ApiError> {
+    if let Ok(addr) = text.parse::<SocketAddr>() {
+        return Ok(addr);
+    }
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, port));
+    }
+    let (name, port) = match text.rsplit_once(':').map(|(name, port)| (name, port.parse::<u16>())) {
+        Some((name, Ok(port))) => (name, port),
+        _ => (text, port),
+    };
+    let addresses =
+        nix::ifaddrs::getifaddrs().map_err(|error| ApiError::Internal(format!("list interfaces: {error}")))?;
+    let of_interface = addresses
+        .filter(|found| found.interface_name == name)
+        .filter_map(|found| Some(IpAddr::from(found.address?.as_sockaddr_in()?.ip())));
+    match of_interface.collect::<Vec<_>>().as_slice() {
+        [] => Err(ApiError::invalid(format!("{what} {text:?} is neither an address nor an interface with one"))),
+        [one] => Ok(SocketAddr::new(*one, port)),
+        several => Err(ApiError::invalid(format!("interface {name} has several addresses ({several:?}): name one"))),
+    }
+}
+
+/// The source address of packets towards `peer`, or towards anywhere.
+fn own_address(peer: Option<&SocketAddr>) -> Result<IpAddr, ApiError> {
+    let anywhere = SocketAddr::from(([192, 0, 2, 1], 9));
+    let find = || -> std::io::Result<IpAddr> {
+        // Connecting a datagram socket sends nothing; it asks the routing table.
+        let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+        socket.connect(peer.copied().unwrap_or(anywhere))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    find().map_err(|_| {
+        ApiError::invalid("could not choose an IP address to advertise: specify one with --advertise-addr")
+    })
+}
+
+async fn resolve(remotes: &[String]) -> Result<Vec<SocketAddr>, ApiError> {
+    let mut found = Vec::new();
+    for remote in remotes {
+        if let Ok(addr) = parse_addr("remote address", remote, DEFAULT_PORT) {
+            found.push(addr);
+            continue;
+        }
+        let target = if remote.contains(':') { remote.clone() } else { format!("{remote}:{DEFAULT_PORT}") };
+        match tokio::net::lookup_host(&target).await {
+            Ok(addresses) => found.extend(addresses),
+            Err(error) => return Err(ApiError::invalid(format!("{remote:?} cannot be resolved: {error}"))),
+        }
+    }
+    Ok(found)
+}

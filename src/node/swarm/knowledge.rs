@@ -1,0 +1,204 @@
+//! What the swarm wants of this node: from its own log, or from a manager's stream; to the worker, the transport and the
+//! failure detector.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::dispatch::{Downlink, WatchOrders, follow};
+use super::{Shared, admission, gossiping, roster};
+use crate::consensus::{Consensus, First};
+use crate::dispatcher::{Dispatcher, View};
+use crate::membership::Rings;
+use crate::node::clock;
+use crate::spec::NodeId;
+use crate::state::State;
+use crate::transport::MemberList;
+
+/// Changes of the state within this are taken together.
+const COALESCE: Duration = Duration::from_millis(2);
+
+/// A removed node is cut off by every member this long after that member has learnt of the removal.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(2);
+
+/// Alternates between the two sources as this node gains and loses the log.
+pub async fn run(shared: Arc<Shared>) {
+    let mut log_changed = shared.log.subscribe();
+    tokio::spawn(shared.cancel.clone().run_until_cancelled_owned(keep_log(Arc::clone(&shared))));
+    tokio::spawn(shared.cancel.clone().run_until_cancelled_owned(note_quorum(Arc::clone(&shared))));
+    loop {
+        let log = log_changed.borrow_and_update().clone();
+        match log {
+            Some(log) => from_log(&shared, &log).await,
+            None => {
+                tokio::select! {
+                    () = from_manager(&shared) => {}
+                    changed = log_changed.changed() => if changed.is_err() { return },
+                }
+            }
+        }
+    }
+}
+
+/// Until the log stops.
+async fn from_log(shared: &Shared, log: &Consensus) {
+    let mut changed = log.changed();
+    let mut status = log.status();
+    let mut observed = shared.observed.changed();
+    let mut dispatcher = Dispatcher::default();
+    let mut orders = None;
+    loop {
+        let state = log.state();
+        let quorum = status.borrow_and_update().has_quorum;
+        shared.quorum.send_if_modified(|known| std::mem::replace(known, quorum) != quorum);
+        // An empty log says nothing of this node yet: what a manager's stream said goes on to count.
+        if state.swarm().is_some() {
+            take_view(shared, dispatcher.view(&state, shared.me));
+            renew_own(shared, &state);
+            let news = WatchOrders::of(shared.me, &Rings::of(&state), &state, &shared.observed);
+            if let Some(news) = news.filter(|news| orders.as_ref() != Some(news)) {
+                shared.detector.watch(&news, shared.incarnation());
+                orders = Some(news);
+            }
+        }
+        tokio::select! {
+            stopped = changed.changed() => if stopped.is_err() { break },
+            stopped = status.changed() => if stopped.is_err() { break },
+            // Incarnations of whom to watch are in the records.
+            _ = observed.changed() => sleep(COALESCE * 50).await,
+        }
+        sleep(COALESCE).await;
+        if shared.log().is_none() {
+            break;
+        }
+    }
+}
+
+/// For as long as this node holds no log.
+async fn from_manager(shared: &Shared) {
+    let managers = || -> Vec<NodeId> {
+        let wanted = roster::wanted(&shared.standing().members, shared.me);
+        let mut choices: Vec<NodeId> = wanted.into_iter().collect();
+        choices.extend(shared.managers().into_iter().filter(|manager| !choices.contains(manager)).collect::<Vec<_>>());
+        choices
+    };
+    let quorum = shared.quorum.clone();
+    let take = |from: NodeId, message: Downlink| take_message(shared, from, message);
+    follow(shared.transport.clone(), managers, take, quorum, shared.cancel.clone()).await;
+}
+
+fn take_message(shared: &Shared, from: NodeId, message: Downlink) {
+    match message {
+        Downlink::Update(update) => {
+            let mut view = View::clone(&shared.view());
+            match update.apply(&mut view) {
+                Ok(()) => take_view(shared, view),
+                Err(error) => {
+                    tracing::debug!(%from, %error, "an update was refused");
+                    // Its stream begins again with a snapshot.
+                    shared.transport.redial(from);
+                }
+            }
+        }
+        Downlink::Watch(orders) => shared.detector.watch(&orders, shared.incarnation()),
+        Downlink::Pulse { echo: Some(echo), .. } => gossiping::heed(shared, shared.observed.handle_echo(&echo)),
+        Downlink::Pulse { echo: None, .. } => {}
+        Downlink::Certificate(certificate) => {
+            shared.transport.set_certificate((*certificate).clone());
+            shared.change_standing(|standing| standing.certificate = *certificate);
+        }
+    }
+}
+
+/// A newer view, wherever it came from.
+fn take_view(shared: &Shared, view: View) {
+    let before = shared.view();
+    if view.members != before.members {
+        let list = roster::member_list_of(&view.members);
+        shared.observed.set_swarm_size(list.members.len());
+        shared.transport.set_wanted(roster::wanted(&list, shared.me));
+        if before.members.list.keys().all(|node| view.members.list.contains_key(node)) {
+            shared.transport.set_members(list.clone());
+        } else {
+            cut_off_later(shared, list.clone());
+        }
+        shared.change_standing(|standing| standing.members = list);
+        shared.observed.retain_members(|node| view.members.list.contains_key(&node));
+    }
+    if !view.members.list.contains_key(&shared.me) {
+        return shared.host.removed_from_swarm();
+    }
+    if view.assignments != before.assignments || view.dependencies != before.dependencies || before.generation.0 == 0 {
+        shared.host.assign(&view);
+    }
+    shared.view.send_replace(Arc::new(view));
+}
+
+/// Who was removed learns of it from the log or the stream before nobody listens to it any more: it stops its tasks.
+fn cut_off_later(shared: &Shared, list: MemberList) {
+    let transport = shared.transport.clone();
+    tokio::spawn(shared.cancel.clone().run_until_cancelled_owned(async move {
+        sleep(CUT_OFF_AFTER).await;
+        transport.set_members(list);
+    }));
+}
+
+/// A log holder issues its own certificate, as long as it is a member.
+fn renew_own(shared: &Shared, state: &State) {
+    let current = shared.transport.certificate();
+    let (Some(swarm), Some(node)) = (state.swarm(), state.node(shared.me)) else { return };
+    if current.role == node.spec.role && clock::unix() < current.renew_at(0.5) {
+        return;
+    }
+    if let Some(certificate) = admission::certificate(swarm, node) {
+        shared.transport.set_certificate(certificate.clone());
+        shared.change_standing(|standing| standing.certificate = certificate);
+    }
+}
+
+/// Holds the log exactly while the members say so.
+async fn keep_log(shared: Arc<Shared>) {
+    let mut views = shared.view.subscribe();
+    loop {
+        let wanted = views.borrow_and_update().members.list.get(&shared.me).and_then(|member| member.raft);
+        let running = shared.standing().raft_id.filter(|_| shared.log().is_some());
+        let done = match (wanted, running) {
+            (Some(raft), None) => {
+                tracing::info!(raft_id = raft.raft_id, "this node is to hold the log");
+                shared.create_log(raft.raft_id, First::Empty).await
+            }
+            // A log that stands at an older membership may name another raft id; only a manager's stream is sure.
+            (None, Some(_))
+                if shared.log().is_some_and(|log| log.state().node(shared.me).is_some_and(|n| n.raft.is_none())) =>
+            {
+                tracing::info!("this node holds the log no more");
+                shared.drop_log().await;
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = done {
+            tracing::error!(%error, "the log cannot be held");
+        }
+        if views.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Remembers since when no quorum is heard.
+async fn note_quorum(shared: Arc<Shared>) {
+    let mut quorum = shared.quorum.subscribe();
+    loop {
+        let heard = *quorum.borrow_and_update();
+        {
+            let mut lost = shared.quorum_lost.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            *lost = if heard { None } else { Some(lost.unwrap_or_else(clock::mono)) };
+        }
+        shared.host.set_quorum(heard);
+        if quorum.changed().await.is_err() {
+            return;
+        }
+    }
+}
