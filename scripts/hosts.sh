@@ -41,8 +41,9 @@ host_boot() {
   ip -n "$name" link set eth0 up
   ip -n "$name" route add default via "$HOSTS_NET.254"
   rm -f "$dir/up"
+  # By nsenter, for `ip netns exec` mounts a /sys without cgroups.
   # shellcheck disable=SC2016
-  setsid ip netns exec "$name" unshare --mount --pid --uts --ipc --fork --kill-child bash -c '
+  setsid nsenter "--net=/run/netns/$name" unshare --mount --pid --uts --ipc --fork --kill-child bash -c '
     mount --make-rprivate / && mount -t tmpfs tmpfs /run && mount -t proc proc /proc &&
     hostname "$0" && touch "$1/up" && while :; do sleep 1000 & wait -n; done' "n$n" "$dir" </dev/null >"$dir/boot.log" 2>&1 &
   local unshare=$! tries=0

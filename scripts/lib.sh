@@ -80,8 +80,8 @@ need_rust() {
 kernel_lacks() {
   local probe=flok-probe-$$
   ip netns add $probe 2>/dev/null || { echo "network namespaces (CONFIG_NET_NS, CAP_SYS_ADMIN)"; return; }
-  ip -n $probe link add a type veth peer name b 2>/dev/null || echo "veth (CONFIG_VETH)"
-  ip -n $probe link add br type bridge 2>/dev/null || echo "bridge (CONFIG_BRIDGE)"
+  ip -n $probe link add name veth0 type veth peer name veth1 2>/dev/null || echo "veth (CONFIG_VETH)"
+  ip -n $probe link add name br0 type bridge 2>/dev/null || echo "bridge (CONFIG_BRIDGE)"
   ip netns exec $probe nft 'add table ip t; add chain ip t c { type nat hook postrouting priority 100 ; }; add rule ip t c masquerade' 2>/dev/null ||
     echo "nftables NAT (CONFIG_NFT_NAT, CONFIG_NFT_MASQ)"
   ip netns del $probe

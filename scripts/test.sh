@@ -114,7 +114,8 @@ else
   if [ -z "$root" ]; then
     skip "root tests, e2e" "no root"
   else
-    step "root tests" nextest --run-ignored only -E 'not binary(e2e)'
+    # Measurements are run by hand: docs/benchmarks.md.
+    step "root tests" nextest --run-ignored only -E 'not binary(e2e) & not test(measure)'
     if [ -z "$e2e" ]; then
       skip "e2e" "--no-e2e"
     elif lacks=$(kernel_lacks) && [ -n "$lacks" ]; then

@@ -188,20 +188,11 @@ impl Host {
             self.dir.display()
         );
         let _ = fs::remove_file(self.dir.join("up"));
-        let mut unshare = Command::new("ip");
+        // Not by `ip netns exec`, which mounts a /sys without cgroups.
+        let mut unshare = Command::new("nsenter");
         unshare
-            .args([
-                "netns",
-                "exec",
-                &self.name,
-                "unshare",
-                "--mount",
-                "--pid",
-                "--uts",
-                "--ipc",
-                "--fork",
-                "--kill-child",
-            ])
+            .arg(format!("--net=/run/netns/{}", self.name))
+            .args(["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"])
             .args(["bash", "-c", &script])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
