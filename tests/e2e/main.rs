@@ -1,0 +1,14 @@
+//! Whole swarms: real daemons with their own containerd on hosts made of namespaces, and real images.
+//!
+//! Each test has a swarm of its own, and waits for states, never for times. `FLOK_E2E_KEEP=1` leaves a swarm's
+//! directory, `FLOK_E2E_LOG` sets the daemons' log level.
+
+mod daemon;
+mod deaths;
+mod deploy;
+mod images;
+mod lab;
+mod members;
+mod refusals;
+mod registry;
+mod swarm;
