@@ -62,6 +62,9 @@ enum Noun {
     Version(system::Version),
 }
 
+/// For what still runs when a command has ended.
+const SHUTDOWN: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// Runs the command line; usage errors end with code 2, all others with 1.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
@@ -69,7 +72,10 @@ pub fn run() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the runtime")),
     };
-    match runtime.block_on(cli.execute()) {
+    let ended = runtime.block_on(cli.execute());
+    // Work on threads that nobody waits for any more must not hold up the end.
+    runtime.shutdown_timeout(SHUTDOWN);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => fail(&error),

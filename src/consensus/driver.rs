@@ -33,10 +33,14 @@ const MAX_READERS: usize = 16_384;
 const READ_RETRY_TICKS: u64 = 3;
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Whether a leader took it.
+type Taken = oneshot::Sender<Result<(), Refused>>;
+type Reader = oneshot::Sender<Arc<State>>;
+
 pub enum Input {
     Propose {
         entry: Vec<u8>,
-        reply: oneshot::Sender<Result<(), Refused>>,
+        reply: Taken,
     },
     /// The answer is whether there is a change to wait for.
     Membership {
@@ -44,7 +48,7 @@ pub enum Input {
         reply: oneshot::Sender<Result<bool, Refused>>,
     },
     Read {
-        reply: oneshot::Sender<Arc<State>>,
+        reply: Reader,
     },
     Snapshot {
         from: NodeId,
@@ -53,7 +57,7 @@ pub enum Input {
     },
     Transfer {
         to: Option<NodeId>,
-        reply: oneshot::Sender<Result<(), Refused>>,
+        reply: Taken,
     },
     Stop {
         reply: oneshot::Sender<()>,
@@ -123,7 +127,7 @@ struct Loop {
     /// Gathered while a write is under way.
     writes: Vec<Write>,
     writing: bool,
-    proposals: Vec<(Vec<u8>, oneshot::Sender<Result<(), Refused>>)>,
+    proposals: Vec<(Vec<u8>, Taken)>,
     reads: Reads,
     stopping: Option<oneshot::Sender<()>>,
 }
@@ -361,11 +365,16 @@ impl Loop {
 struct Reads {
     client: ClientId,
     counter: u64,
-    waiting: Vec<oneshot::Sender<Arc<State>>>,
-    /// The round under way: its id and the tick it began.
-    round: Option<(Vec<u8>, u64, Vec<oneshot::Sender<Arc<State>>>)>,
+    waiting: Vec<Reader>,
+    round: Option<Round>,
     /// Answered once the state has applied the index.
-    known: Vec<(u64, Vec<oneshot::Sender<Arc<State>>>)>,
+    known: Vec<(u64, Vec<Reader>)>,
+}
+
+struct Round {
+    id: Vec<u8>,
+    began_tick: u64,
+    readers: Vec<Reader>,
 }
 
 impl Default for Reads {
@@ -375,7 +384,7 @@ impl Default for Reads {
 }
 
 impl Reads {
-    fn wait(&mut self, reply: oneshot::Sender<Arc<State>>) {
+    fn wait(&mut self, reply: Reader) {
         if self.waiting.len() < MAX_READERS {
             self.waiting.push(reply);
         }
@@ -388,23 +397,23 @@ impl Reads {
         }
         self.counter += 1;
         let id = [self.client.0.to_le_bytes().as_slice(), &self.counter.to_le_bytes()].concat();
-        self.round = Some((id.clone(), tick, std::mem::take(&mut self.waiting)));
+        self.round = Some(Round { id: id.clone(), began_tick: tick, readers: std::mem::take(&mut self.waiting) });
         Some(id)
     }
 
     fn is_overdue(&self, tick: u64) -> bool {
-        self.round.as_ref().is_some_and(|(_, began, _)| tick >= began + READ_RETRY_TICKS)
+        self.round.as_ref().is_some_and(|round| tick >= round.began_tick + READ_RETRY_TICKS)
     }
 
     fn give_up_round(&mut self) {
-        if let Some((_, _, readers)) = self.round.take() {
-            self.waiting.extend(readers.into_iter().filter(|reader| !reader.is_closed()));
+        if let Some(round) = self.round.take() {
+            self.waiting.extend(round.readers.into_iter().filter(|reader| !reader.is_closed()));
         }
     }
 
     fn index_known(&mut self, id: &[u8], index: u64) {
-        if let Some((_, _, readers)) = self.round.take_if(|(own, _, _)| own == id) {
-            self.known.push((index, readers));
+        if let Some(round) = self.round.take_if(|round| round.id == id) {
+            self.known.push((index, round.readers));
         }
     }
 

@@ -134,6 +134,9 @@ impl Consensus {
     /// Answers a request that another log holder's courier brought.
     pub async fn serve(&self, from: NodeId, request: Bytes) -> Bytes {
         let response = match codec::decode(&request) {
+            Ok(Request::Propose(_) | Request::ChangeMembership(_)) if !self.may_command(from) => {
+                Response::Invalid("only managers may change the swarm".into())
+            }
             Ok(request) => self.take(from, request).await,
             Err(error) => Response::Invalid(error.to_string()),
         };
@@ -300,6 +303,13 @@ impl Consensus {
                 }
             }
         }
+    }
+
+    /// Raft's own messages cannot be checked like this: a follower that lags does not know its new leader yet. Who may
+    /// speak raft at all is for the transport to hold, by certificates and the member list.
+    fn may_command(&self, node: NodeId) -> bool {
+        let state = self.state();
+        state.swarm().is_none() || state.node(node).is_some_and(|node| node.is_manager())
     }
 
     async fn take_entry(&self, entry: Vec<u8>) -> Response {

@@ -207,9 +207,7 @@ impl Machine {
     pub fn handle_proposals(&mut self, batch: Vec<Vec<u8>>) -> Result<u64, Refused> {
         let entries = batch.into_iter().map(|data| {
             assert!(!data.is_empty(), "an empty entry is raft's own");
-            let mut entry = Entry::default();
-            entry.data = data;
-            entry
+            Entry { data, ..Entry::default() }
         });
         self.append(entries.collect())
     }
@@ -226,14 +224,13 @@ impl Machine {
         }
         let mut change = ConfChangeV2::default();
         change.set_transition(ConfChangeTransition::Auto);
-        change.set_changes(changes.iter().map(conf_change).collect::<Vec<_>>().into());
+        change.set_changes(changes.iter().map(conf_change).collect());
         if !self.is_valid(&change) {
             return Err(Refused::Invalid);
         }
-        let mut entry = Entry::default();
+        let data = change.write_to_bytes().expect("a message in memory can be written");
+        let mut entry = Entry { data, context, ..Entry::default() };
         entry.set_entry_type(EntryType::EntryConfChangeV2);
-        entry.data = change.write_to_bytes().expect("a message in memory can be written");
-        entry.context = context;
         self.append(vec![entry])
     }
 
@@ -266,10 +263,11 @@ impl Machine {
 
     /// What a snapshot of the state as delivered so far must say about itself; `None` when the stored one says the same.
     pub fn snapshot_metadata(&self) -> Option<SnapshotMetadata> {
-        let mut meta = SnapshotMetadata::default();
-        meta.index = self.delivered;
-        meta.term = self.log().term_of(self.delivered)?;
-        meta.set_conf_state(self.conf_state.clone());
+        let meta = SnapshotMetadata {
+            index: self.delivered,
+            term: self.log().term_of(self.delivered)?,
+            conf_state: Some(self.conf_state.clone()),
+        };
         (self.delivered > self.log().snapshot_index()).then_some(meta)
     }
 
@@ -320,10 +318,8 @@ impl Machine {
             return Err(Refused::NotLeader);
         }
         let first = self.raw.raft.raft_log.last_index() + 1;
-        let mut message = Message::default();
+        let mut message = Message { from: self.id(), entries, ..Message::default() };
         message.set_msg_type(MessageType::MsgPropose);
-        message.from = self.id();
-        message.set_entries(entries.into());
         self.raw.raft.step(message).map_err(|_| Refused::Busy)?;
         Ok(first)
     }
@@ -368,8 +364,7 @@ fn conf_change(change: &MemberChange) -> ConfChangeSingle {
         MemberChange::Learner(id) => (ConfChangeType::AddLearnerNode, id),
         MemberChange::Remove(id) => (ConfChangeType::RemoveNode, id),
     };
-    let mut single = ConfChangeSingle::default();
+    let mut single = ConfChangeSingle { node_id: id, ..ConfChangeSingle::default() };
     single.set_change_type(kind);
-    single.node_id = id;
     single
 }

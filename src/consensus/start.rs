@@ -43,17 +43,17 @@ pub fn new_swarm() -> First {
     let mut state = State::default();
     // The log starts behind a snapshot, so that whoever joins gets one: raft cannot learn its first members from entries.
     state.advance(1);
-    let mut meta = SnapshotMetadata::default();
-    (meta.index, meta.term) = (1, 1);
-    first(meta, &state, 1)
+    alone(FIRST_RAFT_ID, 1, 1, &state)
 }
 
-/// As [`new_swarm`], for a node whose raft id is not 1.
-fn first(mut meta: SnapshotMetadata, state: &State, raft_id: u64) -> First {
-    meta.set_conf_state(ConfState::from((vec![raft_id], Vec::new())));
-    let mut hard_state = HardState::default();
-    (hard_state.term, hard_state.commit) = (meta.term, meta.index);
-    First::Snapshot { meta, data: snapshot::encode(state), hard_state }
+/// A log of one voter that begins with a state, at this index and term.
+fn alone(raft_id: u64, index: u64, term: u64, state: &State) -> First {
+    let conf_state = Some(ConfState::from((vec![raft_id], Vec::new())));
+    First::Snapshot {
+        meta: SnapshotMetadata { index, term, conf_state },
+        data: snapshot::encode(state),
+        hard_state: HardState { term, commit: index, ..HardState::default() },
+    }
 }
 
 /// The raft id of a swarm's first node.
@@ -128,11 +128,9 @@ pub fn force_new_cluster(
     let mut state = replica.state().clone();
     let others = state.nodes().filter(|node| node.id != identity.node && node.raft.is_some());
     let mut members: Vec<(NodeId, Option<RaftMember>)> = others.map(|node| (node.id, None)).collect();
-    let alone = RaftMember { raft_id: identity.raft_id, standing: RaftStanding::Voter };
-    members.push((identity.node, Some(alone)));
+    let voter = RaftMember { raft_id: identity.raft_id, standing: RaftStanding::Voter };
+    members.push((identity.node, Some(voter)));
     state.apply_raft_membership(last + 1, &members);
-    let mut meta = SnapshotMetadata::default();
-    (meta.index, meta.term) = (last + 1, term);
-    LogStore::create(path, key, identity, first(meta, &state, identity.raft_id), rng())?;
+    LogStore::create(path, key, identity, alone(identity.raft_id, last + 1, term, &state), rng())?;
     Ok(())
 }

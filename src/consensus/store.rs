@@ -93,7 +93,7 @@ impl LogStore {
         }
         let file =
             std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(&unfinished).map_err(doing)?;
-        let backend = redb::backends::FileBackend::new(file).map_err(|error| open_error(error.into()))?;
+        let backend = redb::backends::FileBackend::new(file).map_err(open_error)?;
         let store = LogStore::create_on(backend, key, identity, first, rng)?;
         std::fs::rename(&unfinished, path).map_err(doing)?;
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -113,7 +113,7 @@ impl LogStore {
             .write(true)
             .open(path)
             .map_err(|error| io_error("opened", &error))?;
-        let backend = redb::backends::FileBackend::new(file).map_err(|error| open_error(error.into()))?;
+        let backend = redb::backends::FileBackend::new(file).map_err(open_error)?;
         LogStore::open_on(backend, key, expected, rng)
     }
 

@@ -68,3 +68,29 @@ impl MembershipContext {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::ClientId;
+    use crate::state::RaftStanding;
+
+    #[test]
+    fn a_membership_change_has_the_same_bytes_in_every_build() {
+        let context = MembershipContext {
+            proposal: Proposal { client: ClientId(1), sequence: 2, answered_below: 1 },
+            members: vec![
+                (NodeId(3), Some(RaftMember { raft_id: 4, standing: RaftStanding::Standby })),
+                (NodeId(5), None),
+            ],
+        };
+        let golden = [1, 1, 2, 1, 2, 3, 1, 4, 1, 5, 0];
+        assert_eq!(context.to_bytes(), golden);
+        assert_eq!(MembershipContext::from_bytes(&golden), Some(context));
+    }
+
+    #[test]
+    fn raft_leaves_a_joint_change_without_a_context() {
+        assert_eq!(MembershipContext::from_bytes(&[]), None);
+    }
+}

@@ -52,6 +52,10 @@ impl Records {
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(read)? {
             let path = entry.map_err(read)?.path();
+            // The namespaces themselves are held here too.
+            if path.extension().is_none_or(|extension| extension != "json" && extension != "new") {
+                continue;
+            }
             match fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Record>(&text).ok()) {
                 Some(record) if path == self.path(record.task) => records.push(record),
                 _ => {

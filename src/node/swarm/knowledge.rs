@@ -27,7 +27,7 @@ pub async fn run(shared: Arc<Shared>) {
     let mut log_changed = shared.log.subscribe();
     tokio::spawn(shared.cancel.clone().run_until_cancelled_owned(keep_log(Arc::clone(&shared))));
     tokio::spawn(shared.cancel.clone().run_until_cancelled_owned(note_quorum(Arc::clone(&shared))));
-    loop {
+    while !shared.cancel.is_cancelled() {
         let log = log_changed.borrow_and_update().clone();
         match log {
             Some(log) => from_log(&shared, &log).await,
@@ -162,16 +162,14 @@ async fn keep_log(shared: Arc<Shared>) {
     let mut views = shared.view.subscribe();
     loop {
         let wanted = views.borrow_and_update().members.list.get(&shared.me).and_then(|member| member.raft);
-        let running = shared.standing().raft_id.filter(|_| shared.log().is_some());
-        let done = match (wanted, running) {
-            (Some(raft), None) => {
+        let held = shared.standing().raft_id;
+        let done = match (wanted, held) {
+            // Never anew for a raft id whose log this node has or had: it must not forget what it acknowledged.
+            (Some(raft), held) if held.is_none_or(|held| held < raft.raft_id) => {
                 tracing::info!(raft_id = raft.raft_id, "this node is to hold the log");
                 shared.create_log(raft.raft_id, First::Empty).await
             }
-            // A log that stands at an older membership may name another raft id; only a manager's stream is sure.
-            (None, Some(_))
-                if shared.log().is_some_and(|log| log.state().node(shared.me).is_some_and(|n| n.raft.is_none())) =>
-            {
+            (None, Some(_)) if shared.released() => {
                 tracing::info!("this node holds the log no more");
                 shared.drop_log().await;
                 Ok(())

@@ -211,12 +211,11 @@ impl Session {
 
     /// Hands over what this node leads, and stops. Containers go on.
     pub async fn stop(&self) {
-        if let Some(log) = self.shared.log() {
-            let _ = timeout(GOODBYE, log.transfer_leadership(None)).await;
-            self.shared.log.send_replace(None);
-            log.shutdown().await;
-        }
+        // First of all: no loop of this session may take the end of the log for a change of mind of the swarm.
         self.shared.cancel.cancel();
+        if let Some(log) = self.shared.log.send_replace(None) {
+            let _ = timeout(GOODBYE * 2, log.shutdown()).await;
+        }
         self.shared.transport.shutdown().await;
         let shared = Arc::clone(&self.shared);
         // It waits for a thread; a panic of that thread was its own.
@@ -244,6 +243,9 @@ impl Shared {
 
     /// Makes the log anew and starts it.
     pub async fn create_log(self: &Arc<Self>, raft_id: u64, first: consensus::First) -> anyhow::Result<()> {
+        if let Some(old) = self.log.send_replace(None) {
+            old.shutdown().await;
+        }
         self.host.dir.remove_log()?;
         let key = self.host.log_key()?;
         let path = self.host.dir.log_path();
@@ -272,8 +274,14 @@ impl Shared {
         let log = Consensus::start(store, config, courier)?;
         self.change_standing(|standing| standing.raft_id = Some(raft_id));
         tokio::spawn(self.cancel.clone().run_until_cancelled_owned(leader::run(Arc::clone(self), log.clone())));
+        tokio::spawn(self.cancel.clone().run_until_cancelled_owned(report_end(Arc::clone(self), log.clone())));
         self.log.send_replace(Some(log));
         Ok(())
+    }
+
+    /// Whether this node's own log says that it is to hold it no more.
+    fn released(&self) -> bool {
+        self.log().is_some_and(|log| log.state().node(self.me).is_some_and(|node| node.raft.is_none()))
     }
 
     /// This node holds the log no more.
@@ -285,6 +293,14 @@ impl Shared {
         if let Err(error) = self.host.dir.remove_log() {
             tracing::error!(%error, "the log that this node holds no more cannot be removed");
         }
+    }
+}
+
+/// A log that ends by itself (a full disk, damage, entries lost) ends this node's part: the daemon stops and says why.
+async fn report_end(shared: Arc<Shared>, log: Consensus) {
+    let reason = log.stopped().await;
+    if shared.log().is_some() {
+        shared.host.stop_because(reason);
     }
 }
 
