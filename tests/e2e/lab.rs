@@ -196,6 +196,7 @@ impl Host {
             .args(["bash", "-c", &script])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .process_group(0);
         // A test that is killed takes its hosts along.
         // SAFETY: prctl is safe to call between fork and exec.
