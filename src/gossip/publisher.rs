@@ -42,6 +42,8 @@ pub enum EchoVerdict {
 pub struct Publisher {
     instance: u64,
     record: NodeRecord,
+    /// Until when `ran_for` of the record's running tasks is counted.
+    counted: MonoMs,
     swarm_size: usize,
     last: Option<Published>,
     /// Since when a change waits to go out.
@@ -68,7 +70,7 @@ impl Publisher {
             unreachable: Vec::new(),
             leaving: false,
         };
-        Publisher { instance, record, swarm_size: 1, last: None, changed: None }
+        Publisher { instance, record, counted: MonoMs(0), swarm_size: 1, last: None, changed: None }
     }
 
     pub fn instance(&self) -> u64 {
@@ -93,6 +95,7 @@ impl Publisher {
     pub fn set_tasks(&mut self, tasks: BTreeMap<TaskId, TaskReport>, now: MonoMs) {
         let changed = !same_reports(&self.record.tasks, &tasks);
         self.record.tasks = tasks;
+        self.counted = now;
         self.note(changed, now);
     }
 
@@ -159,9 +162,19 @@ impl Publisher {
             return None;
         }
         self.record.version.sequence += 1;
+        self.count_on(now);
         self.last = Some(Published { at: now, load: self.record.load });
         self.changed = None;
         Some(self.record.clone())
+    }
+
+    /// Whoever reads a record counts from its arrival: one that said how long a task ran when that was last told would
+    /// set the task back.
+    fn count_on(&mut self, now: MonoMs) {
+        let since = now - self.counted;
+        let running = self.record.tasks.values_mut().filter(|report| report.state == TaskState::Running);
+        running.for_each(|report| report.ran_for = report.ran_for.map(|ran| ran + since));
+        self.counted = now;
     }
 
     /// When to poll next. New inputs may bring it nearer.
@@ -248,6 +261,16 @@ mod tests {
         let record = one.poll_publish(MonoMs(1030)).unwrap();
         assert_eq!(record.tasks[&TaskId(1)].state, TaskState::Running);
         assert!(one.poll_publish(MonoMs(1031)).is_none());
+    }
+
+    #[test]
+    fn each_record_says_how_long_its_tasks_have_run_by_then() {
+        let mut one = publisher();
+        let ran = |record: NodeRecord| record.tasks[&TaskId(1)].ran_for.unwrap();
+        one.set_tasks(tasks(TaskState::Running, 400), MonoMs(1000));
+        assert_eq!(ran(one.poll_publish(MonoMs(1100)).unwrap()), Duration::from_millis(500));
+        one.republish(MonoMs(4000));
+        assert_eq!(ran(one.poll_publish(MonoMs(4100)).unwrap()), Duration::from_millis(3500));
     }
 
     #[test]
