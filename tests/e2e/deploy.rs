@@ -204,3 +204,19 @@ fn databases_keep_their_data_over_a_restart_of_their_task() {
     });
     assert!(ask("get answer").contains("42"));
 }
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_node_under_memory_load_from_outside_gets_fewer_tasks_than_its_idle_twins() {
+    let swarm = Swarm::of(3);
+    swarm.load("whoami");
+    swarm.hosts[2].show_memory_used(97);
+    let busy = swarm.node_id(0, 2);
+    // Records are renewed within this time; the leader cannot be asked what it has heard.
+    std::thread::sleep(Duration::from_secs(6));
+    let service = |index: usize| format!("  one{index}: {{ image: 'flok/whoami:latest' }}\n");
+    swarm.deploy(0, "l", &format!("services:\n{}", (0..6).map(service).collect::<String>()));
+    let tasks: Vec<_> = (0..6).flat_map(|index| swarm.running(0, &format!("l_one{index}"), 1)).collect();
+    let on_busy = tasks.iter().filter(|task| task.node == busy).count();
+    assert!(on_busy < 2, "the busy node has {on_busy} of 6: {tasks:?}");
+}
