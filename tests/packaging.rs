@@ -14,8 +14,8 @@ fn unit_key(section: &str, key: &str) -> Option<String> {
     let unit = fs::read_to_string(file("config/flok.service")).unwrap();
     let (_, rest) = unit.split_once(&format!("[{section}]\n")).expect("the section is there");
     let section = rest.split_once("\n[").map_or(rest, |(section, _)| section);
-    let assignments = section.lines().filter_map(|line| line.split_once('='));
-    assignments.filter(|(name, _)| *name == key).last().map(|(_, value)| value.to_owned())
+    let mut assignments = section.lines().filter_map(|line| line.split_once('='));
+    assignments.rfind(|(name, _)| *name == key).map(|(_, value)| value.to_owned())
 }
 
 #[test]
