@@ -60,6 +60,7 @@ fn the_swarm_goes_on_without_its_leader() {
         let output = swarm.hosts[via].flok(&["service", "scale", "--detach", "s_web=7"]);
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     });
+    swarm.nodes_are(via, 1, "down");
     let after = swarm.running(via, "s_web", 7);
     assert!(!nodes_of(&after).contains(&dead));
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::lab::eventually;
-use super::registry::Registry;
+use super::registry::{self, Registry};
 use super::swarm::{PATIENCE, Swarm, nodes_of};
 
 const WHOAMI: &str = "
@@ -96,11 +96,13 @@ services:
 #[ignore = "needs root, containerd and network namespaces"]
 fn an_image_that_does_not_exist_is_named_in_the_task() {
     let swarm = Swarm::of(1);
-    swarm.deploy(0, "m", "services: { web: { image: 'no.such.registry.invalid/nothing:1' } }");
+    // Nothing listens there.
+    let image = format!("{}/nothing:1", registry::ADDR);
+    swarm.deploy(0, "m", &format!("services: {{ web: {{ image: '{image}' }} }}"));
     let failed = swarm.task_that(0, "m_web", "fails for its image", |task| {
         (task.state == "rejected" || task.state == "failed") && !task.error.is_empty()
     });
-    assert!(failed.error.contains("no.such.registry.invalid"), "{}", failed.error);
+    assert!(failed.error.contains(registry::ADDR), "{}", failed.error);
 }
 
 #[test]
@@ -112,11 +114,6 @@ fn an_image_is_pulled_from_a_registry_by_every_node() {
     let image = registry.name("team/whoami:1");
     swarm.deploy(0, "r", &format!("services: {{ web: {{ image: '{image}', deploy: {{ mode: global }} }} }}"));
     assert_eq!(nodes_of(&swarm.running(0, "r_web", 3)).len(), 3);
-    // One digest for all, found when the service was made.
-    let service = swarm.hosts[0].get("/services/r_web").unwrap();
-    let pinned = service["Spec"]["TaskTemplate"]["ContainerSpec"]["Image"].as_str().unwrap().to_owned();
-    assert!(pinned.starts_with(&image) && pinned.contains("@sha256:"), "{pinned}");
-
     let missing = registry.name("team/nothing:1");
     swarm.deploy(0, "x", &format!("services: {{ web: {{ image: '{missing}' }} }}"));
     let failed = swarm.task_that(0, "x_web", "fails for its image", |task| task.state == "rejected");
@@ -206,4 +203,20 @@ fn databases_keep_their_data_over_a_restart_of_their_task() {
         if tasks[0].id != redis.id { Ok(()) } else { Err("the old one".into()) }
     });
     assert!(ask("get answer").contains("42"));
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_node_under_memory_load_from_outside_gets_fewer_tasks_than_its_idle_twins() {
+    let swarm = Swarm::of(3);
+    swarm.load("whoami");
+    swarm.hosts[2].show_memory_used(97);
+    let busy = swarm.node_id(0, 2);
+    // Records are renewed within this time; the leader cannot be asked what it has heard.
+    std::thread::sleep(Duration::from_secs(6));
+    let service = |index: usize| format!("  one{index}: {{ image: 'flok/whoami:latest' }}\n");
+    swarm.deploy(0, "l", &format!("services:\n{}", (0..6).map(service).collect::<String>()));
+    let tasks: Vec<_> = (0..6).flat_map(|index| swarm.running(0, &format!("l_one{index}"), 1)).collect();
+    let on_busy = tasks.iter().filter(|task| task.node == busy).count();
+    assert!(on_busy < 2, "the busy node has {on_busy} of 6: {tasks:?}");
 }

@@ -80,6 +80,11 @@ impl Lab {
         self.hosts.len() - 1
     }
 
+    /// The network namespace in which the bridge stands.
+    pub fn switch_netns(&self) -> PathBuf {
+        Path::new("/run/netns").join(self.switch())
+    }
+
     /// A process in the namespace of the switch, for what stands beside the hosts (a registry).
     pub fn beside(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
@@ -196,6 +201,7 @@ impl Host {
             .args(["bash", "-c", &script])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
+            .stderr(Stdio::null())
             .process_group(0);
         // A test that is killed takes its hosts along.
         // SAFETY: prctl is safe to call between fork and exec.
@@ -352,6 +358,22 @@ impl Host {
         let list = self.ctr(&["tasks", "ls"]);
         let running = list.lines().filter(|line| line.contains("RUNNING"));
         running.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    }
+
+    /// Makes the host see so many percent of its memory in use, as if by something outside of the swarm.
+    pub fn show_memory_used(&self, percent: u64) {
+        let real = fs::read_to_string("/proc/meminfo").unwrap();
+        let kib = |line: &str| line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok());
+        let total = real.lines().find(|line| line.starts_with("MemTotal:")).and_then(kib).expect("there is memory");
+        let left = total * (100 - percent) / 100;
+        let available = |line: &str| match line.starts_with("MemAvailable:") {
+            true => format!("MemAvailable: {left} kB\n"),
+            false => format!("{line}\n"),
+        };
+        let file = self.dir.join("meminfo");
+        fs::write(&file, real.lines().map(available).collect::<String>()).unwrap();
+        let output = self.command("mount").arg("--bind").arg(&file).arg("/proc/meminfo").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Moves the data directory to a file system of its own, of so many MiB. The host's daemon must not run.

@@ -3,6 +3,8 @@
 //! Each test has a swarm of its own, and waits for states, never for times. `FLOK_E2E_KEEP=1` leaves a swarm's
 //! directory, `FLOK_E2E_LOG` sets the daemons' log level.
 
+#![expect(clippy::disallowed_methods, reason = "real daemons run in real time")]
+
 mod daemon;
 mod deaths;
 mod deploy;
@@ -11,4 +13,5 @@ mod lab;
 mod members;
 mod refusals;
 mod registry;
+mod strangers;
 mod swarm;

@@ -132,6 +132,16 @@ impl World {
         self.schedule(GOODBYE, Event::Leave { host: at });
     }
 
+    /// A log holder that went at once would go on counting: the others first take the log from it.
+    pub fn leave_if_released(&mut self, at: usize) {
+        let holds = self.hosts[at].daemon.as_ref().is_some_and(|daemon| daemon.log.is_some());
+        if holds {
+            self.schedule(GOODBYE, Event::Leave { host: at });
+        } else {
+            self.kill_daemon(at);
+        }
+    }
+
     fn remove_node(&mut self, via: usize) {
         // Those that left, and those whose machines were given up.
         let gone: Vec<NodeId> = self

@@ -294,7 +294,7 @@ impl World {
                 self.hosts[host].start_under_way = false;
                 self.start_host(host);
             }
-            Event::Leave { host } => self.kill_daemon(host),
+            Event::Leave { host } => self.leave_if_released(host),
             Event::Fault => self.fault(),
             Event::Work => self.work(),
         }
