@@ -78,6 +78,8 @@ pub struct Daemon {
     watch: WatchList,
     dispatcher: Dispatcher,
     servers: BTreeMap<NodeId, Server>,
+    /// Streams that wait for their read: for whom, which session, since when.
+    beginning: BTreeMap<u64, (NodeId, u64, Ms)>,
     uplink: Uplink,
     /// Since when its own log has heard no leader.
     cut_off_since: Option<Ms>,
@@ -133,6 +135,7 @@ impl Daemon {
             watch: WatchList::default(),
             dispatcher: Dispatcher::default(),
             servers: BTreeMap::new(),
+            beginning: BTreeMap::new(),
             uplink: Uplink { delay: *RETRY.start(), ..Uplink::default() },
             cut_off_since: None,
             ticks: 0,
@@ -267,6 +270,7 @@ impl Daemon {
 
     /// Acts on what the log has applied since the last look.
     pub fn look_at_log(&mut self, parts: &mut Parts<'_>, context: &mut Context<'_>) -> Result<(), Stop> {
+        self.begin_streams(context);
         let Some(log) = &mut self.log else { return Ok(()) };
         if !std::mem::take(&mut log.advanced) {
             return Ok(());
@@ -274,7 +278,8 @@ impl Daemon {
         self.stirred = true;
         let state = log.state().clone();
         // An empty log says nothing of this node yet.
-        if state.swarm().is_some() {
+        let caught_up = self.log.as_ref().is_some_and(|log| log.caught_up);
+        if state.swarm().is_some() && caught_up {
             let view = self.dispatcher.view(&state, self.me);
             self.take_view(view, parts, context)?;
         }
@@ -443,8 +448,25 @@ impl Daemon {
             context.send(node, Message::Downlink { session, number: 0, news: Downlink::End });
             return;
         }
-        self.servers.insert(node, Server { session, number: 0, sent: None, watch: None });
-        self.tell(node, context);
+        // A manager that was cut off must not show an older state than the node's tasks were made from.
+        let Some(log) = &mut self.log else { return };
+        let id = log::STREAMS | context.rng.random::<u64>();
+        log.read(id);
+        self.beginning.insert(id, (node, session, context.now));
+    }
+
+    fn begin_streams(&mut self, context: &mut Context<'_>) {
+        let Some(log) = &mut self.log else { return self.beginning.clear() };
+        for id in log.reads.extract_if(.., |id| *id >= log::STREAMS).collect::<Vec<_>>() {
+            let Some((node, session, _)) = self.beginning.remove(&id) else { continue };
+            self.servers.insert(node, Server { session, number: 0, sent: None, watch: None });
+            self.tell(node, context);
+        }
+        for (_, (node, session, _)) in
+            self.beginning.extract_if(.., |_, (_, _, since)| context.now >= *since + PATIENCE)
+        {
+            context.send(node, Message::Downlink { session, number: 0, news: Downlink::End });
+        }
     }
 
     fn tell(&mut self, node: NodeId, context: &mut Context<'_>) {

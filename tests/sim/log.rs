@@ -90,7 +90,14 @@ pub struct Log {
     snapshots_under_way: BTreeMap<u64, Ms>,
     /// The state has changed since the daemon last looked.
     pub advanced: bool,
+    /// It has applied all that was acknowledged when it was opened.
+    pub caught_up: bool,
 }
+
+/// The read by which a log catches up; no user's.
+const CATCH_UP: u64 = 0;
+/// Reads from here on are of streams that begin.
+pub const STREAMS: u64 = 1 << 63;
 
 pub fn key() -> LogKey {
     LogKey::new([7; 32])
@@ -116,13 +123,14 @@ impl Log {
             busy: false,
             pending: BTreeMap::new(),
             answers: Vec::new(),
-            waiting_reads: Vec::new(),
+            waiting_reads: vec![CATCH_UP],
             round: None,
             rounds: 0,
             known_reads: Vec::new(),
             reads: Vec::new(),
             snapshots_under_way: BTreeMap::new(),
             advanced: true,
+            caught_up: false,
         };
         context.check.log_opened(identity.node, &log.replica);
         log.round(context)?;
@@ -331,7 +339,10 @@ impl Log {
             }
             let applied = self.replica.machine().delivered();
             for (_, reads) in self.known_reads.extract_if(.., |(index, _)| *index <= applied) {
-                self.reads.extend(reads);
+                let own = reads.contains(&CATCH_UP);
+                self.caught_up |= own;
+                self.advanced |= own;
+                self.reads.extend(reads.into_iter().filter(|read| *read != CATCH_UP));
             }
         }
         if !self.writing && !self.writes.is_empty() {

@@ -3,7 +3,7 @@
 //! What stands in [`Runtime`] is the host's: it survives the daemon, and its files survive the host. The image's name says
 //! how a task behaves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,8 @@ struct Container {
 pub struct Runtime {
     containers: BTreeMap<TaskId, Container>,
     outcomes: BTreeMap<TaskId, Outcome>,
+    /// Every task that ever had a process here.
+    started: BTreeSet<TaskId>,
     last_pid: u32,
     /// Jobs of the executor under way.
     pub under_way: BTreeMap<u64, Done>,
@@ -152,7 +154,8 @@ impl Runtime {
                 let Some(container) = self.containers.get_mut(&task) else {
                     return Some(EventKind::StartFailed("no such container".into()));
                 };
-                assert!(*again || container.process == Process::Created, "{task} is started a second time");
+                let anew = self.started.insert(task) && container.process == Process::Created;
+                assert!(*again || anew, "{task} is started a second time");
                 self.last_pid += 1;
                 container.process = Process::Running { pid: self.last_pid, since: now };
                 Some(EventKind::Started { pid: self.last_pid })

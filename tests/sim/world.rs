@@ -334,7 +334,8 @@ impl World {
         if let Some(log) = &mut daemon.log {
             answers = log.answers.extract_if(.., |(asker, _)| matches!(asker, Asker::User(_))).collect();
             let applied = log.state().applied();
-            reads = log.reads.drain(..).map(|id| (id, applied)).collect::<Vec<_>>();
+            let users = log.reads.extract_if(.., |id| *id < crate::log::STREAMS);
+            reads = users.map(|id| (id, applied)).collect::<Vec<_>>();
         }
         host.daemon = Some(daemon);
         for effect in effects {

@@ -20,13 +20,10 @@ use crate::transport::MemberList;
 /// Changes of the state within this are taken together.
 const COALESCE: Duration = Duration::from_millis(2);
 
-<<<<<<< HEAD
 /// A log holder without a leader asks another manager what it is to do after this long.
 const ASK_AFTER: Duration = Duration::from_secs(3);
-=======
 /// Between two attempts to catch up; each waits for a quorum itself.
 const BETWEEN_READS: Duration = Duration::from_millis(100);
->>>>>>> main
 
 /// A removed node is cut off by every member this long after that member has learnt of the removal.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(2);
@@ -96,7 +93,6 @@ async fn from_log(shared: &Shared, log: &Consensus) {
     }
 }
 
-<<<<<<< HEAD
 /// A log that hears no leader may be one that was taken from this node while it was away: the others send it nothing
 /// more, so it cannot say so itself. A manager can.
 async fn when_cut_off(shared: &Shared, log: &Consensus) {
@@ -115,8 +111,6 @@ async fn when_cut_off(shared: &Shared, log: &Consensus) {
     }
 }
 
-/// For as long as this node holds no log, or one that hears no leader.
-=======
 /// Until this node's state holds all that the swarm had acknowledged when it asked.
 async fn catch_up(log: &Consensus) {
     while log.read().await.is_err() {
@@ -124,8 +118,7 @@ async fn catch_up(log: &Consensus) {
     }
 }
 
-/// For as long as this node holds no log.
->>>>>>> main
+/// For as long as this node holds no log, or one that hears no leader.
 async fn from_manager(shared: &Shared) {
     let managers = || -> Vec<NodeId> {
         let wanted = roster::wanted(&shared.standing().members, shared.me);
