@@ -476,6 +476,8 @@ impl Host {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.wait().unwrap();
         }
+        // The kernel takes a namespace apart in its own time; the link must be gone when the host boots again.
+        let _ = Command::new("ip").args(["-n", &self.switch, "link", "del", &self.link]).output();
         let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
     }
 
@@ -487,7 +489,6 @@ impl Host {
         if self.init.is_some() {
             self.die();
         }
-        let _ = Command::new("ip").args(["-n", &self.switch, "link", "del", &self.link]).output();
     }
 }
 
