@@ -456,13 +456,19 @@ impl Host {
 
     /// Drops this share of what the host sends and receives.
     pub fn lose(&self, percent: u32) {
-        let script = format!(
-            "table netdev loss {{ chain in {{ type filter hook ingress device eth0 priority 0; \
-             numgen random mod 100 < {percent} drop; }} chain out {{ type filter hook egress device eth0 priority 0; \
-             numgen random mod 100 < {percent} drop; }} }}"
-        );
-        let output = self.command("nft").arg(script).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let drop = |device: &str| {
+            format!(
+                "table netdev loss_{device} {{ chain in {{ type filter hook ingress device {device} priority 0; \
+                 numgen random mod 100 < {percent} drop; }}; }}"
+            )
+        };
+        let mut received = self.command("nft");
+        let mut sent = Command::new("ip");
+        sent.args(["netns", "exec", &self.switch, "nft"]);
+        for (command, device) in [(&mut received, "eth0"), (&mut sent, self.link.as_str())] {
+            let output = command.arg(drop(device)).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
     }
 
     /// As a power cut: link down, every process gone in the same instant.
@@ -476,6 +482,8 @@ impl Host {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.wait().unwrap();
         }
+        // The kernel takes a namespace apart in its own time; the link must be gone when the host boots again.
+        let _ = Command::new("ip").args(["-n", &self.switch, "link", "del", &self.link]).output();
         let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
     }
 
@@ -487,7 +495,6 @@ impl Host {
         if self.init.is_some() {
             self.die();
         }
-        let _ = Command::new("ip").args(["-n", &self.switch, "link", "del", &self.link]).output();
     }
 }
 
