@@ -462,9 +462,8 @@ impl Daemon {
             self.servers.insert(node, Server { session, number: 0, sent: None, watch: None });
             self.tell(node, context);
         }
-        for (_, (node, session, _)) in
-            self.beginning.extract_if(.., |_, (_, _, since)| context.now >= *since + PATIENCE)
-        {
+        let now = context.now;
+        for (_, (node, session, _)) in self.beginning.extract_if(.., |_, (_, _, since)| now >= *since + PATIENCE) {
             context.send(node, Message::Downlink { session, number: 0, news: Downlink::End });
         }
     }
