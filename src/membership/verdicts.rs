@@ -99,7 +99,8 @@ fn changes(state: &State, table: &Table, detector: &CutDetector, decided: &Decid
         let held = table.get(node.id);
         let verdict = decided.down.iter().find(|condemned| condemned.node == node.id);
         let next = match verdict {
-            Some(Condemned { incarnation, .. }) if !says_goodbye(held) => {
+            // One that left before it was ever up has nothing but its verdict to be known by.
+            Some(Condemned { incarnation, .. }) if !says_goodbye(held) || node.health == NodeHealth::Unknown => {
                 Some((NodeHealth::Down { incarnation: *incarnation, since: now }, node.flaps))
             }
             _ => next_health(node, held, table, detector, now),

@@ -443,8 +443,7 @@ impl Daemon {
     // Views for those without the log: the manager's end.
 
     fn serve(&mut self, node: NodeId, session: u64, context: &mut Context<'_>) {
-        let known = self.log.as_ref().is_some_and(|log| log.state().node(node).is_some());
-        if !known {
+        if self.log.is_none() {
             context.send(node, Message::Downlink { session, number: 0, news: Downlink::End });
             return;
         }
@@ -473,9 +472,6 @@ impl Daemon {
         let (Some(server), Some(state)) = (self.servers.get_mut(&node), state) else {
             return self.end_stream(node, context);
         };
-        if state.node(node).is_none() {
-            return self.end_stream(node, context);
-        }
         let view = self.dispatcher.view(&state, node);
         let update = match &server.sent {
             None => Update::snapshot(&view),
@@ -484,6 +480,10 @@ impl Daemon {
         if !update.is_empty() {
             server.sent = Some(view);
             server.say(node, Downlink::Update(Box::new(update)), context);
+        }
+        // A node that was removed is told so, and no more.
+        if state.node(node).is_none() {
+            return self.end_stream(node, context);
         }
         let watch = WatchList::for_observer(node, &Rings::of(&state), &state, self.exchange.table());
         if server.watch.as_ref() != Some(&watch) {
