@@ -13,13 +13,16 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::daemon::Daemon;
 use super::swarm::{Shared, logs};
 use crate::api::*;
-use crate::consensus::{Consensus, ProposeError, ReadError};
+use crate::consensus::{Consensus, PROPOSE_DEADLINE, ProposeError, ReadError};
 use crate::spec::*;
 use crate::state::{Command, NodeHealth, Reply, State};
 use crate::transport::{JoinToken, TokenSecret};
 
 /// A fresh read is waited for this long; then the local state answers, marked stale.
 const READ_WITHIN: Duration = Duration::from_millis(1500);
+/// A quorum that is missing for longer than this is not waited for: with it, a command that asks twice answers within
+/// two seconds.
+const GRACE: Duration = Duration::from_millis(1000);
 /// A manager that has just joined gets its log within moments.
 const LOG_WITHIN: Duration = Duration::from_millis(1500);
 const LOG_POLL: Duration = Duration::from_millis(20);
@@ -49,6 +52,16 @@ impl Daemon {
             )
         })?;
         Ok((shared, log))
+    }
+
+    fn no_quorum(&self, log: &Consensus, missing: &[NodeId], may_happen: bool) -> WriteError {
+        let names = self.names(&log.state(), missing);
+        let rest = if may_happen { "the change may still happen" } else { "nothing was changed" };
+        WriteError::Unavailable(format!(
+            "the swarm has no quorum of managers, {rest}; not answering: {}. It goes on when enough of them are back; if \
+             they are lost for good, run `flok swarm init --force-new-cluster` on this node",
+            if names.is_empty() { "unknown".to_owned() } else { names.join(", ") }
+        ))
     }
 
     fn names(&self, state: &State, nodes: &[NodeId]) -> Vec<String> {
@@ -89,7 +102,9 @@ impl Backend for Daemon {
 
     async fn read(&self) -> Result<Read, ApiError> {
         let (shared, log) = self.log().await?;
-        let (state, missing) = match timeout(READ_WITHIN, log.read()).await {
+        // Where a quorum has been missing for a while nobody waits for it again.
+        let patience = if shared.without_quorum() > Some(GRACE) { Duration::ZERO } else { READ_WITHIN };
+        let (state, missing) = match timeout(patience, log.read()).await {
             Ok(Ok(state)) => (state, None),
             Ok(Err(ReadError::NoQuorum { missing, state })) => (state, Some(missing)),
             Ok(Err(ReadError::Stopped { why, .. })) => return Err(ApiError::Unavailable(why)),
@@ -104,21 +119,18 @@ impl Backend for Daemon {
     }
 
     async fn propose(&self, command: Command) -> Result<Reply, WriteError> {
-        let (_, log) = self.log().await.map_err(|error| WriteError::Unavailable(error.to_string()))?;
+        let (shared, log) = self.log().await.map_err(|error| WriteError::Unavailable(error.to_string()))?;
         if let Command::RemoveNode { id, force } = &command {
             release_log(&log, *id, *force).await?;
         }
-        match log.propose(command).await {
+        let within = if shared.without_quorum() > Some(GRACE) { GRACE / 2 } else { PROPOSE_DEADLINE };
+        match log.propose_within(command, within).await {
             Ok(applied) => Ok(applied?),
-            Err(ProposeError::NoQuorum { missing, may_happen }) => {
-                let names = self.names(&log.state(), &missing);
-                let rest = if may_happen { "the change may still happen" } else { "nothing was changed" };
-                Err(WriteError::Unavailable(format!(
-                    "the swarm has no quorum of managers, {rest}; not answering: {}. It goes on when enough of them are \
-                     back; if they are lost for good, run `flok swarm init --force-new-cluster` on this node",
-                    if names.is_empty() { "unknown".to_owned() } else { names.join(", ") }
-                )))
+            Err(ProposeError::Deadline { may_happen: false }) if within < GRACE => {
+                let missing = log.status().borrow().missing.clone();
+                Err(self.no_quorum(&log, &missing, false))
             }
+            Err(ProposeError::NoQuorum { missing, may_happen }) => Err(self.no_quorum(&log, &missing, may_happen)),
             Err(error) => Err(WriteError::Unavailable(error.to_string())),
         }
     }

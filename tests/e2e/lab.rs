@@ -1,10 +1,11 @@
 //! Hosts on one machine, as real as namespaces make them.
 //!
-//! A host is a network, mount, PID, UTS and IPC namespace with `/run` and `/tmp` of its own, joined to its neighbours by
-//! a bridge that stands in a namespace of its own. Its pid 1 only reaps; everything else is started in it like on a
+//! A host is a network, mount, PID, UTS and IPC namespace with a `/run` of its own, joined to its neighbours by a bridge
+//! that stands in a namespace of its own. Its pid 1 only reaps; everything else is started in it like on a
 //! machine. Its *death* is link down and SIGKILL of pid 1: all of its processes end in the same instant. A *cut* is link
 //! down alone. Nothing listens outside, and all of it goes away with the [`Lab`].
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -43,8 +44,9 @@ pub struct Lab {
 impl Lab {
     /// Makes `count` hosts. Needs root; a test that cannot have it is not run (`#[ignore]`).
     pub fn new(count: usize) -> Lab {
-        let name = format!("fl{}", std::process::id());
-        let dir = std::env::temp_dir().join(format!("flok-e2e-{}", std::process::id()));
+        sweep();
+        let name = format!("{PREFIX}{}", std::process::id());
+        let dir = labs_dir().join(&name);
         fs::create_dir_all(&dir).unwrap();
         let mut lab = Lab { name, dir, hosts: Vec::new() };
         let switch = lab.switch();
@@ -78,6 +80,11 @@ impl Lab {
         self.hosts.len() - 1
     }
 
+    /// The network namespace in which the bridge stands.
+    pub fn switch_netns(&self) -> PathBuf {
+        Path::new("/run/netns").join(self.switch())
+    }
+
     /// A process in the namespace of the switch, for what stands beside the hosts (a registry).
     pub fn beside(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
@@ -86,8 +93,41 @@ impl Lab {
     }
 }
 
+/// Labs are named after the process they belong to.
+const PREFIX: &str = "fl";
+
+/// On a disk: overlayfs and fsync are to be the real ones.
+fn labs_dir() -> PathBuf {
+    std::env::var_os("FLOK_E2E_DIR").map_or_else(|| PathBuf::from("/var/tmp/flok-e2e"), PathBuf::from)
+}
+
+/// Removes what a run that was killed has left. Its processes ended with it.
+fn sweep() {
+    let stale = |name: &str| {
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        pid.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists())
+    };
+    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().collect::<Vec<_>>();
+    for entry in entries(Path::new("/run/netns")) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if stale(&name) {
+            let _ = Command::new("ip").args(["netns", "del", &name]).output();
+        }
+    }
+    for entry in entries(&labs_dir()) {
+        if stale(&entry.file_name().to_string_lossy()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 impl Drop for Lab {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for host in &self.hosts {
+                eprintln!("--- n{}: the end of its daemon's log\n{}", host.index, host.log_tail());
+            }
+        }
         if std::env::var_os("FLOK_E2E_KEEP").is_some() {
             eprintln!("kept: {}", self.dir.display());
             return;
@@ -125,7 +165,20 @@ impl Host {
         run("ip", &["netns", "add", &self.name]);
         run(
             "ip",
-            &["link", "add", &self.link, "netns", &self.switch, "type", "veth", "peer", "name", "eth0", "netns", &self.name],
+            &[
+                "link",
+                "add",
+                &self.link,
+                "netns",
+                &self.switch,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                &self.name,
+            ],
         );
         run("ip", &["-n", &self.switch, "link", "set", &self.link, "master", "br0", "up"]);
         let address = format!("{}/24", self.addr());
@@ -134,19 +187,31 @@ impl Host {
         run("ip", &["-n", &self.name, "link", "set", "eth0", "up"]);
         run("ip", &["-n", &self.name, "route", "add", "default", "via", "10.99.0.254"]);
         let script = format!(
-            "mount --make-rprivate / && mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /tmp && \
-             mount -t proc proc /proc && hostname n{} && touch {}/up && while :; do sleep 1000 & wait -n; done",
-            self.index,
+            "mount --make-rprivate / && mount -t tmpfs tmpfs /run && \
+             mount -t proc proc /proc && hostname {} && touch {}/up && while :; do sleep 1000 & wait -n; done",
+            self.name(),
             self.dir.display()
         );
         let _ = fs::remove_file(self.dir.join("up"));
-        let init = Command::new("ip")
-            .args(["netns", "exec", &self.name, "unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"])
+        // Not by `ip netns exec`, which mounts a /sys without cgroups.
+        let mut unshare = Command::new("nsenter");
+        unshare
+            .arg(format!("--net=/run/netns/{}", self.name))
+            .args(["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"])
             .args(["bash", "-c", &script])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
+            .stderr(Stdio::null())
+            .process_group(0);
+        // A test that is killed takes its hosts along.
+        // SAFETY: prctl is safe to call between fork and exec.
+        unsafe {
+            unshare.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            });
+        }
+        let init = unshare.spawn().unwrap();
         self.init = Some(init);
         eventually("the host to boot", Duration::from_secs(10), || {
             if self.dir.join("up").exists() { Ok(()) } else { Err("not yet".into()) }
@@ -186,6 +251,12 @@ impl Host {
 
     /// Starts the daemon; returns once its API answers.
     pub fn start_daemon(&mut self, extra: &[&str]) {
+        self.launch_daemon(extra);
+        self.wait_ready();
+    }
+
+    /// Starts the daemon, which may not come up.
+    pub fn launch_daemon(&mut self, extra: &[&str]) {
         assert!(self.daemon.is_none(), "the daemon runs");
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = self.command(flok());
@@ -197,13 +268,12 @@ impl Host {
             .arg(self.socket())
             .args(["--listen-addr", &self.addr()])
             .args(extra)
-            .env("FLOK_LOG", std::env::var("FLOK_E2E_LOG").unwrap_or_else(|_| "info,flok=debug".into()))
+            .env("FLOK_LOG_LEVEL", std::env::var("FLOK_E2E_LOG").unwrap_or_else(|_| "info,flok=debug".into()))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
         // Of a group of its own, so that signals go to it alone.
         self.daemon = Some(command.process_group(0).spawn().unwrap());
-        self.wait_ready();
     }
 
     pub fn wait_ready(&self) {
@@ -239,6 +309,14 @@ impl Host {
         self.end_daemon("-KILL");
     }
 
+    pub fn end_daemon_if_it_runs(&mut self) {
+        if self.daemon_pid().is_some() {
+            self.end_daemon("-TERM");
+        } else if let Some(mut daemon) = self.daemon.take() {
+            daemon.wait().unwrap();
+        }
+    }
+
     fn end_daemon(&mut self, signal: &str) {
         let pid = self.daemon_pid().expect("the daemon runs");
         run("kill", &[signal, &pid]);
@@ -246,10 +324,89 @@ impl Host {
         daemon.wait().unwrap();
     }
 
+    /// Of the host, and so of its node.
+    pub fn name(&self) -> String {
+        format!("n{}", self.index)
+    }
+
+    /// `flok` on this host, speaking to its daemon.
+    pub fn client(&self) -> Command {
+        let mut command = self.command(flok());
+        command.arg("--host").arg(format!("unix://{}", self.socket().display()));
+        command
+    }
+
     /// `flok ARGS...` on this host.
     pub fn flok(&self, args: &[&str]) -> Output {
-        let socket = format!("unix://{}", self.socket().display());
-        self.command(flok()).args(["--host", &socket]).args(args).output().unwrap()
+        self.client().args(args).output().unwrap()
+    }
+
+    fn ctr(&self, args: &[&str]) -> String {
+        let socket = self.data_dir().join("containerd/containerd.sock");
+        let output = self.command("ctr").arg("-a").arg(socket).args(["-n", "flok"]).args(args).output().unwrap();
+        assert!(output.status.success(), "ctr {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Ids of the containers that containerd holds.
+    pub fn containers(&self) -> Vec<String> {
+        self.ctr(&["containers", "ls", "-q"]).lines().map(str::to_owned).collect()
+    }
+
+    /// Ids of those whose process runs.
+    pub fn running_containers(&self) -> Vec<String> {
+        let list = self.ctr(&["tasks", "ls"]);
+        let running = list.lines().filter(|line| line.contains("RUNNING"));
+        running.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    }
+
+    /// Makes the host see so many percent of its memory in use, as if by something outside of the swarm.
+    pub fn show_memory_used(&self, percent: u64) {
+        let real = fs::read_to_string("/proc/meminfo").unwrap();
+        let kib = |line: &str| line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok());
+        let total = real.lines().find(|line| line.starts_with("MemTotal:")).and_then(kib).expect("there is memory");
+        let left = total * (100 - percent) / 100;
+        let available = |line: &str| match line.starts_with("MemAvailable:") {
+            true => format!("MemAvailable: {left} kB\n"),
+            false => format!("{line}\n"),
+        };
+        let file = self.dir.join("meminfo");
+        fs::write(&file, real.lines().map(available).collect::<String>()).unwrap();
+        let output = self.command("mount").arg("--bind").arg(&file).arg("/proc/meminfo").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Moves the data directory to a file system of its own, of so many MiB. The host's daemon must not run.
+    pub fn move_data_to_a_disk_of(&self, mib: u32) {
+        let image = self.dir.join("disk");
+        let data = self.data_dir();
+        let script = format!(
+            "truncate -s {mib}M {image} && mkfs.ext4 -q {image} && mount -o loop {image} /mnt && \
+             tar -C {data} --exclude=containerd -c . | tar -C /mnt -x && umount /mnt && mount -o loop {image} {data}",
+            image = image.display(),
+            data = data.display(),
+        );
+        let output = self.command("bash").args(["-c", &script]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// Fills the file system of the data directory to the last byte.
+    pub fn fill_disk(&self) -> PathBuf {
+        let filler = self.data_dir().join("filler");
+        let target = format!("of={}", filler.display());
+        let output = self.command("dd").args(["if=/dev/zero", &target, "bs=4096"]).output().unwrap();
+        assert!(!output.status.success(), "the disk did not fill up");
+        filler
+    }
+
+    /// SIGKILL to a container's process, behind the daemon's back.
+    pub fn kill_container(&self, id: &str) {
+        self.ctr(&["tasks", "kill", "-s", "SIGKILL", id]);
+    }
+
+    /// The directory of a named local volume.
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.data_dir().join("volumes").join(name).join("_data")
     }
 
     /// The same, which must succeed; its output.
@@ -299,13 +456,19 @@ impl Host {
 
     /// Drops this share of what the host sends and receives.
     pub fn lose(&self, percent: u32) {
-        let script = format!(
-            "table netdev loss {{ chain in {{ type filter hook ingress device eth0 priority 0; \
-             numgen random mod 100 < {percent} drop; }} chain out {{ type filter hook egress device eth0 priority 0; \
-             numgen random mod 100 < {percent} drop; }} }}"
-        );
-        let output = self.command("nft").arg(script).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let drop = |device: &str| {
+            format!(
+                "table netdev loss_{device} {{ chain in {{ type filter hook ingress device {device} priority 0; \
+                 numgen random mod 100 < {percent} drop; }}; }}"
+            )
+        };
+        let mut received = self.command("nft");
+        let mut sent = Command::new("ip");
+        sent.args(["netns", "exec", &self.switch, "nft"]);
+        for (command, device) in [(&mut received, "eth0"), (&mut sent, self.link.as_str())] {
+            let output = command.arg(drop(device)).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
     }
 
     /// As a power cut: link down, every process gone in the same instant.
@@ -319,6 +482,8 @@ impl Host {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.wait().unwrap();
         }
+        // The kernel takes a namespace apart in its own time; the link must be gone when the host boots again.
+        let _ = Command::new("ip").args(["-n", &self.switch, "link", "del", &self.link]).output();
         let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
     }
 
@@ -330,11 +495,10 @@ impl Host {
         if self.init.is_some() {
             self.die();
         }
-        let _ = Command::new("ip").args(["-n", &self.switch, "link", "del", &self.link]).output();
     }
 }
 
-/// The binary under test.
-pub fn flok() -> &'static str {
-    env!("CARGO_BIN_EXE_flok")
+/// The binary under test: this build's, or the one that `FLOK_E2E_BIN` names.
+pub fn flok() -> OsString {
+    std::env::var_os("FLOK_E2E_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_flok").into())
 }

@@ -74,7 +74,7 @@ fn processes_naming(dir: &str) -> Vec<nix::unistd::Pid> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
         let text = [read("cmdline"), read("mountinfo")].concat();
-        if pid != own && contains(&read("cmdline"), dir) || (pid != own && is_container(&text, dir)) {
+        if pid != own && (contains(&read("cmdline"), dir) || is_container(&text, dir)) {
             found.push(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()));
         }
     }

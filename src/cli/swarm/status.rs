@@ -29,9 +29,9 @@ fn render(status: &SwarmStatus) -> String {
     let name =
         |id: &str| status.nodes.iter().find(|node| node.id == id).map_or(id.to_string(), |node| node.name.clone());
     let leader = status.leader.as_deref().map_or_else(|| "none".to_string(), name);
-    let mut out = format!("Swarm:   {}\nLeader:  {leader}\n", status.swarm);
+    let mut out = format!("Swarm:    {}\nLeader:   {leader}\n", status.swarm);
     let mut line =
-        |key: &str, value: String| writeln!(out, "{:<9}{value}", format!("{key}:")).expect("a String takes all");
+        |key: &str, value: String| writeln!(out, "{:<10}{value}", format!("{key}:")).expect("a String takes all");
     if let Some(ms) = status.no_quorum_for_ms {
         let missing = if status.missing.is_empty() { "unknown".to_string() } else { status.missing.join(", ") };
         line("Quorum", format!("none for {:.1} s; missing: {missing}", ms as f64 / 1000.0));
@@ -100,7 +100,7 @@ mod tests {
         };
         let text = render(&status);
         for part in
-            ["Leader:  host-b", "none for 1.5 s; missing: host-c", "3 of 4 running, 1 waiting for a node", "a *  "]
+            ["Leader:   host-b", "none for 1.5 s; missing: host-c", "3 of 4 running, 1 waiting for a node", "a *  "]
         {
             assert!(text.contains(part), "{part} in\n{text}");
         }

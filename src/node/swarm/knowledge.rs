@@ -1,6 +1,7 @@
 //! What the swarm wants of this node: from its own log, or from a manager's stream; to the worker, the transport and the
 //! failure detector.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ use crate::transport::MemberList;
 
 /// Changes of the state within this are taken together.
 const COALESCE: Duration = Duration::from_millis(2);
+
+/// Between two attempts to catch up; each waits for a quorum itself.
+const BETWEEN_READS: Duration = Duration::from_millis(100);
 
 /// A removed node is cut off by every member this long after that member has learnt of the removal.
 const CUT_OFF_AFTER: Duration = Duration::from_secs(2);
@@ -41,8 +45,11 @@ pub async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// Until the log stops.
+/// Until the log stops. What it says of this node counts once it has caught up: the state a daemon starts with is older
+/// than the one its tasks were made from, and an older view would end them.
 async fn from_log(shared: &Shared, log: &Consensus) {
+    let mut catching_up = pin!(catch_up(log));
+    let mut caught_up = false;
     let mut changed = log.changed();
     let mut status = log.status();
     let mut observed = shared.observed.changed();
@@ -54,7 +61,10 @@ async fn from_log(shared: &Shared, log: &Consensus) {
         shared.quorum.send_if_modified(|known| std::mem::replace(known, quorum) != quorum);
         // An empty log says nothing of this node yet: what a manager's stream said goes on to count.
         if state.swarm().is_some() {
-            take_view(shared, dispatcher.view(&state, shared.me));
+            let view = dispatcher.view(&state, shared.me);
+            if caught_up && view.generation >= shared.view().generation {
+                take_view(shared, view);
+            }
             renew_own(shared, &state);
             let news = WatchOrders::of(shared.me, &Rings::of(&state), &state, &shared.observed);
             if let Some(news) = news.filter(|news| orders.as_ref() != Some(news)) {
@@ -65,6 +75,7 @@ async fn from_log(shared: &Shared, log: &Consensus) {
         tokio::select! {
             stopped = changed.changed() => if stopped.is_err() { break },
             stopped = status.changed() => if stopped.is_err() { break },
+            () = &mut catching_up, if !caught_up => caught_up = true,
             // Incarnations of whom to watch are in the records.
             _ = observed.changed() => sleep(COALESCE * 50).await,
         }
@@ -72,6 +83,13 @@ async fn from_log(shared: &Shared, log: &Consensus) {
         if shared.log().is_none() {
             break;
         }
+    }
+}
+
+/// Until this node's state holds all that the swarm had acknowledged when it asked.
+async fn catch_up(log: &Consensus) {
+    while log.read().await.is_err() {
+        sleep(BETWEEN_READS).await;
     }
 }
 

@@ -1,0 +1,177 @@
+#!/usr/bin/env bash
+# A swarm of three nodes on this machine, serving the example stack. Needs root on a Debian 12.
+#
+# usage: scripts/quickstart.sh [up] [--debug]   builds, starts the swarm, deploys the example (again, if it runs already)
+#        scripts/quickstart.sh flok ARGS...     the flok command, on node n1
+#        scripts/quickstart.sh shell [N]        a shell on node nN, with flok on the path
+#        scripts/quickstart.sh kill N           power cut of node nN
+#        scripts/quickstart.sh boot N           switches it on again
+#        scripts/quickstart.sh down             ends the swarm and removes everything it made
+#   --debug  a debug build: ready sooner, slower at work
+#
+# Each node is a set of namespaces with a daemon, containerd and data directory of its own: nothing listens outside, and
+# nothing on the machine is changed but for missing packages. FLOK_BIN names a binary that is built already.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/hosts.sh"
+
+export PATH=$PATH:/usr/sbin:/sbin
+NODES=3
+HOSTS_NAME=flokqs
+HOSTS_NET=10.98.0
+HOSTS_DIR=${FLOK_QUICKSTART_DIR:-/var/lib/flok-quickstart}
+FLOK=${FLOK_BIN:-}
+profile=release
+
+build() {
+  if [ -n "$FLOK" ]; then
+    [ -x "$FLOK" ] || die "FLOK_BIN=$FLOK is no program"
+    FLOK=$(realpath "$FLOK")
+    return
+  fi
+  need_rust
+  need protoc cc
+  say "building flok ($profile); the first time takes some minutes"
+  local flags=(--locked --bin flok)
+  [ $profile = debug ] || flags+=(--release)
+  (cd "$REPO" && cargo build "${flags[@]}")
+  local built=${CARGO_TARGET_DIR:-$REPO/target}/$profile/flok
+  # A copy: a later build must not pull the binary from under daemons that run.
+  mkdir -p "$HOSTS_DIR"
+  cp "$built" "$HOSTS_DIR/flok.new"
+  mv "$HOSTS_DIR/flok.new" "$HOSTS_DIR/flok"
+  FLOK=$HOSTS_DIR/flok
+}
+
+# The binary that the swarm was started with.
+built() {
+  [ -n "$FLOK" ] || FLOK=$HOSTS_DIR/flok
+  host_is_up 1 || host_is_up 2 || die "no swarm runs here: start it with $0"
+}
+
+image() {
+  need_rust
+  need cc
+  "$REPO/docker/images.sh" "$HOSTS_DIR/images" whoami
+}
+
+swarm() {
+  local n token
+  say "starting $NODES nodes"
+  hosts_up
+  for n in $(seq $NODES); do
+    host_boot "$n"
+    host_daemon "$n"
+  done
+  host_flok 1 node ls >/dev/null 2>&1 || host_flok 1 swarm init >/dev/null
+  token=$(host_flok 1 swarm join-token --quiet manager)
+  for n in $(seq 2 $NODES); do
+    host_flok "$n" node ls >/dev/null 2>&1 || host_flok "$n" swarm join --token "$token" "$(host_address 1)"
+  done
+  host_flok 1 node ls
+}
+
+deploy() {
+  local n
+  say "deploying config/examples/whoami.yml"
+  for n in $(seq $NODES); do
+    host_flok "$n" image load --input "$HOSTS_DIR/images/whoami.tar" >/dev/null
+  done
+  host_flok 1 stack deploy -c "$REPO/config/examples/whoami.yml" hello
+  host_flok 1 stack ps hello
+}
+
+# serves N PORT: what the whoami there says, once it does.
+serves() {
+  local tries=0
+  until host "$1" curl -fsS --max-time 2 "http://$(host_address "$1"):$2/" 2>/dev/null; do
+    tries=$((tries + 1))
+    [ $tries -lt 60 ] || die "n$1 does not serve port $2: $0 flok stack ps hello"
+    sleep 0.5
+  done
+}
+
+show() {
+  local n
+  say "each node answers"
+  for n in $(seq $NODES); do
+    echo "http://$(host_address "$n"):8080  $(serves "$n" 8080 | head -1)"
+  done
+  cat <<TELL
+
+A swarm of $NODES nodes runs on this machine. Look around:
+  $0 flok node ls
+  $0 flok stack ps hello
+  $0 flok service scale hello_web=3
+  $0 flok service logs hello_agent
+  $0 shell 2             a shell on node n2 (try: curl n1's http://$(host_address 1):8080)
+  $0 kill 3              power cut of node n3; then: $0 flok node ls
+  $0 boot 3              and back
+Tear down:
+  $0 down
+TELL
+}
+
+up() {
+  need_root "$0"
+  need containerd runc nft ip curl nsenter ps
+  need_kernel
+  build
+  image
+  swarm
+  deploy
+  show
+}
+
+command=up
+case ${1:-} in
+  '' | --*) ;;
+  *) command=$1; shift ;;
+esac
+
+case $command in
+  up)
+    for argument in "$@"; do
+      case $argument in
+        --debug) profile=debug ;;
+        -h | --help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//p}' "$0"; exit 0 ;;
+        *) die "unknown option $argument; --help says what there is" ;;
+      esac
+    done
+    up
+    ;;
+  flok)
+    need_root "$0 flok"
+    built
+    n=1
+    host_is_up 1 || n=2
+    host_flok $n "$@"
+    ;;
+  shell)
+    need_root "$0 shell"
+    built
+    n=${1:-1}
+    host_is_up "$n" || die "n$n is not up"
+    host "$n" env FLOK_HOST="unix://$(host_dir "$n")/flok.sock" PATH="$(dirname "$FLOK"):$PATH" bash || true
+    ;;
+  kill)
+    need_root "$0 kill"
+    [ $# = 1 ] || die "usage: $0 kill N"
+    built
+    host_die "$1"
+    ;;
+  boot)
+    need_root "$0 boot"
+    [ $# = 1 ] || die "usage: $0 boot N"
+    built
+    host_boot "$1"
+    host_daemon "$1"
+    ;;
+  down)
+    need_root "$0 down"
+    hosts_down
+    echo "gone: nodes, containers, $HOSTS_DIR"
+    ;;
+  help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//p}' "$0" ;;
+  *) die "unknown command $command; $0 --help says what there is" ;;
+esac

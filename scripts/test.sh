@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# Every test of flok, in the order in which they fail fastest; installs what is missing on a bare Debian 12.
+#
+# usage: scripts/test.sh [--quick] [--no-e2e] [--no-install]
+#   --quick       formatting, lints, tidy and the tests that need no root
+#   --no-e2e      all but the tests on hosts (namespaces with containerd)
+#   --no-install  install nothing: what is missing is skipped and said
+#
+# Without root the tests that need it are skipped, and said. Leaves nothing behind but the build.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+cd "$REPO"
+
+quick='' e2e=1 install=1
+for argument in "$@"; do
+  case $argument in
+    --quick) quick=1 ;;
+    --no-e2e) e2e='' ;;
+    --no-install) install='' ;;
+    -h | --help) sed -n '2,/^set -/{/^set -/d;s/^# \{0,1\}//p}' "$0"; exit 0 ;;
+    *) die "unknown option $argument; --help says what there is" ;;
+  esac
+done
+
+export PATH=$PATH:/usr/sbin:/sbin RUSTFLAGS=${RUSTFLAGS:-}
+root=''
+[ "$(id -u)" != 0 ] || root=1
+skipped=() failed=()
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# step NAME COMMAND...: one line of the summary; the steps after a failed one still run.
+step() {
+  local name=$1 start=$SECONDS
+  shift
+  say "$name"
+  if "$@"; then
+    printf '%s: ok, %d s\n' "$name" $((SECONDS - start))
+  else
+    failed+=("$name")
+    printf '%s: FAILED, %d s\n' "$name" $((SECONDS - start))
+  fi
+}
+
+skip() {
+  skipped+=("$1: $2")
+  printf '\n%s: skipped, %s\n' "$1" "$2"
+}
+
+# A filter that selects no test fails.
+nextest() { cargo nextest run --locked "$@"; }
+
+need_tools() {
+  if [ -n "$install" ]; then
+    [ -n "$root" ] || { skip "installing" "no root: what is missing must be there"; return 0; }
+    need protoc cc curl
+    [ -n "$quick" ] || need containerd runc nft ip ps nsenter zstd
+    [ -n "$quick" ] || [ -z "$e2e" ] || need skopeo docker-registry /bin/busybox redis-server \
+      /usr/lib/postgresql/15/bin/postgres nginx
+  fi
+}
+
+need_nextest() {
+  cargo nextest --version >/dev/null 2>&1 && return 0
+  [ -n "$install" ] || die "cargo-nextest is missing: cargo install cargo-nextest --locked"
+  say "installing cargo-nextest"
+  cargo install cargo-nextest --locked --quiet
+}
+
+unit_systemd() {
+  # Its own words are checked; that /usr/bin/flok is not installed here is no fault of the unit.
+  local told
+  sed "s|/usr/bin/flok|/bin/true|" config/flok.service >"$work/flok.service"
+  told=$(systemd-analyze verify --man=no "$work/flok.service" 2>&1) || { echo "$told"; return 1; }
+  ! grep -F "flok.service" <<<"$told"
+}
+
+summary() {
+  say "summary"
+  local line
+  for line in "${skipped[@]}"; do echo "skipped  $line"; done
+  for line in "${failed[@]}"; do echo "FAILED   $line"; done
+  [ ${#failed[@]} -eq 0 ] || { echo "${#failed[@]} step(s) failed"; return 1; }
+  echo "all steps passed, ${#skipped[@]} skipped"
+}
+
+need_rust
+need_tools
+need_nextest
+
+step "fmt" cargo fmt --check
+step "clippy" cargo clippy --locked --all-targets -- -D warnings
+step "tidy" nextest --test tidy
+if cargo deny --version >/dev/null 2>&1; then
+  # Advisories need the database of RustSec: its own step where the network reaches it.
+  step "deny" cargo deny --offline check bans licenses sources
+else
+  skip "deny" "cargo-deny is not installed (cargo install cargo-deny --locked)"
+fi
+if command -v typos >/dev/null; then step "typos" typos; else skip "typos" "typos is not installed"; fi
+if command -v systemd-analyze >/dev/null; then
+  step "unit file" unit_systemd
+else
+  skip "unit file" "systemd-analyze is not installed"
+fi
+step "unit tests" nextest --lib --bins
+step "integration tests" nextest -E 'kind(test) & not binary(e2e) & not binary(tidy)'
+
+if [ -n "$quick" ]; then
+  skip "documentation, root tests, e2e" "--quick"
+else
+  step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+  step "doc tests" cargo test --locked --doc
+  if [ -z "$root" ]; then
+    skip "root tests, e2e" "no root"
+  else
+    # Measurements are run by hand: docs/benchmarks.md.
+    step "root tests" nextest --run-ignored only -E 'not binary(e2e) & not test(measure)'
+    if [ -z "$e2e" ]; then
+      skip "e2e" "--no-e2e"
+    elif lacks=$(kernel_lacks) && [ -n "$lacks" ]; then
+      skip "e2e" "the kernel lacks $(tr '\n' ',' <<<"$lacks")"
+    else
+      step "images" docker/images.sh "${CARGO_TARGET_DIR:-$REPO/target}/e2e-images"
+      export FLOK_E2E_IMAGES=${CARGO_TARGET_DIR:-$REPO/target}/e2e-images
+      step "e2e" nextest --run-ignored all --test e2e
+    fi
+  fi
+fi
+summary

@@ -1,0 +1,17 @@
+//! Whole swarms: real daemons with their own containerd on hosts made of namespaces, and real images.
+//!
+//! Each test has a swarm of its own, and waits for states, never for times. `FLOK_E2E_KEEP=1` leaves a swarm's
+//! directory, `FLOK_E2E_LOG` sets the daemons' log level.
+
+#![expect(clippy::disallowed_methods, reason = "real daemons run in real time")]
+
+mod daemon;
+mod deaths;
+mod deploy;
+mod images;
+mod lab;
+mod members;
+mod refusals;
+mod registry;
+mod strangers;
+mod swarm;
