@@ -109,7 +109,7 @@ step "integration tests" nextest -E 'kind(test) & not binary(e2e) & not binary(t
 if [ -n "$quick" ]; then
   skip "documentation, root tests, e2e" "--quick"
 else
-  step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+  step "documentation" env RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --document-private-items
   step "doc tests" cargo test --locked --doc
   if [ -z "$root" ]; then
     skip "root tests, e2e" "no root"

@@ -32,23 +32,23 @@ pub const MAX_MESSAGE_CHARS: usize = 400;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Pull the image, make network, mounts and container; do not start it. May find parts of it done already.
-    /// Answered by [`Event::Prepared`] or [`Event::PrepareFailed`].
+    /// Answered by [`EventKind::Prepared`] or [`EventKind::PrepareFailed`].
     Prepare { task: TaskId },
     /// Give up a [`Action::Prepare`] under way, which is still answered by its own event.
     Cancel { task: TaskId },
-    /// Answered by [`Event::Started`] or [`Event::StartFailed`]. `again`: it ran before and ended (restart in place).
+    /// Answered by [`EventKind::Started`] or [`EventKind::StartFailed`]. `again`: it ran before and ended (restart in place).
     Start { task: TaskId, again: bool },
-    /// Send the stop signal; the end comes as [`Event::Exited`].
+    /// Send the stop signal; the end comes as [`EventKind::Exited`].
     Stop { task: TaskId },
     /// Send SIGKILL to every process of the task.
     Kill { task: TaskId },
     /// The process has ended or never was: give back network, ports and process resources; keep files and logs.
-    /// Answered by [`Event::Released`], also when parts of it failed.
+    /// Answered by [`EventKind::Released`], also when parts of it failed.
     Release { task: TaskId },
-    /// Make the outcome durable. Answered by [`Event::Persisted`] or [`Event::PersistFailed`].
+    /// Make the outcome durable. Answered by [`EventKind::Persisted`] or [`EventKind::PersistFailed`].
     Persist { task: TaskId, outcome: Outcome },
-    /// Remove all that is left of it: container, files, logs, outcome. Answered by [`Event::Removed`] or
-    /// [`Event::RemoveFailed`].
+    /// Remove all that is left of it: container, files, logs, outcome. Answered by [`EventKind::Removed`] or
+    /// [`EventKind::RemoveFailed`].
     Remove { task: TaskId },
 }
 

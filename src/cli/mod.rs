@@ -1,6 +1,8 @@
 //! The `flok` command: one folder for each noun, one file for each verb. A verb asks the daemon over its socket, prints,
 //! and ends within a bound; only `daemon` is the daemon itself.
 
+#![allow(rustdoc::broken_intra_doc_links, reason = "these comments are the help texts: IP[:PORT] is no link")]
+
 mod daemon;
 mod image;
 mod node;

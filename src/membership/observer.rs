@@ -30,7 +30,7 @@ pub const REFUSALS: u32 = 2;
 /// A refusal counts for this long: after a burst, kernels send no more than one a second to the same host (Linux's
 /// `icmp_ratelimit`).
 pub const REFUSAL_LIFE: Duration = Duration::from_millis(2500);
-/// A standing report is sent again this often, and an emptied one [`EMPTY_REPEATS`] times: messages get lost.
+/// A standing report is sent again this often, and an emptied one `EMPTY_REPEATS` times: messages get lost.
 pub const REPORT_INTERVAL: Duration = Duration::from_millis(300);
 const EMPTY_REPEATS: u32 = 3;
 /// The most that a node doubts itself, in halves of a threshold.

@@ -3,11 +3,11 @@
 //! It is level-triggered: each tick computes everything anew from the state and the gossip table, so whatever freed a
 //! place (a node back, a task ended, a label set) is found without anyone saying so. Within a tick, work is shared:
 //!
-//! 1. [`nodes`] counts once what every node has left, and ranks the nodes by how busy they are;
-//! 2. tasks of one service and spec version form a group, for which [`filter`] compiles the demands once;
-//! 3. [`place`] walks the nodes best first, only as far as it must ([`candidates`]), or down the tree of the spread
-//!    preferences ([`spread`]), and takes the best that passes every filter, by the costs of [`score`];
-//! 4. where nothing passes, [`explain`] and [`reason`] add up which filter refused how many nodes.
+//! 1. `nodes` counts once what every node has left, and ranks the nodes by how busy they are;
+//! 2. tasks of one service and spec version form a group, for which `filter` compiles the demands once;
+//! 3. `place` walks the nodes best first, only as far as it must (`candidates`), or down the tree of the spread
+//!    preferences ([`spread`]), and takes the best that passes every filter, by the costs of `score`;
+//! 4. where nothing passes, [`explain`] and `reason` add up which filter refused how many nodes.
 //!
 //! A task of a global service is bound to its node from the start and only passes the filters.
 
