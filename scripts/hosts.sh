@@ -97,6 +97,12 @@ host_die() {
     tries=$((tries + 1))
     sleep 0.1
   done
+  # Hosts share the machine's cgroups, which a real machine would lose with its power.
+  local task
+  for task in "$dir"/data/containerd/state/io.containerd.runtime.v2.task/flok/*; do
+    [ -d "$task" ] || continue
+    rmdir /sys/fs/cgroup/{,*/}flok/"${task##*/}" 2>/dev/null || true
+  done
   rm -f "$dir/pid" "$dir/flok.sock"
   ip netns del "$HOSTS_NAME-n$n" 2>/dev/null || true
 }

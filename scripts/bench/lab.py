@@ -1,4 +1,4 @@
-"""Hosts on one machine, made as swarm-baselines of other orchestrators make them, so that figures can be compared.
+"""Hosts on one machine, made so that other orchestrators can be measured in the same way.
 
 A host is a network namespace (eth0, a veth into a bridge that stands in a namespace of its own) and a mount, PID, UTS,
 IPC and cgroup namespace, with `/run` of its own and a cpuacct cgroup in which everything on it is counted: the daemon,

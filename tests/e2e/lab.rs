@@ -482,9 +482,23 @@ impl Host {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.wait().unwrap();
         }
+        self.remove_cgroups();
         // The kernel takes a namespace apart in its own time; the link must be gone when the host boots again.
         let _ = Command::new("ip").args(["-n", &self.switch, "link", "del", &self.link]).output();
         let _ = Command::new("ip").args(["netns", "del", &self.name]).output();
+    }
+
+    /// Hosts share the machine's cgroups, which a real machine would lose with its power.
+    fn remove_cgroups(&self) {
+        let state = self.data_dir().join("containerd/state/io.containerd.runtime.v2.task/flok");
+        let ids = fs::read_dir(state).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let hierarchies: Vec<_> = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten().collect();
+        for id in ids {
+            for hierarchy in &hierarchies {
+                let _ = fs::remove_dir(hierarchy.path().join("flok").join(&id));
+            }
+            let _ = fs::remove_dir(Path::new("/sys/fs/cgroup/flok").join(&id));
+        }
     }
 
     pub fn is_up(&self) -> bool {
