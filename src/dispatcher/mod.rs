@@ -6,10 +6,12 @@
 //! manager that lags behind refuses what is older than what it has. Nothing here sends; the streams are the node's.
 
 mod members;
+mod networks;
 mod update;
 mod view;
 
 pub use members::{Member, Members};
+pub use networks::{Endpoint, NetworkChange, NetworkView, Networks, NetworksUpdate, ServiceView, UnknownNetwork};
 pub use update::{Update, UpdateError, diff};
 pub use view::{Dispatcher, Generation, View, view};
 

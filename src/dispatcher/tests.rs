@@ -153,3 +153,63 @@ fn the_member_list_is_shared_until_a_member_changes() {
     let update = diff(&before, &changed);
     assert_eq!(update.members.map(|members| members.changed.len()), Some(1));
 }
+
+fn network_view(endpoints: &[(u128, bool)]) -> Arc<NetworkView> {
+    let endpoint = |(id, serving): &(u128, bool)| {
+        let address = std::net::Ipv4Addr::from_bits(0x0a00_0000 + u32::try_from(*id).unwrap());
+        let endpoint = Endpoint {
+            service: ServiceId(1),
+            node: node(1),
+            addresses: vec![address.into()],
+            names: vec![format!("web.{id}")],
+            serving: *serving,
+        };
+        (TaskId(*id), endpoint)
+    };
+    let service =
+        ServiceView { name: "web".into(), aliases: vec![], vips: vec!["10.0.0.250".parse().unwrap()], ports: vec![] };
+    Arc::new(NetworkView {
+        name: "net".into(),
+        subnets: vec!["10.0.0.0/24".parse().unwrap()],
+        internal: false,
+        ingress: false,
+        services: [(ServiceId(1), service)].into(),
+        endpoints: endpoints.iter().map(endpoint).collect(),
+    })
+}
+
+#[test]
+fn networks_follow_their_updates() {
+    let (a, b) = (NetworkId(1), NetworkId(2));
+    let steps = [
+        Networks::default(),
+        Networks { list: [(a, network_view(&[(1, true), (2, true)]))].into() },
+        Networks { list: [(a, network_view(&[(1, false), (3, true)])), (b, network_view(&[]))].into() },
+        Networks { list: [(b, network_view(&[(9, true)]))].into() },
+    ];
+    let mut followed = Networks::default();
+    for pair in steps.windows(2) {
+        let update = pair[0].update_to(&pair[1]);
+        followed.apply(update).unwrap();
+        assert_eq!(followed, pair[1]);
+        assert!(pair[1].update_to(&pair[1]).is_empty());
+        let mut joined_late = Networks { list: [(NetworkId(7), network_view(&[(1, true)]))].into() };
+        joined_late.apply(NetworksUpdate::snapshot(&pair[1])).unwrap();
+        assert_eq!(joined_late, pair[1]);
+    }
+}
+
+#[test]
+fn a_changed_endpoint_travels_alone_and_needs_its_network() {
+    let a = NetworkId(1);
+    let old = Networks { list: [(a, network_view(&[(1, true), (2, true)]))].into() };
+    let new = Networks { list: [(a, network_view(&[(1, true), (2, false)]))].into() };
+    let update = old.update_to(&new);
+    let [(_, NetworkChange::Parts { endpoints, services, .. })] = update.changed.as_slice() else {
+        panic!("{update:?}")
+    };
+    assert_eq!((endpoints.len(), services.len()), (1, 0));
+    let mut stranger = Networks::default();
+    assert_eq!(stranger.apply(update), Err(UnknownNetwork(a)));
+    assert_eq!(stranger, Networks::default());
+}

@@ -4,8 +4,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// A block of addresses. The base address has no bits below the prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "(IpAddr, u8)", into = "(IpAddr, u8)")]
 pub struct Subnet {
     base: IpAddr,
     prefix: u8,
@@ -47,6 +50,20 @@ impl Subnet {
     /// Two subnets share addresses exactly where one lies in the other.
     pub fn overlaps(&self, other: &Subnet) -> bool {
         self.contains(other.base) || other.contains(self.base)
+    }
+}
+
+impl From<Subnet> for (IpAddr, u8) {
+    fn from(subnet: Subnet) -> (IpAddr, u8) {
+        (subnet.base, subnet.prefix)
+    }
+}
+
+impl TryFrom<(IpAddr, u8)> for Subnet {
+    type Error = &'static str;
+
+    fn try_from((addr, prefix): (IpAddr, u8)) -> Result<Subnet, &'static str> {
+        Subnet::new(addr, prefix).ok_or("the prefix is longer than the address")
     }
 }
 

@@ -1,0 +1,161 @@
+//! What a node must know of the swarm's networks: who is on them, at which address, and who takes new connections.
+//!
+//! Unlike the rest of a node's [`View`](super::View) this depends on observed state too (a task's health, a node that is
+//! suspected), so it has no generation of the log: each stream begins with a whole [`Networks`], and goes on with
+//! differences to the one before.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{NetworkId, NodeId, PortConfig, ServiceId, Subnet, TaskId};
+
+/// Every network that the node's tasks are on, and the ingress network, which every node needs.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Networks {
+    /// Shared: nodes on one network hold the same view of it.
+    pub list: BTreeMap<NetworkId, Arc<NetworkView>>,
+}
+
+/// One network, as all nodes on it see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkView {
+    pub name: String,
+    /// Of both address families.
+    pub subnets: Vec<Subnet>,
+    /// No way out of the network, but to ports that are published.
+    pub internal: bool,
+    /// Carries the connections to published ports.
+    pub ingress: bool,
+    pub services: BTreeMap<ServiceId, ServiceView>,
+    /// By task. A task that has ended is not here; a connection to its address is refused.
+    pub endpoints: BTreeMap<TaskId, Endpoint>,
+}
+
+/// A service on one network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// Its full name, `stack_service`.
+    pub name: String,
+    /// Other names it has on this network.
+    pub aliases: Vec<String>,
+    /// At most one of each address family; empty in `dnsrr` mode.
+    pub vips: Vec<IpAddr>,
+    /// Published in `ingress` mode, the published port filled in; empty but on the ingress network.
+    pub ports: Vec<PortConfig>,
+}
+
+/// A task on one network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub service: ServiceId,
+    pub node: NodeId,
+    /// At most one of each address family.
+    pub addresses: Vec<IpAddr>,
+    /// Names of its own on this network: its hostname and its name, `service.slot.id`.
+    pub names: Vec<String>,
+    /// Gets new connections and is in DNS: it runs, is not unhealthy, is not being stopped, and its node is not suspected.
+    /// One that does not serve is still reached by the connections it has.
+    pub serving: bool,
+}
+
+/// From one view of a node's networks to a newer one; or, as a snapshot, a whole one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NetworksUpdate {
+    /// Nothing of what the receiver had is kept.
+    pub snapshot: bool,
+    pub changed: Vec<(NetworkId, NetworkChange)>,
+    pub removed: Vec<NetworkId>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum NetworkChange {
+    /// New to the receiver, or changed as a whole.
+    Whole(Box<NetworkView>),
+    Parts {
+        services: Vec<(ServiceId, ServiceView)>,
+        removed_services: Vec<ServiceId>,
+        endpoints: Vec<(TaskId, Endpoint)>,
+        removed_endpoints: Vec<TaskId>,
+    },
+}
+
+impl Networks {
+    /// What takes a holder of `self` to `newer`.
+    pub fn update_to(&self, newer: &Networks) -> NetworksUpdate {
+        let removed = self.list.keys().filter(|id| !newer.list.contains_key(id)).copied().collect();
+        let changed = newer.list.iter().filter_map(|(id, new)| {
+            let change = match self.list.get(id) {
+                Some(old) if Arc::ptr_eq(old, new) || old == new => return None,
+                Some(old) if old.same_network(new) => old.parts_to(new),
+                _ => NetworkChange::Whole(Box::new(NetworkView::clone(new))),
+            };
+            Some((*id, change))
+        });
+        NetworksUpdate { snapshot: false, changed: changed.collect(), removed }
+    }
+
+    /// Brings `self` to what the update was made for. One that speaks of a network that is not known is an error; nothing
+    /// is changed then, and a snapshot is needed.
+    pub fn apply(&mut self, update: NetworksUpdate) -> Result<(), UnknownNetwork> {
+        let has = |id: &NetworkId| !update.snapshot && self.list.contains_key(id);
+        let unknown =
+            update.changed.iter().find(|(id, change)| matches!(change, NetworkChange::Parts { .. }) && !has(id));
+        if let Some((id, _)) = unknown {
+            return Err(UnknownNetwork(*id));
+        }
+        if update.snapshot {
+            self.list.clear();
+        }
+        for id in &update.removed {
+            self.list.remove(id);
+        }
+        for (id, change) in update.changed {
+            match change {
+                NetworkChange::Whole(view) => drop(self.list.insert(id, Arc::new(*view))),
+                NetworkChange::Parts { services, removed_services, endpoints, removed_endpoints } => {
+                    let view = Arc::make_mut(self.list.get_mut(&id).expect("it was looked up before"));
+                    removed_services.iter().for_each(|id| drop(view.services.remove(id)));
+                    removed_endpoints.iter().for_each(|id| drop(view.endpoints.remove(id)));
+                    view.services.extend(services);
+                    view.endpoints.extend(endpoints);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An update to a network that the receiver does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an update changes network {0}, which this node does not know: a snapshot is needed")]
+pub struct UnknownNetwork(pub NetworkId);
+
+impl NetworksUpdate {
+    /// All of `networks`, whatever its receiver has.
+    pub fn snapshot(networks: &Networks) -> NetworksUpdate {
+        NetworksUpdate { snapshot: true, ..Networks::default().update_to(networks) }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        !self.snapshot && self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
+impl NetworkView {
+    /// Whether only services and endpoints differ.
+    fn same_network(&self, other: &NetworkView) -> bool {
+        self.name == other.name
+            && self.subnets == other.subnets
+            && self.internal == other.internal
+            && self.ingress == other.ingress
+    }
+
+    fn parts_to(&self, new: &NetworkView) -> NetworkChange {
+        let (services, removed_services) = super::update::changes(&self.services, &new.services);
+        let (endpoints, removed_endpoints) = super::update::changes(&self.endpoints, &new.endpoints);
+        NetworkChange::Parts { services, removed_services, endpoints, removed_endpoints }
+    }
+}
