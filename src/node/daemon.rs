@@ -142,7 +142,7 @@ impl Host {
     }
 
     pub fn measure(&self) -> Load {
-        self.sampler.lock().unwrap_or_else(PoisonError::into_inner).sample(self.dir.root())
+        self.sampler.lock().unwrap_or_else(PoisonError::into_inner).sample(self.dir.root(), clock::mono())
     }
 
     pub fn removed_from_swarm(&self) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::error::{Result, RuntimeError};
 use super::oci::{Cgroup, CgroupVersion, DeviceNode, parse_permissions};
 use crate::gossip::Load;
-use crate::spec::{ContainerSpec, Platform};
+use crate::spec::{ContainerSpec, MonoMs, Platform};
 
 /// In the kernel's words, as `uname -m` has them and Docker shows them.
 pub fn platform() -> Platform {
@@ -120,30 +120,25 @@ fn walk(dir: &Path, found: &mut Vec<DeviceNode>) {
     }
 }
 
-/// Samples the host's load. CPU use is the average since the sample before.
+/// Over how long CPU use is averaged, as the kernel averages pressure (`avg10`): a node that starts a container is not
+/// a busy one.
+const CPU_AVERAGED_OVER: Duration = Duration::from_secs(10);
+
+/// Samples the host's load.
 #[derive(Debug, Default)]
 pub struct LoadSampler {
-    /// Busy and total time of all CPUs, in ticks.
-    last: Option<(u64, u64)>,
+    cpu: CpuUse,
 }
 
 impl LoadSampler {
-    pub fn sample(&mut self, data_dir: &Path) -> Load {
-        let now = cpu_times(&read("/proc/stat"));
-        let used = match (self.last, now) {
-            (Some((busy, total)), Some((busy_now, total_now))) if total_now > total => {
-                let share = busy_now.saturating_sub(busy) as f64 / (total_now - total) as f64;
-                (share * nano_cpus() as f64) as u64
-            }
-            _ => 0,
-        };
-        self.last = now.or(self.last);
+    pub fn sample(&mut self, data_dir: &Path, now: MonoMs) -> Load {
+        let share = cpu_times(&read("/proc/stat")).map_or(0.0, |times| self.cpu.add(times, now));
         let memory = read("/proc/meminfo");
         let (total, available) = (meminfo(&memory, "MemTotal"), meminfo(&memory, "MemAvailable"));
         let disk = nix::sys::statvfs::statvfs(data_dir).ok();
         let blocks = |count: u64| disk.as_ref().map_or(0, |disk| count * disk.fragment_size());
         Load {
-            used_nano_cpus: used,
+            used_nano_cpus: (share * nano_cpus() as f64) as u64,
             used_memory_bytes: total.unwrap_or(0).saturating_sub(available.unwrap_or(0)),
             cpu_pressure: pressure(&read("/proc/pressure/cpu")),
             memory_pressure: pressure(&read("/proc/pressure/memory")),
@@ -154,18 +149,45 @@ impl LoadSampler {
     }
 }
 
+/// The share of all CPUs that was in use of late: an exponential average.
+#[derive(Debug, Default)]
+struct CpuUse {
+    last: Option<(CpuTimes, MonoMs)>,
+    average: Option<f64>,
+}
+
+impl CpuUse {
+    fn add(&mut self, times: CpuTimes, now: MonoMs) -> f64 {
+        if let Some((before, at)) = self.last.replace((times, now))
+            && times.total > before.total
+        {
+            let share = times.busy.saturating_sub(before.busy) as f64 / (times.total - before.total) as f64;
+            let weight = 1.0 - (-(now - at).div_duration_f64(CPU_AVERAGED_OVER)).exp();
+            self.average = Some(self.average.map_or(share, |average| average + (share - average) * weight));
+        }
+        self.average.unwrap_or(0.0)
+    }
+}
+
+/// Of all CPUs since the host was started, in ticks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct CpuTimes {
+    busy: u64,
+    total: u64,
+}
+
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Busy and total ticks from the first line of `/proc/stat`.
-fn cpu_times(stat: &str) -> Option<(u64, u64)> {
+/// From the first line of `/proc/stat`.
+fn cpu_times(stat: &str) -> Option<CpuTimes> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let ticks: Vec<u64> = line.split_whitespace().filter_map(|field| field.parse().ok()).collect();
     // user nice system idle iowait irq softirq steal; guest time is in user time already.
     let total: u64 = ticks.iter().take(8).sum();
     let idle = ticks.get(3)? + ticks.get(4)?;
-    Some((total - idle, total))
+    Some(CpuTimes { busy: total - idle, total })
 }
 
 fn meminfo(text: &str, key: &str) -> Option<u64> {
@@ -196,8 +218,20 @@ mod tests {
 
     #[test]
     fn cpu_time_is_split_into_busy_and_total() {
-        assert_eq!(cpu_times("cpu  10 1 5 80 4 0 0 0 3 0\ncpu0 1 2 3\n"), Some((16, 100)));
+        assert_eq!(cpu_times("cpu  10 1 5 80 4 0 0 0 3 0\ncpu0 1 2 3\n"), Some(CpuTimes { busy: 16, total: 100 }));
         assert_eq!(cpu_times(""), None);
+    }
+
+    #[test]
+    fn cpu_use_is_averaged_over_ten_seconds() {
+        let mut cpu = CpuUse::default();
+        let mut at = |busy, second: u64| cpu.add(CpuTimes { busy, total: 100 * second }, MonoMs(1000 * second));
+        assert_eq!(at(0, 0), 0.0);
+        assert_eq!(at(10, 1), 0.1);
+        let spike = at(110, 2);
+        assert!((0.15..0.25).contains(&spike), "{spike}");
+        let busy = (3..=40).map(|second| at(110 + 100 * (second - 2), second)).last().expect("there are seconds");
+        assert!(busy > 0.95, "{busy}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use rand::{Rng, RngExt};
 
 use super::generic::Left;
 use super::reason::{Reason, Tally};
-use super::score::{FAILURE_WINDOW, OnNode, Rank};
+use super::score::{self, FAILURE_WINDOW, OnNode, Rank};
 use crate::gossip::{Load, NodeRecord, Table};
 use crate::spec::{
     Availability, NodeId, Platform, Protocol, PublishMode, ResourceReservations, ServiceId, TaskState, UnixMs, Version,
@@ -35,6 +35,8 @@ pub(super) struct NodeInfo {
     pub tasks: u32,
     /// Those of them that do not run yet, as far as is known.
     pub starting: u32,
+    /// The least [load](score::load) of all nodes, as the tick found it.
+    pub idlest: u64,
     /// Drawn anew each tick, to choose among equals.
     pub lot: u32,
 }
@@ -53,6 +55,7 @@ pub(super) struct Nodes {
 #[derive(Clone, Copy)]
 struct Seen {
     index: usize,
+    starting: bool,
     failed: Option<(Version, UnixMs)>,
 }
 
@@ -69,6 +72,7 @@ impl NodeInfo {
             ports: BTreeSet::new(),
             tasks: 0,
             starting: 0,
+            idlest: 0,
             lot,
         }
     }
@@ -85,10 +89,13 @@ impl NodeInfo {
         let host = task.host_ports.iter().filter(|port| port.mode == PublishMode::Host);
         self.ports.extend(host.map(|port| (port.protocol, port.published)));
         self.tasks += 1;
+        self.starting += u32::from(self.is_starting(task));
+    }
+
+    /// Whether an assigned task does not run yet, as far as is known.
+    fn is_starting(&self, task: &Task) -> bool {
         let report = self.record.as_ref().and_then(|record| record.tasks.get(&task.id));
-        if report.is_none_or(|report| report.state < TaskState::Running) {
-            self.starting += 1;
-        }
+        report.is_none_or(|report| report.state < TaskState::Running)
     }
 }
 
@@ -102,6 +109,9 @@ impl Nodes {
             seen: waiting.map(|service| (service, Vec::new())).collect(),
         };
         nodes.count_tasks(state);
+        let ready = nodes.infos.iter().filter(|info| info.unready.is_none());
+        let idlest = ready.map(score::load).min().unwrap_or(0);
+        nodes.infos.iter_mut().for_each(|info| info.idlest = idlest);
         for (index, info) in nodes.infos.iter().enumerate() {
             match info.unready {
                 Some(reason) => nodes.unready.count(reason),
@@ -129,9 +139,9 @@ impl Nodes {
     pub fn saw(&mut self, task: &Task, index: usize) {
         let Some(seen) = self.seen.get_mut(&task.service) else { return };
         if task.is_live() && task.assigned_at.is_some() {
-            seen.push(Seen { index, failed: None });
+            seen.push(Seen { index, starting: self.infos[index].is_starting(task), failed: None });
         } else if let (true, Some(at)) = (has_failed(task), task.finished_at) {
-            seen.push(Seen { index, failed: Some((task.spec_version, at)) });
+            seen.push(Seen { index, starting: false, failed: Some((task.spec_version, at)) });
         }
     }
 
@@ -140,7 +150,10 @@ impl Nodes {
         let mut on_node = vec![OnNode::default(); self.infos.len()];
         for seen in self.seen.get(&service).into_iter().flatten() {
             match seen.failed {
-                None => on_node[seen.index].tasks += 1,
+                None => {
+                    on_node[seen.index].tasks += 1;
+                    on_node[seen.index].starting += u32::from(seen.starting);
+                }
                 Some((version, at)) if version == spec_version && now - at <= FAILURE_WINDOW => {
                     on_node[seen.index].failures += 1;
                 }

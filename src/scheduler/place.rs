@@ -194,6 +194,7 @@ impl<'a> Tick<'a> {
         self.nodes.infos[index].hold(assigned, &group.demands.reservations);
         self.nodes.saw(assigned, index);
         group.on_node[index].tasks += 1;
+        group.on_node[index].starting += 1;
         self.placements_left -= 1;
         Ok(())
     }

@@ -109,6 +109,21 @@ fn busy() -> Load {
     Load { used_nano_cpus: 4 * CPU, cpu_pressure: 60.0, ..Load::default() }
 }
 
+fn runs(task: TaskId) -> TaskReport {
+    TaskReport {
+        task,
+        state: TaskState::Running,
+        message: String::new(),
+        container_id: None,
+        pid: None,
+        exit_code: None,
+        ran_for: None,
+        health: Health::None,
+        restarts_in_place: 0,
+        host_ports: Vec::new(),
+    }
+}
+
 fn gpu(value: u64) -> GenericResource {
     GenericResource::Discrete { kind: "gpu".into(), value }
 }
@@ -171,9 +186,39 @@ fn a_little_load_does_not_disturb_evenness() {
 }
 
 #[test]
+fn what_differs_between_twins_on_a_busy_machine_does_not_either() {
+    let mut swarm = Swarm::of(3);
+    for (number, percent) in [(1, 55), (2, 97), (3, 74)] {
+        let load = Load { used_nano_cpus: 4 * CPU * percent / 100, cpu_pressure: 40.0, ..Load::default() };
+        swarm.load(number, load);
+    }
+    let web = swarm.service("web", 30, |_| {});
+    swarm.tick();
+    assert_eq!(swarm.spread(web), [10, 10, 10]);
+}
+
+#[test]
+fn replicas_that_start_count_no_more_than_those_that_run() {
+    let mut swarm = Swarm::of(2);
+    let web = swarm.fixture.service("web", 60, |_| {});
+    for slot in 1..=20 {
+        let task = swarm.fixture.running(web, slot, node(1));
+        swarm.record(1, |record| drop(record.tasks.insert(task, runs(task))));
+    }
+    for slot in 21..=40 {
+        swarm.fixture.running(web, slot, node(2));
+    }
+    for slot in 41..=60 {
+        swarm.fixture.pending(web, slot);
+    }
+    swarm.tick();
+    assert_eq!(swarm.spread(web), [30, 30]);
+}
+
+#[test]
 fn an_idler_node_does_not_get_everything_before_its_next_record() {
     let mut swarm = Swarm::of(2);
-    swarm.load(1, Load { used_nano_cpus: CPU / 2, ..Load::default() });
+    swarm.load(1, Load { used_nano_cpus: 2 * CPU, ..Load::default() });
     let services: Vec<ServiceId> = (0..20).map(|number| swarm.service(&format!("s{number}"), 1, |_| {})).collect();
     swarm.tick();
     let on_first: usize = services.iter().map(|service| swarm.spread(*service)[0]).sum();
@@ -495,11 +540,12 @@ fn by_sorting(swarm: &Swarm, service: ServiceId, shapes: &[(u64, bool, u64, usiz
     let mut rng = ChaCha8Rng::seed_from_u64(swarm.seed + 1);
     let nodes = nodes::Nodes::build(&swarm.fixture.state, &swarm.table, std::iter::once(service), &mut rng);
     let mut infos = nodes.infos;
-    let mut tasks = vec![0; infos.len()];
+    let mut tasks: Vec<u32> = vec![0; infos.len()];
     for _ in swarm.fixture.state.tasks_of_service(service).filter(|task| task.is_live()) {
         let rank = |index: usize| {
             let (_, has_image, _, failures) = shapes[index];
-            let on_node = score::OnNode { tasks: tasks[index] as u32, failures: failures as u32 };
+            let on_node =
+                score::OnNode { tasks: tasks[index], starting: tasks[index], failures: failures as u32 };
             score::Rank::of(&infos[index], index).with(on_node, has_image)
         };
         let best = (0..infos.len()).map(rank).min().expect("there are nodes").index;
@@ -507,7 +553,7 @@ fn by_sorting(swarm: &Swarm, service: ServiceId, shapes: &[(u64, bool, u64, usiz
         infos[best].tasks += 1;
         infos[best].starting += 1;
     }
-    tasks
+    tasks.into_iter().map(|count| count as usize).collect()
 }
 
 /// A service of a random swarm.
