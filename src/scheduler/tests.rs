@@ -544,8 +544,7 @@ fn by_sorting(swarm: &Swarm, service: ServiceId, shapes: &[(u64, bool, u64, usiz
     for _ in swarm.fixture.state.tasks_of_service(service).filter(|task| task.is_live()) {
         let rank = |index: usize| {
             let (_, has_image, _, failures) = shapes[index];
-            let on_node =
-                score::OnNode { tasks: tasks[index], starting: tasks[index], failures: failures as u32 };
+            let on_node = score::OnNode { tasks: tasks[index], starting: tasks[index], failures: failures as u32 };
             score::Rank::of(&infos[index], index).with(on_node, has_image)
         };
         let best = (0..infos.len()).map(rank).min().expect("there are nodes").index;

@@ -216,6 +216,7 @@ impl Host {
         eventually("the host to boot", Duration::from_secs(10), || {
             if self.dir.join("up").exists() { Ok(()) } else { Err("not yet".into()) }
         });
+        self.show_no_load();
     }
 
     pub fn addr(&self) -> String {
@@ -370,10 +371,34 @@ impl Host {
             true => format!("MemAvailable: {left} kB\n"),
             false => format!("{line}\n"),
         };
-        let file = self.dir.join("meminfo");
-        fs::write(&file, real.lines().map(available).collect::<String>()).unwrap();
-        let output = self.command("mount").arg("--bind").arg(&file).arg("/proc/meminfo").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        self.show("meminfo", &real.lines().map(available).collect::<String>());
+    }
+
+    /// Makes the host see that something waits for a CPU in so many percent of the time.
+    pub fn show_cpu_pressure(&self, percent: u64) {
+        self.show("pressure/cpu", &format!("some avg10={percent}.00 avg60=0.00 avg300=0.00 total=0\n"));
+    }
+
+    /// Hosts share a machine, but each is to have a load of its own: none, until a test says otherwise.
+    fn show_no_load(&self) {
+        self.show_memory_used(10);
+        self.show_cpu_pressure(0);
+        for other in ["memory", "io"] {
+            self.show(&format!("pressure/{other}"), "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n");
+        }
+        // Without progress there is nothing to measure.
+        self.show("stat", &fs::read_to_string("/proc/stat").unwrap());
+    }
+
+    fn show(&self, file: &str, text: &str) {
+        let shown = self.dir.join("proc").join(file);
+        fs::create_dir_all(shown.parent().expect("it is below the host's directory")).unwrap();
+        fs::write(&shown, text).unwrap();
+        let of_proc = format!("/proc/{file}");
+        // A kernel without PSI has no such files, and flok then knows of no pressure.
+        let cover = "test ! -e $1 || mountpoint -q $1 || mount --bind $2 $1";
+        let output = self.command("bash").args(["-c", cover, "-", &of_proc]).arg(&shown).output().unwrap();
+        assert!(output.status.success(), "{of_proc}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Moves the data directory to a file system of its own, of so many MiB. The host's daemon must not run.

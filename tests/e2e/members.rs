@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::lab::eventually;
-use super::swarm::{PATIENCE, Swarm, nodes_of};
+use super::swarm::{PATIENCE, Swarm, nodes_of, spread};
 
 const WEB: &str = "
 services:
@@ -32,7 +32,7 @@ fn a_drained_node_is_emptied_and_filled_again_by_new_tasks_only() {
     swarm.hosts[1].ok(&["node", "update", "--availability", "active", "n3"]);
     swarm.hosts[1].ok(&["service", "scale", "--detach", "s_web=9"]);
     let tasks = swarm.running(1, "s_web", 9);
-    assert_eq!(tasks.iter().filter(|task| task.node == drained).count(), 3);
+    assert_eq!(spread(&tasks), [3, 3, 3]);
 }
 
 #[test]

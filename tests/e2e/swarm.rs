@@ -191,6 +191,20 @@ impl Swarm {
         });
     }
 
+    /// Waits until the daemon on `via` knows this of the load of a host's node, in percent.
+    pub fn load_is(&self, via: usize, index: usize, what: &str, is: impl Fn(f64) -> bool) {
+        eventually(&format!("{what} of n{}", index + 1), PATIENCE, || {
+            let status = self.status(via)?;
+            let nodes = status["nodes"].as_array().expect("checked by status");
+            let name = self.hosts[index].name();
+            let node = nodes.iter().find(|node| node["name"] == name.as_str()).ok_or_else(|| status.to_string())?;
+            match node["load"][what].as_f64() {
+                Some(percent) if is(percent) => Ok(()),
+                _ => Err(node.to_string()),
+            }
+        });
+    }
+
     /// What answers at a host's address, asked from another host.
     pub fn fetch(&self, from: usize, at: usize, port: u16) -> Result<String, String> {
         let url = format!("http://{}:{port}/", self.hosts[at].addr());
@@ -202,6 +216,14 @@ impl Swarm {
     pub fn host(&mut self, index: usize) -> &mut Host {
         &mut self.hosts[index]
     }
+}
+
+/// How many of these tasks each node has that has any, sorted.
+pub fn spread(tasks: &[Task]) -> Vec<usize> {
+    let on = |node: &String| tasks.iter().filter(|task| task.node == *node).count();
+    let mut spread: Vec<usize> = nodes_of(tasks).iter().map(on).collect();
+    spread.sort_unstable();
+    spread
 }
 
 /// The nodes that hold these tasks.

@@ -30,6 +30,18 @@ pub struct NodeStatus {
     pub availability: String,
     pub address: String,
     pub tasks: usize,
+    /// As it measured itself last; `None` where this manager has not heard it.
+    pub load: Option<LoadStatus>,
+}
+
+/// In percent: of its CPUs and memory in use, and of the time in which something waited for them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LoadStatus {
+    pub cpu: f32,
+    pub memory: f32,
+    pub cpu_pressure: f32,
+    pub memory_pressure: f32,
+    pub io_pressure: f32,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

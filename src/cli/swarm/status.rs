@@ -52,7 +52,10 @@ fn render(status: &SwarmStatus) -> String {
         ("Availability", "AVAILABILITY"),
         ("Address", "ADDRESS"),
         ("Tasks", "TASKS"),
+        ("CPU", "CPU"),
+        ("Memory", "MEMORY"),
     ]);
+    let percent = |value: Option<f32>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.0}%"));
     for node in &status.nodes {
         let id = if node.id == status.node { format!("{} *", node.id) } else { node.id.clone() };
         table.row([
@@ -64,6 +67,8 @@ fn render(status: &SwarmStatus) -> String {
             node.availability.clone(),
             node.address.clone(),
             node.tasks.to_string(),
+            percent(node.load.map(|load| load.cpu)),
+            percent(node.load.map(|load| load.memory)),
         ]);
     }
     format!("{out}\n{}", table.render(Format::Table))
@@ -72,7 +77,7 @@ fn render(status: &SwarmStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::model::status::{NodeStatus, TaskTotals};
+    use crate::api::model::status::{LoadStatus, NodeStatus, TaskTotals};
 
     #[test]
     fn the_status_names_the_leader_and_who_is_missing() {
@@ -85,6 +90,13 @@ mod tests {
             availability: "active".into(),
             address: "10.0.0.1:2377".into(),
             tasks: 2,
+            load: (raft == "leader").then_some(LoadStatus {
+                cpu: 12.4,
+                memory: 50.0,
+                cpu_pressure: 0.0,
+                memory_pressure: 0.0,
+                io_pressure: 0.0,
+            }),
         };
         let status = SwarmStatus {
             swarm: "s".into(),
@@ -99,9 +111,14 @@ mod tests {
             tasks: TaskTotals { running: 3, wanted: 4, pending: 1 },
         };
         let text = render(&status);
-        for part in
-            ["Leader:   host-b", "none for 1.5 s; missing: host-c", "3 of 4 running, 1 waiting for a node", "a *  "]
-        {
+        for part in [
+            "Leader:   host-b",
+            "none for 1.5 s; missing: host-c",
+            "3 of 4 running, 1 waiting for a node",
+            "a *  ",
+            "2      12%  50%",
+            "2      -    -",
+        ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
     }
