@@ -29,6 +29,8 @@ packages_of() {
     zstd) echo zstd ;;
     git) echo git ;;
     skopeo) echo skopeo ;;
+    # Its command only: Debian's daemon comes along and is not started.
+    docker) echo docker.io ;;
     docker-registry) echo docker-registry ;;
     /bin/busybox) echo busybox-static ;;
     redis-server) echo redis-server ;;

@@ -55,7 +55,7 @@ need_tools() {
     [ -n "$root" ] || { skip "installing" "no root: what is missing must be there"; return 0; }
     need protoc cc curl
     [ -n "$quick" ] || need containerd runc nft ip ps nsenter zstd
-    [ -n "$quick" ] || [ -z "$e2e" ] || need skopeo docker-registry /bin/busybox redis-server \
+    [ -n "$quick" ] || [ -z "$e2e" ] || need docker skopeo docker-registry /bin/busybox redis-server \
       /usr/lib/postgresql/15/bin/postgres nginx
   fi
 }

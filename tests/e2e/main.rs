@@ -8,6 +8,7 @@
 mod daemon;
 mod deaths;
 mod deploy;
+mod docker;
 mod images;
 mod lab;
 mod members;

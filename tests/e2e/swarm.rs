@@ -59,6 +59,13 @@ impl Swarm {
         swarm
     }
 
+    /// Hosts whose daemons are in no swarm yet.
+    pub fn apart(count: usize) -> Swarm {
+        let mut lab = Lab::new(count);
+        lab.hosts.iter_mut().for_each(|host| host.start_daemon(DAEMON));
+        Swarm(lab)
+    }
+
     pub fn token(&self, role: &str) -> String {
         self.hosts[0].ok(&["swarm", "join-token", "--quiet", role]).trim().to_owned()
     }

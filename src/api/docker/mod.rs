@@ -2,6 +2,7 @@
 
 pub mod images;
 pub mod logs;
+mod names;
 pub mod nodes;
 pub mod services;
 pub mod swarm;

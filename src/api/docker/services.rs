@@ -10,7 +10,7 @@ use bollard::models as docker;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Body, answer, truthy};
+use super::{Body, answer, names, truthy};
 use crate::api::convert::{service_spec_from_docker, service_to_docker};
 use crate::api::filters::Filters;
 use crate::api::view::counts;
@@ -60,7 +60,10 @@ pub async fn create<B: Backend>(
     headers: HeaderMap,
     Body(body): Body<docker::ServiceSpec>,
 ) -> Result<Response, ApiError> {
-    let spec = service_spec_from_docker(body)?;
+    let mut spec = service_spec_from_docker(body)?;
+    if spec.name.is_empty() {
+        spec.name = names::made_up(backend.new_id());
+    }
     refuse_unsupported(&spec)?;
     let id = ServiceId(backend.new_id());
     let command = Command::CreateService { id, spec: Box::new(spec), credentials: credentials(&headers) };

@@ -1,0 +1,220 @@
+//! The ordinary `docker` command against flok's socket: what it prints is what a user of Docker Swarm expects.
+
+use std::process::Output;
+
+use super::lab::{Host, eventually};
+use super::swarm::{PATIENCE, Swarm};
+
+/// `docker ARGS...` on a host, as its user would call it: only `DOCKER_HOST` says that this is flok.
+fn docker(host: &Host, args: &[&str]) -> Output {
+    let mut command = host.command("docker");
+    command.env("DOCKER_HOST", format!("unix://{}", host.socket().display()));
+    command.env("DOCKER_CONFIG", host.dir.join("docker")).env_remove("DOCKER_CONTEXT");
+    command.args(args).output().unwrap()
+}
+
+fn ok(host: &Host, args: &[&str]) -> String {
+    let output = docker(host, args);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "n{}: docker {args:?}: {errors}\n{}", host.index, host.log_tail());
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn refused(host: &Host, args: &[&str]) -> String {
+    let output = docker(host, args);
+    assert!(!output.status.success(), "docker {args:?} succeeded: {}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The lines of a table, each cut into the columns that the template names, tab by tab.
+fn rows(host: &Host, args: &[&str], template: &str) -> Vec<Vec<String>> {
+    let text = ok(host, &[args, &["--format", template]].concat());
+    let mut rows: Vec<Vec<String>> =
+        text.lines().map(|line| line.split('\t').map(str::to_owned).collect::<Vec<_>>()).collect();
+    rows.sort();
+    rows
+}
+
+/// Waits until the table reads so.
+fn shows(host: &Host, args: &[&str], template: &str, wanted: &[&[&str]]) {
+    eventually(&format!("docker {args:?} to show {wanted:?}"), PATIENCE, || {
+        let found = rows(host, args, template);
+        if found == wanted { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+}
+
+const NODES: &str = "{{.Hostname}}\t{{.Status}}\t{{.Availability}}\t{{.ManagerStatus}}";
+const TASKS: &str = "{{.Name}}\t{{.Image}}\t{{.DesiredState}}";
+
+/// A manager that `docker swarm init` made, a manager and a worker that `docker swarm join` added.
+fn swarm_by_docker() -> Swarm {
+    let swarm = Swarm::apart(3);
+    let [first, manager, worker] = swarm.hosts.as_slice() else { unreachable!("three hosts") };
+    let printed = ok(first, &["swarm", "init", "--advertise-addr", &first.addr()]);
+    assert!(printed.starts_with("Swarm initialized: current node ("), "{printed}");
+    let line =
+        printed.lines().find(|line| line.trim().starts_with("docker swarm join --token ")).expect("a line to copy");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(words[5], format!("{}:2377", first.addr()), "{printed}");
+    assert_eq!(ok(first, &["swarm", "join-token", "--quiet", "worker"]).trim(), words[4]);
+    assert_eq!(ok(worker, &words[1..]).trim(), "This node joined a swarm as a worker.");
+
+    let printed = ok(first, &["swarm", "join-token", "manager"]);
+    assert!(printed.contains("To add a manager to this swarm, run the following command:"), "{printed}");
+    let line = printed.lines().find(|line| line.trim().starts_with("docker swarm join")).expect("a line to copy");
+    let words: Vec<&str> = line.split_whitespace().collect();
+    assert_eq!(ok(manager, &words[1..]).trim(), "This node joined a swarm as a manager.");
+    shows(
+        first,
+        &["node", "ls"],
+        NODES,
+        &[
+            &["n1", "Ready", "Active", "Leader"],
+            &["n2", "Ready", "Active", "Reachable"],
+            &["n3", "Ready", "Active", ""],
+        ],
+    );
+    swarm
+}
+
+#[test]
+#[ignore = "needs root, containerd, network namespaces and the docker command"]
+fn docker_makes_a_swarm_runs_services_in_it_and_takes_it_apart() {
+    let swarm = swarm_by_docker();
+    swarm.load("whoami");
+    let [first, manager, worker] = swarm.hosts.as_slice() else { unreachable!("three hosts") };
+    let info =
+        ok(manager, &["info", "--format", "{{.Swarm.LocalNodeState}} {{.Swarm.ControlAvailable}} {{.Swarm.Nodes}}"]);
+    assert_eq!(info.trim(), "active true 3");
+
+    // Without --detach it waits until the service has converged, and says so.
+    let image = "flok/whoami:latest";
+    let made = ok(manager, &["service", "create", "--name", "web", "--replicas", "3", "--env", "MORE=0", image]);
+    assert!(made.contains("converged"), "{made}");
+    let services = "{{.Name}}\t{{.Mode}}\t{{.Replicas}}\t{{.Image}}";
+    shows(first, &["service", "ls"], services, &[&["web", "replicated", "3/3", image]]);
+    let tasks = rows(first, &["service", "ps", "web"], TASKS);
+    let names: Vec<&str> = tasks.iter().map(|task| task[0].as_str()).collect();
+    assert_eq!(names, ["web.1", "web.2", "web.3"]);
+    assert!(tasks.iter().all(|task| task[1] == image && task[2] == "Running"), "{tasks:?}");
+    let nodes = rows(first, &["service", "ps", "web"], "{{.Node}}\t{{.CurrentState}}");
+    let on: Vec<&str> = nodes.iter().map(|task| task[0].as_str()).collect();
+    assert_eq!(on, ["n1", "n2", "n3"]);
+    assert!(nodes.iter().all(|task| task[1].starts_with("Running ")), "{nodes:?}");
+
+    let scaled = ok(first, &["service", "scale", "web=5"]);
+    assert!(scaled.contains("web scaled to 5") && scaled.contains("converged"), "{scaled}");
+    shows(manager, &["service", "ls"], services, &[&["web", "replicated", "5/5", image]]);
+
+    let updated = ok(first, &["service", "update", "--env-add", "MORE=1", "--label-add", "team=a", "web"]);
+    assert!(updated.contains("converged"), "{updated}");
+    let inspected = ok(manager, &["service", "inspect", "--pretty", "web"]);
+    for part in ["Name:\t\tweb", "MORE=1", "team=a", "Replicas:\t5"] {
+        assert!(inspected.contains(part), "{part} in {inspected}");
+    }
+    assert_eq!(ok(first, &["service", "rm", "web"]).trim(), "web");
+    shows(manager, &["service", "ls"], services, &[]);
+
+    // The worker goes.
+    assert_eq!(ok(worker, &["swarm", "leave"]).trim(), "Node left the swarm.");
+    let left: &[&[&str]] =
+        &[&["n1", "Ready", "Active", "Leader"], &["n2", "Ready", "Active", "Reachable"], &["n3", "Down", "Active", ""]];
+    shows(first, &["node", "ls"], NODES, left);
+    assert_eq!(ok(first, &["node", "rm", "n3"]).trim(), "n3");
+    shows(manager, &["node", "ls"], NODES, &left[..2]);
+}
+
+#[test]
+#[ignore = "needs root, containerd, network namespaces and the docker command"]
+fn docker_reads_the_logs_of_services_on_every_node() {
+    let swarm = swarm_by_docker();
+    swarm.load("busybox");
+    let [first, manager, _] = swarm.hosts.as_slice() else { unreachable!("three hosts") };
+    let create = ["service", "create", "--name", "talk", "--mode", "global", "flok/busybox:latest", "sh", "-c"];
+    ok(first, &[create.as_slice(), &["echo said; echo cried >&2; sleep 1000"]].concat());
+    let lines = eventually("six lines", PATIENCE, || {
+        let output = docker(manager, &["service", "logs", "talk"]);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        if out.lines().count() == 3 && err.lines().count() == 3 { Ok((out, err)) } else { Err(out + &err) }
+    });
+    for node in ["n1", "n2", "n3"] {
+        for (text, what) in [(&lines.0, "said"), (&lines.1, "cried")] {
+            let line = text.lines().find(|line| line.contains(&format!("@{node} "))).expect("a line of every node");
+            assert!(line.starts_with("talk.0."), "{line}");
+            assert!(line.ends_with(&format!("| {what}")), "{line}");
+        }
+    }
+    let last = docker(manager, &["service", "logs", "--raw", "--tail", "1", "talk"]);
+    let lines =
+        String::from_utf8_lossy(&last.stdout).lines().count() + String::from_utf8_lossy(&last.stderr).lines().count();
+    assert_eq!(lines, 3, "one of each task: {last:?}");
+}
+
+#[test]
+#[ignore = "needs root, containerd, network namespaces and the docker command"]
+fn docker_changes_roles_and_availability() {
+    let swarm = swarm_by_docker();
+    swarm.load("whoami");
+    let [first, manager, worker] = swarm.hosts.as_slice() else { unreachable!("three hosts") };
+    ok(first, &["service", "create", "--name", "web", "--replicas", "3", "flok/whoami:latest"]);
+    ok(first, &["node", "update", "--availability", "drain", "--label-add", "zone=a", "n2"]);
+    eventually("the tasks to leave n2", PATIENCE, || {
+        let running = ["service", "ps", "--filter", "desired-state=running", "web"];
+        let found = rows(first, &running, "{{.Node}}\t{{.CurrentState}}");
+        let away = found.len() == 3 && found.iter().all(|task| task[0] != "n2" && task[1].starts_with("Running"));
+        if away { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    let labels = ok(manager, &["node", "inspect", "--format", "{{.Spec.Labels.zone}} {{.Spec.Availability}}", "n2"]);
+    assert_eq!(labels.trim(), "a drain");
+    assert!(ok(first, &["node", "inspect", "--pretty", "self"]).contains("Leader:\t\tYes"));
+    assert_eq!(ok(first, &["node", "promote", "n3"]).trim(), "Node n3 promoted to a manager in the swarm.");
+    let promoted: &[&[&str]] = &[
+        &["n1", "Ready", "Active", "Leader"],
+        &["n2", "Ready", "Drain", "Reachable"],
+        &["n3", "Ready", "Active", "Reachable"],
+    ];
+    shows(worker, &["node", "ls"], NODES, promoted);
+    assert_eq!(ok(first, &["node", "demote", "n3"]).trim(), "Manager n3 demoted in the swarm.");
+    let tasks = rows(first, &["node", "ps", "n3", "--filter", "desired-state=running"], "{{.Node}}");
+    assert!(!tasks.is_empty() && tasks.iter().all(|task| task[0] == "n3"), "{tasks:?}");
+}
+
+#[test]
+#[ignore = "needs root, containerd, network namespaces and the docker command"]
+fn docker_is_told_why_something_is_refused() {
+    let swarm = swarm_by_docker();
+    let [first, manager, worker] = swarm.hosts.as_slice() else { unreachable!("three hosts") };
+    let says = |host: &Host, args: &[&str], words: &str| {
+        let said = refused(host, args);
+        assert!(said.contains(words), "docker {args:?}: {words:?} in {said}");
+    };
+    says(first, &["swarm", "init"], "This node is already part of a swarm");
+    says(manager, &["swarm", "leave"], "--force");
+    says(worker, &["node", "ls"], "This node is not a swarm manager");
+    says(worker, &["service", "ls"], "This node is not a swarm manager");
+    says(first, &["service", "ps", "nothing"], "no such service: nothing");
+    says(first, &["service", "inspect", "nothing"], "no such service: nothing");
+    says(first, &["service", "rm", "nothing"], "nothing not found");
+    says(first, &["node", "rm", "n3"], "n3");
+    says(first, &["node", "inspect", "nobody"], "nobody");
+    let create = ["service", "create", "--detach", "--name", "twice", "--replicas", "0"];
+    ok(first, &[create.as_slice(), &["flok/whoami:latest"]].concat());
+    says(first, &[create.as_slice(), &["flok/whoami:latest"]].concat(), "twice");
+    says(first, &["service", "create", "--detach", "--name", "-bad-", "flok/whoami:latest"], "name");
+    says(first, &["service", "create", "--detach", "--publish", "80:80", "flok/whoami:latest"], "ingress");
+    says(
+        first,
+        &["service", "create", "--detach", "--constraint", "node.hostnam==n1", "flok/whoami:latest"],
+        "node.hostnam",
+    );
+    // A name is made up where none is given.
+    let unnamed = ok(first, &["service", "create", "--detach", "--replicas", "0", "flok/whoami:latest"]);
+    let name = ok(first, &["service", "inspect", "--format", "{{.Spec.Name}}", unnamed.trim()]);
+    assert!(name.trim().contains('_'), "{name}");
+    ok(first, &["service", "rm", name.trim()]);
+    ok(worker, &["swarm", "leave"]);
+    says(worker, &["swarm", "join", "--token", "SWMTKN-1-nonsense", &first.addr()], "token");
+    // None of it left anything behind.
+    shows(first, &["service", "ls"], "{{.Name}}", &[&["twice"]]);
+}
