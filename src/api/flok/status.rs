@@ -9,7 +9,6 @@ use crate::api::docker::answer;
 use crate::api::model::status::{LoadStatus, NodeStatus, SwarmStatus, TaskTotals};
 use crate::api::view::status as task_status;
 use crate::api::{ApiError, Backend, Read};
-use crate::gossip::NodeRecord;
 use crate::spec::*;
 use crate::state::{Node, NodeHealth, RaftStanding};
 
@@ -62,20 +61,21 @@ fn node_status(node: &Node, read: &Read) -> NodeStatus {
         .to_owned(),
         address: node.transport_addr().to_string(),
         tasks: read.state.tasks_of_node(node.id).filter(|task| task.is_live()).count(),
-        load: read.observed.get(node.id).map(|held| load(&held.record)),
+        load: load(node.id, read),
     }
 }
 
-fn load(record: &NodeRecord) -> LoadStatus {
+fn load(node: NodeId, read: &Read) -> Option<LoadStatus> {
+    let record = &read.observed.get(node)?.record;
     let (load, has) = (&record.load, &record.description.resources);
     let percent = |used: u64, has: u64| if has == 0 { 0.0 } else { (used as f64 * 100.0 / has as f64) as f32 };
-    LoadStatus {
+    Some(LoadStatus {
         cpu: percent(load.used_nano_cpus, has.nano_cpus),
         memory: percent(load.used_memory_bytes, has.memory_bytes),
         cpu_pressure: load.cpu_pressure,
         memory_pressure: load.memory_pressure,
         io_pressure: load.io_pressure,
-    }
+    })
 }
 
 fn totals(read: &Read) -> TaskTotals {

@@ -116,8 +116,8 @@ mod tests {
             "none for 1.5 s; missing: host-c",
             "3 of 4 running, 1 waiting for a node",
             "a *  ",
-            "2      12%  50%",
-            "2      -    -",
+            "2       12%   50%",
+            "2       -     -",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
