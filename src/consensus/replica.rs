@@ -4,7 +4,7 @@
 //! one; so does the simulator. The machine's rule holds here too: writes must be durable, in order, before
 //! [`Replica::handle_written`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use raft::eraftpb::SnapshotMetadata;
 
@@ -256,6 +256,15 @@ impl Replica {
         self.directory.get(&raft_id).copied()
     }
 
+    /// Raft ids that still hold the log although no member of the swarm has them: of nodes that were removed.
+    pub fn strangers(&self) -> impl Iterator<Item = u64> + '_ {
+        let known: BTreeSet<u64> = self.state.nodes().filter_map(|node| Some(node.raft?.raft_id)).collect();
+        let conf = self.machine.conf_state();
+        // Before the first entry there is a log and no swarm.
+        let ids = conf.voters.iter().chain(&conf.learners).copied().filter(|_| self.state.swarm().is_some());
+        ids.filter(move |id| !known.contains(id))
+    }
+
     pub fn leader(&self) -> Option<NodeId> {
         self.machine.leader().and_then(|id| self.node_of(id))
     }
@@ -320,6 +329,13 @@ impl Replica {
                     changes.push(MemberChange::Learner(wanted.raft_id));
                 }
                 RaftStanding::Voter | RaftStanding::Standby => {}
+            }
+        }
+        // Dead, they would go on counting towards the quorum; alive, they would go on learning every secret.
+        let strangers: Vec<MemberChange> = self.strangers().map(MemberChange::Remove).collect();
+        for stranger in strangers {
+            if !changes.contains(&stranger) {
+                changes.push(stranger);
             }
         }
         Ok(changes)

@@ -24,6 +24,8 @@ pub struct Status {
     pub missing: Vec<NodeId>,
     pub voters: Vec<NodeId>,
     pub standbys: Vec<NodeId>,
+    /// Somebody holds the log who is no member of the swarm any more: the next membership change takes it away.
+    pub strangers: bool,
     /// A membership change is under way.
     pub changing: bool,
     /// On the leader: the others' progress. One whose `matched` is close to `commit` has caught up.
@@ -52,6 +54,7 @@ impl Status {
             missing: nodes(&status.missing),
             voters: nodes(&status.voters),
             standbys: nodes(&status.learners),
+            strangers: replica.strangers().next().is_some(),
             changing: status.joint,
             followers: followers.collect(),
             stopped: None,

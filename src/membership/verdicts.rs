@@ -99,7 +99,8 @@ fn changes(state: &State, table: &Table, detector: &CutDetector, decided: &Decid
         let held = table.get(node.id);
         let verdict = decided.down.iter().find(|condemned| condemned.node == node.id);
         let next = match verdict {
-            Some(Condemned { incarnation, .. }) if !says_goodbye(held) => {
+            // One that left before it was ever up has nothing but its verdict to be known by.
+            Some(Condemned { incarnation, .. }) if !says_goodbye(held) || node.health == NodeHealth::Unknown => {
                 Some((NodeHealth::Down { incarnation: *incarnation, since: now }, node.flaps))
             }
             _ => next_health(node, held, table, detector, now),
@@ -137,7 +138,10 @@ fn next_health(
             let flaps = node.flaps.saturating_add(1);
             Some((NodeHealth::HeldDown { until: now + hold_down(flaps) }, flaps))
         }
-        NodeHealth::HeldDown { until } if now >= until => Some((NodeHealth::Up, node.flaps)),
+        // A clock that was set back, or is another leader's, does not make a hold-down longer.
+        NodeHealth::HeldDown { until } if now >= until || until > now + hold_down(node.flaps) => {
+            Some((NodeHealth::Up, node.flaps))
+        }
         NodeHealth::Up if node.flaps > 0 && now - node.meta.updated_at >= FLAPS_FORGOTTEN_AFTER => {
             Some((NodeHealth::Up, 0))
         }

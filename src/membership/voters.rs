@@ -41,13 +41,16 @@ pub struct Circumstances<'a> {
     pub state: &'a State,
     pub suspects: &'a BTreeSet<NodeId>,
     pub progress: &'a RaftProgress,
+    /// Some that hold the log are no members any more.
+    pub strangers: bool,
     pub now: Now,
 }
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VoterStep {
-    /// One membership change, joint where it touches more than one voter. Members not named stay as they are.
+    /// One membership change, joint where it touches more than one voter. Members not named stay as they are; whoever is
+    /// no member any more loses the log with it.
     Change(Vec<(NodeId, Option<RaftMember>)>),
     /// The leader itself is to stop voting: another must lead first.
     HandOver,
@@ -56,7 +59,9 @@ pub enum VoterStep {
 /// The next step, or `None` when the group is as it should be, or no step is safe now.
 pub fn plan(with: &Circumstances<'_>) -> Option<VoterStep> {
     let managers: Vec<Manager<'_>> = with.state.nodes().filter_map(|node| Manager::of(node, with)).collect();
-    Group { managers }.next_step(with.me, with.state.next_raft_id())
+    let step = Group { managers }.next_step(with.me, with.state.next_raft_id());
+    // Any change takes the log from those that are no members, so one that names nobody does.
+    step.or_else(|| with.strangers.then(|| VoterStep::Change(Vec::new())))
 }
 
 /// A node's zone: its label `zone`, else `topology.zone`, else the same labels of its daemon's configuration. Nodes
@@ -126,7 +131,10 @@ fn condition(node: &Node, suspect: bool, now: UnixMs) -> Condition {
     match node.health {
         _ if !node.is_manager() => Condition::Gone,
         NodeHealth::Left { .. } => Condition::Gone,
-        NodeHealth::Down { since, .. } if now - since >= DEMOTE_AFTER => Condition::LongDead,
+        // Also where the clock was set back since: it must not keep a dead voter for longer.
+        NodeHealth::Down { since, .. } if now - since >= DEMOTE_AFTER || since > now + DEMOTE_AFTER => {
+            Condition::LongDead
+        }
         NodeHealth::Down { .. } => Condition::Dead,
         NodeHealth::HeldDown { .. } => Condition::Doubtful,
         NodeHealth::Unknown | NodeHealth::Up if suspect => Condition::Doubtful,

@@ -49,10 +49,12 @@ fn is_end(state: TaskState) -> bool {
 }
 
 /// A node prepares a task while its start delay runs, and may find at once that it cannot be run. Its end counts when the
-/// delay has passed: else a task that is rejected each time would be tried again without any delay between.
+/// delay has passed: else a task that is rejected each time would be tried again without any delay between. A clock that
+/// stands so far before the assignment was set back, or is another leader's: nothing waits for it to catch up.
 fn is_due(task: &Task, report: &TaskReport, now: UnixMs) -> bool {
     let Some(assigned) = task.assigned_at else { return false };
-    report.ran_for.is_some() || !task.is_live() || assigned + task.start_delay <= now
+    let (delay, set_back) = (task.start_delay, assigned > now + task.start_delay);
+    report.ran_for.is_some() || !task.is_live() || set_back || assigned + delay <= now
 }
 
 /// `task` has just been told to stop. An end that was not due yet (see [`is_due`]) is due now.

@@ -122,8 +122,10 @@ impl<'f> Progress<'f> {
                     progress.watched |= up < monitor;
                 }
                 (None, Some(failed)) => {
-                    let ago = tick.now.unix - failed.finished_at.unwrap_or_default();
-                    progress.in_flight += usize::from(ago < config.delay);
+                    let (finished, now) = (failed.finished_at.unwrap_or_default(), tick.now.unix);
+                    // Where the clock was set back, nothing waits for it to catch up.
+                    let waits = now - finished < config.delay && finished <= now + config.delay;
+                    progress.in_flight += usize::from(waits);
                 }
                 (None, None) => progress.in_flight += 1,
             }

@@ -103,6 +103,18 @@ fn a_node_that_restarts_after_a_verdict_is_held_down_and_then_up() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_makes_no_hold_down_longer() {
+    let mut bench = Bench::new();
+    bench.record(2, 1, |_| {});
+    bench.down(2);
+    bench.record(2, 2, |_| {});
+    bench.tick();
+    bench.fixture.now = UnixMs(bench.fixture.now.0 - 60_000);
+    bench.tick();
+    assert_eq!(bench.health(2), NodeHealth::Up);
+}
+
+#[test]
 fn a_record_that_was_under_way_at_the_verdict_is_no_return() {
     let mut bench = Bench::new();
     bench.record(2, 1, |_| {});

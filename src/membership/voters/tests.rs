@@ -8,12 +8,13 @@ struct Bench {
     me: NodeId,
     lagging: BTreeSet<NodeId>,
     suspects: BTreeSet<NodeId>,
+    strangers: bool,
 }
 
 impl Bench {
     fn new(managers: u128) -> Bench {
         let fixture = Fixture::nodes(managers);
-        Bench { fixture, me: node(1), lagging: BTreeSet::new(), suspects: BTreeSet::new() }
+        Bench { fixture, me: node(1), lagging: BTreeSet::new(), suspects: BTreeSet::new(), strangers: false }
     }
 
     /// As new, and settled.
@@ -33,6 +34,7 @@ impl Bench {
             RaftProgress { committed: 1000, members: held.map(|(id, raft_id)| (raft_id, progress(id))).collect() };
         let now = Now { mono: MonoMs(0), unix: self.fixture.now };
         plan(&Circumstances {
+            strangers: self.strangers,
             me: self.me,
             state: &self.fixture.state,
             suspects: &self.suspects,
@@ -242,4 +244,11 @@ fn a_raft_id_is_never_used_twice() {
     bench.fixture.update_node(node(2), |spec| spec.role = Role::Manager);
     bench.settle();
     assert!(raft_id(&bench) > first);
+}
+
+#[test]
+fn a_removed_node_that_still_holds_the_log_loses_it() {
+    let mut bench = Bench::settled(5);
+    bench.strangers = true;
+    assert_eq!(bench.plan(), Some(VoterStep::Change(Vec::new())), "Raft takes it away with any change");
 }

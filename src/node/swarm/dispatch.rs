@@ -74,6 +74,12 @@ pub async fn serve(
     cancel: CancellationToken,
 ) {
     let (mut reader, mut writer) = stream.split();
+    // A manager that was cut off knows an older state than the one the node's tasks were made from, and a node that has
+    // just started cannot tell: that view would end its tasks. It asks another manager.
+    if log.read().await.is_err() {
+        let _ = writer.close().await;
+        return;
+    }
     let mut state_changed = log.changed();
     let mut server = Server { node, sent: None, watch: None, renewed: None, dispatcher: Dispatcher::default() };
     let mut pulse = interval(HEARTBEAT);

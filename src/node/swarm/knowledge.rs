@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::dispatch::{Downlink, WatchOrders, follow};
 use super::{Shared, admission, gossiping, roster};
@@ -20,6 +20,8 @@ use crate::transport::MemberList;
 /// Changes of the state within this are taken together.
 const COALESCE: Duration = Duration::from_millis(2);
 
+/// A log holder without a leader asks another manager what it is to do after this long.
+const ASK_AFTER: Duration = Duration::from_secs(3);
 /// Between two attempts to catch up; each waits for a quorum itself.
 const BETWEEN_READS: Duration = Duration::from_millis(100);
 
@@ -34,7 +36,12 @@ pub async fn run(shared: Arc<Shared>) {
     while !shared.cancel.is_cancelled() {
         let log = log_changed.borrow_and_update().clone();
         match log {
-            Some(log) => from_log(&shared, &log).await,
+            Some(log) => {
+                tokio::select! {
+                    () = from_log(&shared, &log) => {}
+                    () = when_cut_off(&shared, &log) => {}
+                }
+            }
             None => {
                 tokio::select! {
                     () = from_manager(&shared) => {}
@@ -86,6 +93,24 @@ async fn from_log(shared: &Shared, log: &Consensus) {
     }
 }
 
+/// A log that hears no leader may be one that was taken from this node while it was away: the others send it nothing
+/// more, so it cannot say so itself. A manager can.
+async fn when_cut_off(shared: &Shared, log: &Consensus) {
+    let mut status = log.status();
+    loop {
+        // A log that stopped says nothing more; whoever stopped it takes it away.
+        if status.wait_for(|status| !status.has_quorum).await.is_err() {
+            return std::future::pending().await;
+        }
+        if timeout(ASK_AFTER, status.wait_for(|status| status.has_quorum)).await.is_err() {
+            tokio::select! {
+                () = from_manager(shared) => {}
+                _ = status.wait_for(|status| status.has_quorum) => {}
+            }
+        }
+    }
+}
+
 /// Until this node's state holds all that the swarm had acknowledged when it asked.
 async fn catch_up(log: &Consensus) {
     while log.read().await.is_err() {
@@ -93,7 +118,7 @@ async fn catch_up(log: &Consensus) {
     }
 }
 
-/// For as long as this node holds no log.
+/// For as long as this node holds no log, or one that hears no leader.
 async fn from_manager(shared: &Shared) {
     let managers = || -> Vec<NodeId> {
         let wanted = roster::wanted(&shared.standing().members, shared.me);
@@ -132,6 +157,10 @@ fn take_message(shared: &Shared, from: NodeId, message: Downlink) {
 /// A newer view, wherever it came from.
 fn take_view(shared: &Shared, view: View) {
     let before = shared.view();
+    // A log that is still being filled, or hears nobody, knows less than a manager's stream.
+    if view.generation < before.generation {
+        return;
+    }
     if view.members != before.members {
         let list = roster::member_list_of(&view.members);
         shared.observed.set_swarm_size(list.members.len());
@@ -185,9 +214,14 @@ async fn keep_log(shared: Arc<Shared>) {
             // Never anew for a raft id whose log this node has or had: it must not forget what it acknowledged.
             (Some(raft), held) if held.is_none_or(|held| held < raft.raft_id) => {
                 tracing::info!(raft_id = raft.raft_id, "this node is to hold the log");
+                if shared.log().is_some() {
+                    // Taken away, and given anew, while this node was away.
+                    shared.drop_log().await;
+                }
                 shared.create_log(raft.raft_id, First::Empty).await
             }
-            (None, Some(_)) if shared.released() => {
+            // By the log's own word, or by that of a manager that has read further in it.
+            (None, Some(_)) if shared.released() || is_behind(&shared) => {
                 tracing::info!("this node holds the log no more");
                 shared.drop_log().await;
                 Ok(())
@@ -201,6 +235,11 @@ async fn keep_log(shared: Arc<Shared>) {
             return;
         }
     }
+}
+
+/// What this node was told is of a later state than its own log's.
+fn is_behind(shared: &Shared) -> bool {
+    shared.log().is_some_and(|log| shared.view().generation.0 > log.state().applied())
 }
 
 /// Remembers since when no quorum is heard.

@@ -134,6 +134,7 @@ impl Tenure {
         let table = shared.observed.table();
         let progress = progress(log, &state);
         let step = voters::plan(&Circumstances {
+            strangers: log.status().borrow().strangers,
             me: shared.me,
             state: &state,
             suspects: table.suspects(),

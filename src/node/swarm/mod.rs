@@ -40,6 +40,8 @@ use crate::transport::{self, Transport};
 
 /// For handing leadership over, and for the goodbye to be heard.
 const GOODBYE: Duration = Duration::from_secs(1);
+/// For a leaving node to be relieved of the log.
+const RELEASED_WITHIN: Duration = Duration::from_secs(8);
 
 /// What all parts of a session have in common.
 pub struct Shared {
@@ -225,6 +227,15 @@ impl Session {
     /// Says goodbye, so that this node's tasks are replaced at once, and stops.
     pub async fn leave(&self) {
         self.shared.observed.set_leaving();
+        // A voter that went at once would go on counting towards the quorum: the others first take the log from it.
+        let me = self.shared.me;
+        let mut views = self.shared.view.subscribe();
+        let released = views.wait_for(|view| {
+            let others = view.members.list.keys().any(|node| *node != me);
+            !others || view.members.list.get(&me).is_none_or(|member| member.raft.is_none())
+        });
+        // Where that takes longer, there is no quorum to lose.
+        let _ = timeout(RELEASED_WITHIN, released).await;
         sleep(GOODBYE / 2).await;
         self.stop().await;
     }

@@ -56,6 +56,17 @@ fn an_image_that_does_not_exist_makes_no_storm() {
 }
 
 #[test]
+fn an_end_is_written_down_although_the_clock_was_set_back() {
+    let mut sim = Sim::nodes(1);
+    let web = sim.swarm.service("web", 1, image(MISSING));
+    sim.steps(2);
+    sim.swarm.now = UnixMs(sim.swarm.now.0 - 600_000);
+    let before = sim.ended(web).len();
+    sim.steps(3);
+    assert!(sim.ended(web).len() > before, "a leader whose clock is behind does not wait for it");
+}
+
+#[test]
 fn a_long_run_resets_the_back_off() {
     let mut sim = Sim::nodes(1);
     let web = sim.swarm.service("web", 1, image(CRASHES));

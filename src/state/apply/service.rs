@@ -100,7 +100,8 @@ impl State {
         let mut service = service.as_ref().clone();
         let (spec, spec_version) = self.restore_previous(&mut service)?;
         service.previous = Some(Box::new(PreviousSpec { spec, spec_version }));
-        service.update = Some(rollback_started("manually requested rollback", at));
+        // A job is never rolled out: nobody would say that its rollback has ended.
+        service.update = service.job.is_none().then(|| rollback_started("manually requested rollback", at));
         at.changed(&mut service.meta);
         self.put_service(service);
         Ok(())

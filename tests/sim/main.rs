@@ -1,0 +1,75 @@
+//! The simulator: the core, the consensus machine and its store, N nodes in one thread, virtual time, one seed.
+//! See docs/simulation.md.
+
+mod check;
+mod context;
+mod converge;
+mod daemon;
+mod disk;
+mod faults;
+mod leader;
+mod log;
+mod run;
+mod worker;
+mod workload;
+mod world;
+
+use run::{Outcome, run};
+
+/// Seeds in one test, of which there are [`PARTS`], so that they run beside one another.
+const SEEDS: u64 = 25;
+const PARTS: u64 = 8;
+
+fn from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
+
+/// Every [`PARTS`]th seed from `part` on: `FLOK_SIM_SEEDS` of them in all parts together, from `FLOK_SIM_FROM`.
+fn seeds(part: u64) {
+    if from_env("FLOK_SIM_SEED").is_some() {
+        return;
+    }
+    let count = from_env("FLOK_SIM_SEEDS").unwrap_or(SEEDS * PARTS);
+    let from = from_env("FLOK_SIM_FROM").unwrap_or(0);
+    for seed in (from..from + count).filter(|seed| seed % PARTS == part) {
+        let Outcome { hash, counts, settled_after } = run(seed);
+        println!("seed {seed}: {hash}, settled after {settled_after} ms, {counts:?}");
+    }
+}
+
+macro_rules! parts {
+    ($($name:ident $part:literal)*) => { $(
+        #[test]
+        fn $name() {
+            seeds($part);
+        }
+    )* };
+}
+parts!(part_0 0 part_1 1 part_2 2 part_3 3 part_4 4 part_5 5 part_6 6 part_7 7);
+
+#[test]
+fn one_seed_as_asked() {
+    if let Some(seed) = from_env("FLOK_SIM_SEED") {
+        println!("{:?}", run(seed));
+    }
+}
+
+/// Seeds that once found a bug, one a file: the number in the first line, then what it found.
+#[test]
+fn regressions_stay_fixed() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sim/regressions");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let seed = text.lines().next().and_then(|line| line.trim().parse().ok());
+        run(seed.unwrap_or_else(|| panic!("{} begins with a seed", file.display())));
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [3, 11] {
+        assert_eq!(run(seed), run(seed));
+    }
+}

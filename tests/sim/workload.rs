@@ -1,0 +1,286 @@
+//! What users and operators do meanwhile.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use flok::spec::*;
+use flok::state::{Command, CredentialsUpdate, NodeHealth};
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+
+use crate::context::Ms;
+use crate::world::{Event, World};
+
+const MOST_SERVICES: usize = 6;
+/// Tasks that need a port of their host for themselves: one a node, and nodes are few.
+const MOST_WITH_PORT: u64 = 2;
+const MOST_HOSTS: usize = 12;
+/// From a goodbye to the end.
+const GOODBYE: Ms = 500;
+
+/// Asked of one daemon's life, whose end means to ask again.
+pub struct Admission {
+    pub host: usize,
+    via: usize,
+    life: u64,
+}
+
+#[derive(Default)]
+pub struct Workload {
+    last_operation: u64,
+    /// Reads under way, and what each must see.
+    pub reads: BTreeMap<u64, u64>,
+    /// Admissions under way, and whom they admit.
+    pub admissions: BTreeMap<u64, Admission>,
+    pub to_admit: Vec<usize>,
+    pub over: bool,
+    /// Between two operations, at most.
+    pub gap: Ms,
+    services: u64,
+}
+
+impl Workload {
+    pub fn new(gap: Ms) -> Workload {
+        Workload { gap, ..Workload::default() }
+    }
+
+    pub fn next_operation(&mut self) -> u64 {
+        self.last_operation += 1;
+        self.last_operation
+    }
+}
+
+impl World {
+    pub fn work(&mut self) {
+        let gap = self.rng.random_range(10..=self.workload.gap);
+        self.schedule(gap, Event::Work);
+        self.note_impairments();
+        let lives = |asked: &Admission| {
+            self.hosts[asked.via]
+                .daemon
+                .as_ref()
+                .is_some_and(|daemon| daemon.life == asked.life && daemon.log.is_some())
+        };
+        let unanswered = self.workload.admissions.extract_if(.., |_, asked| !lives(asked));
+        let unanswered: Vec<usize> = unanswered.map(|(_, asked)| asked.host).collect();
+        self.workload.to_admit.extend(unanswered);
+        let holders = self.log_holders();
+        let Some(via) = holders.choose(&mut self.rng).copied() else { return };
+        if let Some(host) = self.workload.to_admit.pop() {
+            self.admit(via, host);
+            return;
+        }
+        if self.workload.over {
+            return;
+        }
+        match self.rng.random_range(0..100) {
+            0..15 => self.read(via),
+            15..37 => self.create_service(via),
+            37..60 => self.update_service(via),
+            60..68 => self.remove_service(via),
+            68..80 => self.update_node(via),
+            80..84 => self.join(via),
+            84..87 => self.leave(),
+            87..90 => self.remove_node(via),
+            _ => {
+                self.command(via, Command::Noop);
+            }
+        }
+    }
+
+    pub fn admit(&mut self, via: usize, host: usize) {
+        let node = Box::new(self.node_of(host));
+        match self.command(via, Command::AdmitNode { node }) {
+            Some(id) => {
+                let life = self.hosts[via].daemon.as_ref().map_or(0, |daemon| daemon.life);
+                self.workload.admissions.insert(id, Admission { host, via, life });
+            }
+            None => self.workload.to_admit.push(host),
+        }
+    }
+
+    fn join(&mut self, via: usize) {
+        if self.hosts.len() < MOST_HOSTS {
+            let host = self.add_host();
+            if self.rng.random_bool(0.3) {
+                self.hosts[host].role = Role::Worker;
+            }
+            self.admit(via, host);
+        }
+    }
+
+    /// A goodbye. Two managers at least stay, and most of the nodes.
+    fn leave(&mut self) {
+        let members = self.members();
+        // One at a time, or the swarm loses its quorum for good.
+        let leaving = |node: &flok::state::Node| self.host_of(node.id).is_some_and(|at| self.hosts[at].gone);
+        let under_way = self.check.reference.nodes().any(|node| leaving(node) && node.raft.is_some());
+        if members.len() <= 4 || under_way || self.leader().is_none() {
+            return;
+        }
+        let Some(at) = members.choose(&mut self.rng).copied() else { return };
+        self.hosts[at].gone = true;
+        let node = self.hosts[at].node;
+        self.check.note(|| format!("{node} leaves"));
+        self.with_daemon(at, |daemon, parts, context| {
+            daemon.say_goodbye(context);
+            if let Some(log) = &mut daemon.log {
+                log.hand_over(context)?;
+            }
+            daemon.tick(parts, context)
+        });
+        self.schedule(GOODBYE, Event::Leave { host: at });
+    }
+
+    /// A log holder that went at once would go on counting: the others first take the log from it.
+    pub fn leave_if_released(&mut self, at: usize) {
+        let holds = self.hosts[at].daemon.as_ref().is_some_and(|daemon| daemon.log.is_some());
+        if holds {
+            self.schedule(GOODBYE, Event::Leave { host: at });
+        } else {
+            self.kill_daemon(at);
+        }
+    }
+
+    fn remove_node(&mut self, via: usize) {
+        // Those that left, and those whose machines were given up.
+        let gone: Vec<NodeId> = self
+            .hosts
+            .iter()
+            .filter(|host| host.gone && host.daemon.is_none())
+            .map(|host| host.node)
+            .filter(|node| self.check.reference.node(*node).is_some())
+            .collect();
+        if let Some(id) = gone.choose(&mut self.rng).copied() {
+            self.command(via, Command::RemoveNode { id, force: true });
+        }
+    }
+
+    fn create_service(&mut self, via: usize) {
+        if self.check.reference.services().len() >= MOST_SERVICES {
+            return;
+        }
+        self.workload.services += 1;
+        let name = format!("s{}", self.workload.services);
+        let id = ServiceId(self.rng.random());
+        let mut mode = match self.rng.random_range(0..10) {
+            0..6 => ServiceMode::Replicated { replicas: self.rng.random_range(0..7) },
+            6..8 => ServiceMode::Global,
+            8 => ServiceMode::GlobalJob,
+            _ => ServiceMode::ReplicatedJob {
+                max_concurrent: self.rng.random_range(1..4),
+                total_completions: self.rng.random_range(1..6),
+            },
+        };
+        let image =
+            if mode.is_job() { "job" } else { ["steady", "steady", "flaky"].choose(&mut self.rng).expect("three") };
+        let port = (!mode.is_job() && self.rng.random_bool(0.3)).then(|| 8000 + self.workload.services as u16);
+        if let (ServiceMode::Replicated { replicas }, Some(_)) = (&mut mode, port) {
+            *replicas = (*replicas).min(MOST_WITH_PORT);
+        }
+        let condition = if mode.is_job() { RestartCondition::OnFailure } else { RestartCondition::Any };
+        let order = [UpdateOrder::StopFirst, UpdateOrder::StartFirst].choose(&mut self.rng).copied().expect("two");
+        let action = [FailureAction::Pause, FailureAction::Continue, FailureAction::Rollback];
+        let update = UpdateConfig {
+            parallelism: self.rng.random_range(0..3),
+            delay: Duration::from_millis(self.rng.random_range(0..1_500)),
+            failure_action: action.choose(&mut self.rng).copied().expect("three"),
+            monitor: Some(Duration::from_millis(self.rng.random_range(500..4_000))),
+            max_failure_ratio: 0.3,
+            order: if port.is_some() { UpdateOrder::StopFirst } else { order },
+        };
+        let ports = port.map(|published| PortConfig {
+            name: None,
+            protocol: Protocol::Tcp,
+            target: 80,
+            published,
+            mode: PublishMode::Host,
+        });
+        let reservations = ResourceReservations {
+            nano_cpus: self.rng.random_range(0..3) * 100_000_000,
+            memory_bytes: self.rng.random_range(0..3) << 27,
+            generic: Vec::new(),
+        };
+        let spec = ServiceSpec {
+            name,
+            labels: Labels::new(),
+            mode,
+            task: TaskSpec {
+                container: ContainerSpec {
+                    image: format!("example.org/{image}:1"),
+                    stop_grace: Some(Duration::from_millis(self.rng.random_range(500..4_000))),
+                    ..ContainerSpec::default()
+                },
+                resources: Resources { reservations, ..Resources::default() },
+                restart: RestartPolicy { condition, ..RestartPolicy::default() },
+                placement: Placement::default(),
+                networks: Vec::new(),
+                log_driver: None,
+                force_update: 0,
+                host_ports: Vec::new(),
+                volume_policy: VolumePolicy::default(),
+            },
+            rollback: UpdateConfig { failure_action: FailureAction::Pause, ..update.clone() },
+            update,
+            endpoint: EndpointSpec { ports: ports.into_iter().collect(), ..EndpointSpec::default() },
+        };
+        self.command(via, Command::CreateService { id, spec: Box::new(spec), credentials: None });
+    }
+
+    /// Scales, rolls out, or rolls back.
+    fn update_service(&mut self, via: usize) {
+        let services: Vec<_> = self.check.reference.services().cloned().collect();
+        let Some(service) = services.choose(&mut self.rng) else { return };
+        let (id, version) = (service.id, service.meta.version);
+        if service.previous.is_some() && self.rng.random_bool(0.1) {
+            self.command(via, Command::RollbackService { id, version });
+            return;
+        }
+        let mut spec = service.spec.clone();
+        if let (ServiceMode::Replicated { replicas }, true) = (&mut spec.mode, self.rng.random()) {
+            let most = if spec.endpoint.ports.is_empty() { 7 } else { MOST_WITH_PORT };
+            *replicas = self.rng.random_range(0..=most);
+        } else if spec.mode.is_job() {
+            spec.task.force_update += 1;
+        } else {
+            let image = ["steady", "flaky", "broken"].choose(&mut self.rng).expect("three");
+            spec.task.container.image = format!("example.org/{image}:{}", self.rng.random_range(1..9));
+        }
+        let credentials = CredentialsUpdate::Keep;
+        self.command(via, Command::UpdateService { id, version, spec: Box::new(spec), credentials });
+    }
+
+    fn remove_service(&mut self, via: usize) {
+        let services: Vec<ServiceId> = self.check.reference.services().map(|service| service.id).collect();
+        if let Some(id) = services.choose(&mut self.rng).copied() {
+            self.command(via, Command::RemoveService { id });
+        }
+    }
+
+    fn update_node(&mut self, via: usize) {
+        let nodes: Vec<_> = self.check.reference.nodes().cloned().collect();
+        let Some(node) = nodes.choose(&mut self.rng) else { return };
+        let mut spec = node.spec.clone();
+        let choices = [Availability::Active, Availability::Active, Availability::Pause, Availability::Drain];
+        spec.availability = choices.choose(&mut self.rng).copied().expect("four");
+        self.command(via, Command::UpdateNode { id: node.id, version: node.meta.version, spec });
+    }
+
+    /// Operators let every node take tasks again, and remove those that will not come back; one step at a time.
+    pub fn tidy_up(&mut self) {
+        self.workload.over = true;
+        let holders = self.log_holders();
+        let Some(via) = holders.choose(&mut self.rng).copied() else { return };
+        let nodes: Vec<_> = self.check.reference.nodes().cloned().collect();
+        for node in nodes {
+            let gone = self.host_of(node.id).is_none_or(|host| self.hosts[host].gone);
+            let down = matches!(node.health, NodeHealth::Down { .. } | NodeHealth::Left { .. });
+            if gone && down {
+                self.command(via, Command::RemoveNode { id: node.id, force: true });
+            } else if node.spec.availability != Availability::Active {
+                let spec = NodeSpec { availability: Availability::Active, ..node.spec.clone() };
+                self.command(via, Command::UpdateNode { id: node.id, version: node.meta.version, spec });
+            }
+        }
+    }
+}
