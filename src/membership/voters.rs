@@ -6,6 +6,7 @@
 //! - A voter with a verdict is replaced by a caught-up standby at once. Without one, it is demoted after
 //!   [`DEMOTE_AFTER`], where that leaves an odd number: three with one dead are not made two, which could lose no
 //!   more, and would lose the help of the third when it returns. So a swarm goes on to its last two managers.
+//! - A leader that is to stop voting hands over first; the only voter makes others vote before it goes.
 //! - Voters are spread over zones (see [`zone_of`]) as far as there are live managers in them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -114,6 +115,10 @@ impl<'a> Manager<'a> {
         self.raft.is_some_and(|raft| raft.standing == RaftStanding::Voter)
     }
 
+    fn is_standby(&self) -> bool {
+        self.raft.is_some_and(|raft| raft.standing == RaftStanding::Standby)
+    }
+
     fn is_live(&self) -> bool {
         matches!(self.condition, Condition::Sound | Condition::Doubtful)
     }
@@ -123,7 +128,7 @@ impl<'a> Manager<'a> {
     }
 
     fn is_promotable(&self) -> bool {
-        self.condition == Condition::Sound && self.caught_up && !self.is_voter() && self.raft.is_some()
+        self.condition == Condition::Sound && self.caught_up && self.is_standby()
     }
 }
 
@@ -155,12 +160,18 @@ impl<'a> Group<'a> {
             if !self.is_safe(&next) {
                 return None;
             }
-            if !next.contains(&me) {
+            if !next.contains(&me) && self.can_hand_over(me) {
                 return Some(VoterStep::HandOver);
             }
+            // With nobody to hand over to, the leader first votes on beside those that come after it.
+            let next = next.into_iter().chain([me]).collect();
             return Some(VoterStep::Change(self.voter_change(&next)));
         }
         self.next_standby(next_raft_id).map(|change| VoterStep::Change(vec![change]))
+    }
+
+    fn can_hand_over(&self, me: NodeId) -> bool {
+        self.managers.iter().any(|m| m.node != me && m.is_voter() && m.is_live())
     }
 
     /// Whoever is to vote next. Equal to the present voters when there is nothing to do.
@@ -175,6 +186,11 @@ impl<'a> Group<'a> {
                 Some(substitute) => live.push(substitute),
                 None => unreplaced.push(one),
             }
+        }
+        if live.is_empty() {
+            // All go who voted: a standby that is held back is better than nobody.
+            let mut doubtful = self.managers.iter().filter(|m| m.is_standby() && m.is_live() && m.caught_up).collect();
+            live.extend(take_for_spread(&mut doubtful, &live));
         }
         unreplaced.retain(|m| m.is_dead());
         let managers = self.managers.iter().filter(|m| m.condition != Condition::Gone).count();

@@ -199,6 +199,35 @@ fn a_leader_that_is_demoted_hands_over_first() {
 }
 
 #[test]
+fn the_only_voter_makes_others_vote_before_it_goes() {
+    let mut bench = Bench::new(3);
+    bench.lagging = nodes([2, 3]);
+    bench.settle();
+    bench.lagging = nodes([3]);
+    let gone = NodeHealth::Left { since: bench.fixture.now };
+    bench.fixture.health(node(1), gone);
+    let raft_id = bench.fixture.state.node(node(2)).unwrap().raft.unwrap().raft_id;
+    let voter = RaftMember { raft_id, standing: RaftStanding::Voter };
+    assert_eq!(bench.plan(), Some(VoterStep::Change(vec![(node(2), Some(voter))])), "there is nobody to hand over to");
+    bench.settle();
+    assert_eq!((bench.me, bench.voters(), bench.holders()), (node(2), nodes([2]), nodes([2, 3])));
+}
+
+#[test]
+fn a_last_voter_that_goes_is_followed_even_by_a_node_that_is_held_down() {
+    let mut bench = Bench::new(2);
+    bench.lagging = nodes([2]);
+    bench.settle();
+    bench.lagging.clear();
+    let (now, until) = (bench.fixture.now, bench.fixture.now + DEMOTE_AFTER);
+    bench.fixture.health(node(2), NodeHealth::HeldDown { until });
+    assert_eq!(bench.plan(), None, "it waits for the hold-down while it can");
+    bench.fixture.health(node(1), NodeHealth::Left { since: now });
+    bench.settle();
+    assert_eq!((bench.me, bench.voters()), (node(2), nodes([2])));
+}
+
+#[test]
 fn voters_are_spread_over_zones() {
     let mut bench = Bench::new(6);
     for (number, zone) in [(1, "a"), (2, "a"), (3, "a"), (4, "a"), (5, "b"), (6, "c")] {
