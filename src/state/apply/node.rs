@@ -2,7 +2,7 @@
 
 use super::{At, check_version, not_found};
 use crate::spec::*;
-use crate::state::{Node, NodeHealth, RaftMember, Refusal, State};
+use crate::state::{Node, NodeHealth, RaftMember, RaftStanding, Refusal, State};
 
 impl State {
     /// A new member as given, or a known one that joins again with the same key: then the token it showed decides its
@@ -66,12 +66,13 @@ impl State {
                 node.name()
             )));
         }
-        if node.is_manager() && self.managers() == 1 {
+        if node.is_manager() && !self.has_manager_beside(id) {
             return Err(Refusal::Precondition(format!(
                 "node {} is the last manager of the swarm: promote another node first",
                 node.name()
             )));
         }
+        self.check_vote(node)?;
         let tasks: Vec<TaskId> = self.tasks_of_node(id).filter(|t| t.outcome.is_none()).map(|t| t.id).collect();
         for task in tasks {
             self.orphan(task, "node was removed", at);
@@ -127,8 +128,27 @@ impl State {
         Ok(())
     }
 
+    /// A voter that is alive is not cut out of the log: it would count towards the quorum, and perhaps lead, while
+    /// nobody listens to it any more. The others first take its place; one with a verdict counts for nothing already.
+    fn check_vote(&self, node: &Node) -> Result<(), Refusal> {
+        if node.raft.is_none_or(|raft| raft.standing != RaftStanding::Voter) {
+            return Ok(());
+        }
+        let name = node.name();
+        match node.health {
+            NodeHealth::Down { .. } => Ok(()),
+            NodeHealth::Left { .. } => Err(Refusal::Precondition(format!(
+                "node {name} has left and still votes in the swarm's log: another manager takes its place, try again in a \
+                 moment"
+            ))),
+            _ => Err(Refusal::Precondition(format!(
+                "node {name} votes in the swarm's log: demote it first (flok node demote {name}), or let it leave"
+            ))),
+        }
+    }
+
     fn check_demotion(&self, node: &Node, to: Role) -> Result<(), Refusal> {
-        if node.is_manager() && to == Role::Worker && self.managers() == 1 {
+        if node.is_manager() && to == Role::Worker && !self.has_manager_beside(node.id) {
             return Err(Refusal::Precondition(
                 "attempting to demote the last manager of the swarm: promote another node first".into(),
             ));
@@ -136,8 +156,10 @@ impl State {
         Ok(())
     }
 
-    fn managers(&self) -> usize {
-        self.nodes().filter(|node| node.is_manager()).count()
+    /// Another manager that the swarm does not know to be gone.
+    fn has_manager_beside(&self, id: NodeId) -> bool {
+        let gone = |node: &Node| matches!(node.health, NodeHealth::Down { .. } | NodeHealth::Left { .. });
+        self.nodes().any(|node| node.id != id && node.is_manager() && !gone(node))
     }
 
     fn change_node(&mut self, id: NodeId, at: At, change: impl FnOnce(&mut Node)) -> Result<(), Refusal> {

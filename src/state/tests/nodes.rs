@@ -81,6 +81,33 @@ fn a_node_that_is_up_is_removed_only_by_force() {
 }
 
 #[test]
+fn a_node_that_votes_is_removed_only_when_it_is_down() {
+    let mut swarm = Fixture::nodes(3);
+    let voter = RaftMember { raft_id: 2, standing: RaftStanding::Voter };
+    let index = swarm.state.applied() + 1;
+    swarm.state.apply_raft_membership(index, &[(node(2), Some(voter))]);
+    let remove = Command::RemoveNode { id: node(2), force: true };
+    let refused = words(swarm.try_command(remove.clone()));
+    assert!(refused.contains("node-2 votes") && refused.contains("flok node demote node-2"), "{refused}");
+    swarm.health(node(2), NodeHealth::Left { since: UnixMs(3) });
+    let refused = words(swarm.try_command(remove.clone()));
+    assert!(refused.contains("node-2 has left and still votes"), "{refused}");
+    swarm.health(node(2), down());
+    swarm.command(remove);
+}
+
+#[test]
+fn managers_that_are_gone_do_not_make_another_the_last_but_one() {
+    let mut swarm = Fixture::nodes(2);
+    swarm.health(node(2), down());
+    let version = swarm.state.node(node(1)).unwrap().meta.version;
+    let spec = NodeSpec { role: Role::Worker, ..a_node(1).spec };
+    let demoted = swarm.try_command(Command::UpdateNode { id: node(1), version, spec });
+    assert!(words(demoted).contains("last manager"));
+    swarm.command(Command::RemoveNode { id: node(2), force: false });
+}
+
+#[test]
 fn the_tasks_of_a_removed_node_are_orphaned() {
     let mut swarm = Fixture::nodes(2);
     let web = swarm.service("web", 3, |_| {});
