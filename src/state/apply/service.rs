@@ -77,13 +77,11 @@ impl State {
     fn replace_spec(&mut self, service: &mut Service, spec: ServiceSpec, at: At) {
         let old = std::mem::replace(&mut service.spec, spec);
         let old_version = service.spec_version;
-        let again = service.job.is_some() && runs_job_again(&old, &service.spec);
-        if service.spec.task != old.task || again {
+        let again = runs_anew(&old, &service.spec);
+        if again {
             service.spec_version = at.version;
             self.task_specs.insert((service.id, at.version), Arc::new(service.spec.task.clone()));
-        }
-        if let Some(job) = service.job.as_mut().filter(|_| again) {
-            *job = JobStatus { iteration: job.iteration + 1, last_execution: at.time, completed: 0 };
+            begin_job_again(service, at);
         }
         service.ports = kept_ports(&service.spec.endpoint.ports, &service.ports);
         let forgotten = service.previous.replace(Box::new(PreviousSpec { spec: old, spec_version: old_version }));
@@ -99,6 +97,9 @@ impl State {
         check_version(service.meta.version, version)?;
         let mut service = service.as_ref().clone();
         let (spec, spec_version) = self.restore_previous(&mut service)?;
+        if runs_anew(&spec, &service.spec) {
+            begin_job_again(&mut service, at);
+        }
         service.previous = Some(Box::new(PreviousSpec { spec, spec_version }));
         // A job is never rolled out: nobody would say that its rollback has ended.
         service.update = service.job.is_none().then(|| rollback_started("manually requested rollback", at));
@@ -278,13 +279,20 @@ impl State {
     }
 }
 
-/// A job runs again when there is something new to run, or more of it; a changed label is neither.
-fn runs_job_again(old: &ServiceSpec, new: &ServiceSpec) -> bool {
+/// There is something new to run, or, of a job, more of it or less; a changed label is neither.
+fn runs_anew(old: &ServiceSpec, new: &ServiceSpec) -> bool {
     let total = |mode| match mode {
         ServiceMode::ReplicatedJob { total_completions, .. } => Some(total_completions),
         _ => None,
     };
     old.task != new.task || total(old.mode) != total(new.mode)
+}
+
+/// What earlier iterations completed, or left undone, does not count in a new one.
+fn begin_job_again(service: &mut Service, at: At) {
+    if let Some(job) = &mut service.job {
+        *job = JobStatus { iteration: job.iteration + 1, last_execution: at.time, completed: 0 };
+    }
 }
 
 /// The ports a spec asks for; one whose published port is the swarm's choice keeps the choice made before.

@@ -221,6 +221,23 @@ fn a_job_runs_again_when_it_has_something_new_to_run() {
 }
 
 #[test]
+fn a_job_that_is_rolled_back_runs_what_it_was_before() {
+    let mut swarm = Fixture::nodes(1);
+    let job = swarm.service("job", 0, |spec| {
+        spec.mode = ServiceMode::ReplicatedJob { max_concurrent: 1, total_completions: 1 };
+    });
+    swarm.update(job, |spec| spec.task.force_update = 1);
+    let task = swarm.running(job, 0, node(1));
+    swarm.finish(task, TaskState::Complete);
+    let version = swarm.state.service(job).unwrap().meta.version;
+    swarm.command(Command::RollbackService { id: job, version });
+    let service = swarm.state.service(job).unwrap();
+    let status = service.job.unwrap();
+    assert_eq!((status.iteration, status.completed), (2, 0), "what the newer spec completed is not its work");
+    assert_eq!(service.update, None, "nothing is rolled out that could end");
+}
+
+#[test]
 fn credentials_come_and_go_with_their_service() {
     let mut swarm = Fixture::nodes(1);
     let (id, spec) = (ServiceId(1), Box::new(service_spec("web", 1)));
