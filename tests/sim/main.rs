@@ -24,17 +24,24 @@ fn from_env(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-/// Every [`PARTS`]th seed from `part` on: `FLOK_SIM_SEEDS` of them in all parts together, from `FLOK_SIM_FROM`.
+/// Every [`PARTS`]th seed from `part` on: `FLOK_SIM_SEEDS` of them in all parts together, from `FLOK_SIM_FROM`. One that
+/// fails does not keep the others from being run.
 fn seeds(part: u64) {
     if from_env("FLOK_SIM_SEED").is_some() {
         return;
     }
     let count = from_env("FLOK_SIM_SEEDS").unwrap_or(SEEDS * PARTS);
     let from = from_env("FLOK_SIM_FROM").unwrap_or(0);
+    let mut failed = Vec::new();
     for seed in (from..from + count).filter(|seed| seed % PARTS == part) {
-        let Outcome { hash, counts, settled_after } = run(seed);
-        println!("seed {seed}: {hash}, settled after {settled_after} ms, {counts:?}");
+        match std::panic::catch_unwind(|| run(seed)) {
+            Ok(Outcome { hash, counts, settled_after }) => {
+                println!("seed {seed}: {hash}, settled after {settled_after} ms, {counts:?}");
+            }
+            Err(_) => failed.push(seed),
+        }
     }
+    assert!(failed.is_empty(), "seeds {failed:?} failed");
 }
 
 macro_rules! parts {

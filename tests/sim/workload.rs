@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flok::spec::*;
-use flok::state::{Command, CredentialsUpdate, NodeHealth};
+use flok::state::{Command, CredentialsUpdate, Node, NodeHealth, RaftStanding};
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 
@@ -15,8 +15,10 @@ const MOST_SERVICES: usize = 6;
 /// Tasks that need a port of their host for themselves: one a node, and nodes are few.
 const MOST_WITH_PORT: u64 = 2;
 const MOST_HOSTS: usize = 12;
-/// From a goodbye to the end.
+/// From a goodbye to the end, for a node that does not hold the log.
 const GOODBYE: Ms = 500;
+/// For a leaving node to be relieved of the log.
+const RELEASED_WITHIN: Ms = 8_000;
 
 /// Asked of one daemon's life, whose end means to ask again.
 pub struct Admission {
@@ -124,22 +126,29 @@ impl World {
         self.check.note(|| format!("{node} leaves"));
         self.with_daemon(at, |daemon, parts, context| {
             daemon.say_goodbye(context);
-            if let Some(log) = &mut daemon.log {
-                log.hand_over(context)?;
-            }
             daemon.tick(parts, context)
         });
-        self.schedule(GOODBYE, Event::Leave { host: at });
+        let patience_ends = self.now + RELEASED_WITHIN;
+        self.schedule(GOODBYE, Event::Leave { host: at, patience_ends });
     }
 
-    /// A log holder that went at once would go on counting: the others first take the log from it.
-    pub fn leave_if_released(&mut self, at: usize) {
+    /// A log holder that went at once would go on counting: it waits for the others to take the log from it, as
+    /// `node::swarm::Session::leave` does. Nobody lets it go where that is the end of the swarm.
+    pub fn leave_if_released(&mut self, at: usize, patience_ends: Ms) {
         let holds = self.hosts[at].daemon.as_ref().is_some_and(|daemon| daemon.log.is_some());
-        if holds {
-            self.schedule(GOODBYE, Event::Leave { host: at });
+        if holds && (self.now < patience_ends || self.would_end_the_swarm(at)) {
+            self.schedule(GOODBYE, Event::Leave { host: at, patience_ends });
         } else {
             self.kill_daemon(at);
         }
+    }
+
+    /// Those that vote and will come back are no quorum without `at`.
+    fn would_end_the_swarm(&self, at: usize) -> bool {
+        let votes = |node: &&std::sync::Arc<Node>| node.raft.is_some_and(|raft| raft.standing == RaftStanding::Voter);
+        let voters: Vec<NodeId> = self.check.reference.nodes().filter(votes).map(|node| node.id).collect();
+        let stays = |id: &&NodeId| self.host_of(**id).is_some_and(|host| host != at && !self.hosts[host].gone);
+        voters.iter().filter(stays).count() * 2 <= voters.len()
     }
 
     fn remove_node(&mut self, via: usize) {

@@ -57,6 +57,7 @@ pub enum Event {
     /// A daemon that said goodbye stops.
     Leave {
         host: usize,
+        patience_ends: Ms,
     },
     Fault,
     Work,
@@ -294,7 +295,7 @@ impl World {
                 self.hosts[host].start_under_way = false;
                 self.start_host(host);
             }
-            Event::Leave { host } => self.leave_if_released(host),
+            Event::Leave { host, patience_ends } => self.leave_if_released(host, patience_ends),
             Event::Fault => self.fault(),
             Event::Work => self.work(),
         }
