@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Makes the demo and test images, as OCI archives, from this repository and Debian's packages alone.
 #
-# usage: docker/images.sh OUT_DIR [IMAGE ...]      images: whoami busybox redis postgres nginx (all by default)
+# usage: docker/images.sh OUT_DIR [IMAGE ...]      images: whoami voting busybox redis postgres nginx (all by default)
 #
-# whoami needs rustc and a C linker; the others the Debian packages busybox-static, redis-server, postgresql-15 and
+# whoami and voting need rustc and a C linker; the others the Debian packages busybox-static, redis-server, postgresql-15 and
 # nginx-light. An image that is there already and newer than this script is left as it is.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -14,7 +14,7 @@ die() { echo "images.sh: $*" >&2; exit 1; }
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 shift
-[ $# -gt 0 ] || set -- whoami busybox redis postgres nginx
+[ $# -gt 0 ] || set -- whoami voting busybox redis postgres nginx
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -47,13 +47,17 @@ base() {
   done
 }
 
-image_whoami() {
+# program NAME SOURCE: an image that is one program, statically linked.
+program() {
   command -v rustc >/dev/null || die "rustc is missing"
-  mkdir -p "$work/whoami"
-  rustc --edition 2024 -O -C target-feature=+crt-static -C strip=symbols -C panic=abort \
-    -o "$work/whoami/whoami" "$here/whoami/whoami.rs"
-  "$here/oci-image.sh" --name flok/whoami:latest --out "$1" --layer "$work/whoami" --entrypoint '["/whoami"]'
+  mkdir -p "$work/$1"
+  rustc --edition 2024 -O -C target-feature=+crt-static -C strip=symbols -C panic=abort -o "$work/$1/$1" "$2"
+  "$here/oci-image.sh" --name "flok/$1:latest" --out "$3" --layer "$work/$1" --entrypoint "[\"/$1\"]"
 }
+
+image_whoami() { program whoami "$here/whoami/whoami.rs" "$1"; }
+
+image_voting() { program voting "$here/voting/main.rs" "$1"; }
 
 image_busybox() {
   base "$work/busybox"
@@ -120,12 +124,23 @@ CONF
     --stop-signal SIGQUIT --cmd '["nginx","-g","daemon off;"]'
 }
 
+# fresh FILE SOURCE...: whether it is newer than all it is made from.
+fresh() {
+  local file=$1 source
+  shift
+  for source in "$here/images.sh" "$here/oci-image.sh" "$@"; do
+    [ "$file" -nt "$source" ] || return 1
+  done
+}
+
 for image in "$@"; do
   file=$out/$image.tar
-  case $image in whoami | busybox | redis | postgres | nginx) ;; *) die "unknown image $image" ;; esac
-  if [ "$file" -nt "$here/images.sh" ] && [ "$file" -nt "$here/oci-image.sh" ] && [ "$file" -nt "$here/whoami/whoami.rs" ]; then
-    continue
-  fi
+  case $image in
+    whoami | voting) sources=("$here/$image"/*.rs) ;;
+    busybox | redis | postgres | nginx) sources=() ;;
+    *) die "unknown image $image" ;;
+  esac
+  ! fresh "$file" "${sources[@]}" || continue
   echo "images.sh: making $image"
   "image_$image" "$file"
 done
