@@ -27,6 +27,9 @@ packages_of() {
     nsenter | unshare | setsid) echo util-linux ;;
     ps) echo procps ;;
     zstd) echo zstd ;;
+    openssl) echo openssl ;;
+    mkfs.ext4) echo e2fsprogs ;;
+    systemd-analyze) echo systemd ;;
     git) echo git ;;
     skopeo) echo skopeo ;;
     # Its command only: Debian's daemon comes along and is not started.

@@ -4,9 +4,10 @@
 # usage: scripts/test.sh [--quick] [--no-e2e] [--no-install]
 #   --quick       formatting, lints, tidy and the tests that need no root
 #   --no-e2e      all but the tests on hosts (namespaces with containerd)
-#   --no-install  install nothing: what is missing is skipped and said
+#   --no-install  install nothing: what is missing fails its step
 #
-# Without root the tests that need it are skipped, and said. Leaves nothing behind but the build.
+# Without root the tests that need it are skipped, and said. Leaves nothing behind but the build and, beside it, the tools
+# that cargo installs (cargo-nextest, cargo-deny, typos: some minutes each, once).
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$REPO"
@@ -53,18 +54,28 @@ nextest() { cargo nextest run --locked "$@"; }
 need_tools() {
   if [ -n "$install" ]; then
     [ -n "$root" ] || { skip "installing" "no root: what is missing must be there"; return 0; }
-    need protoc cc curl
-    [ -n "$quick" ] || need containerd runc nft ip ps nsenter zstd
+    need protoc cc curl systemd-analyze
+    [ -n "$quick" ] || need containerd runc nft ip ps nsenter zstd openssl mkfs.ext4
     [ -n "$quick" ] || [ -z "$e2e" ] || need docker skopeo docker-registry /bin/busybox redis-server \
       /usr/lib/postgresql/15/bin/postgres nginx
   fi
 }
 
-need_nextest() {
-  cargo nextest --version >/dev/null 2>&1 && return 0
-  [ -n "$install" ] || die "cargo-nextest is missing: cargo install cargo-nextest --locked"
-  say "installing cargo-nextest"
-  cargo install cargo-nextest --locked --quiet
+# need_tool COMMAND CRATE: what cargo can install and Debian has not.
+need_tool() {
+  ! command -v "$1" >/dev/null || return 0
+  [ -n "$install" ] || { warn "$1 is missing: cargo install $2 --locked"; return 0; }
+  say "installing $2"
+  CARGO_TARGET_DIR=$tools/build cargo install "$2" --locked --quiet --root "$tools"
+}
+
+need_cargo_tools() {
+  tools=${CARGO_TARGET_DIR:-$REPO/target}/tools
+  export PATH=$tools/bin:$PATH
+  need_tool cargo-nextest cargo-nextest
+  need_tool cargo-deny cargo-deny
+  need_tool typos typos-cli
+  rm -rf "$tools/build"
 }
 
 unit_systemd() {
@@ -86,23 +97,15 @@ summary() {
 
 need_rust
 need_tools
-need_nextest
+need_cargo_tools
 
 step "fmt" cargo fmt --check
 step "clippy" cargo clippy --locked --all-targets -- -D warnings
 step "tidy" nextest --test tidy
-if cargo deny --version >/dev/null 2>&1; then
-  # Advisories need the database of RustSec: its own step where the network reaches it.
-  step "deny" cargo deny --offline check bans licenses sources
-else
-  skip "deny" "cargo-deny is not installed (cargo install cargo-deny --locked)"
-fi
-if command -v typos >/dev/null; then step "typos" typos; else skip "typos" "typos is not installed"; fi
-if command -v systemd-analyze >/dev/null; then
-  step "unit file" unit_systemd
-else
-  skip "unit file" "systemd-analyze is not installed"
-fi
+# Advisories need the database of RustSec: a step of its own, where the network reaches it.
+step "deny" cargo deny --locked check bans licenses sources
+step "typos" typos
+step "unit file" unit_systemd
 step "unit tests" nextest --lib --bins
 step "integration tests" nextest -E 'kind(test) & not binary(e2e) & not binary(tidy)'
 

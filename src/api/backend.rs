@@ -48,6 +48,12 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         tar: BoxStream<'static, std::io::Result<Bytes>>,
     ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
+    /// The digest that a tag has in its registry now; `None` for an image that was loaded into this node by hand.
+    fn resolve_image(
+        &self,
+        image: &str,
+        credentials: Option<SecretBytes>,
+    ) -> impl Future<Output = Result<Option<String>, ApiError>> + Send;
     /// Names and digests of images on this node.
     fn images(&self) -> impl Future<Output = Result<Vec<LocalImage>, ApiError>> + Send;
 

@@ -7,6 +7,8 @@ mod daemon;
 mod image;
 mod node;
 mod output;
+mod pinning;
+mod registry_auth;
 mod service;
 mod stack;
 mod swarm;

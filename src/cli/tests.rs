@@ -40,6 +40,7 @@ fn every_command_of_the_manual_is_accepted() {
         "flok service rm web db",
         "flok service logs -f --tail 10 --since 10m web",
         "flok stack deploy -c a.yml -c b.yml --prune --detach --timeout 30s shop",
+        "flok stack deploy -c a.yml --with-registry-auth --resolve-image never shop",
         "flok stack ls",
         "flok stack ps shop -f desired-state=running",
         "flok stack services shop",

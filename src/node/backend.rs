@@ -14,6 +14,7 @@ use super::daemon::Daemon;
 use super::swarm::{Shared, logs};
 use crate::api::*;
 use crate::consensus::{Consensus, PROPOSE_DEADLINE, ProposeError, ReadError};
+use crate::runtime::explained;
 use crate::spec::*;
 use crate::state::{Command, NodeHealth, Reply, State};
 use crate::transport::{JoinToken, TokenSecret};
@@ -186,6 +187,11 @@ impl Backend for Daemon {
         let reader = SyncIoBridge::new(Box::pin(StreamReader::new(tar)));
         let loaded = self.host.runtime.images().load(reader, None).await;
         loaded.map_err(|error| ApiError::Invalid(format!("{:#}", anyhow::Error::from(error))))
+    }
+
+    async fn resolve_image(&self, image: &str, credentials: Option<SecretBytes>) -> Result<Option<String>, ApiError> {
+        let resolved = self.host.runtime.images().resolve(image, credentials.as_ref()).await;
+        resolved.map_err(|error| ApiError::NotFound(explained(&error)))
     }
 
     async fn images(&self) -> Result<Vec<LocalImage>, ApiError> {

@@ -10,6 +10,7 @@ pub mod config;
 mod daemon;
 mod files;
 mod logging;
+mod preflight;
 mod socket;
 mod standing;
 mod swarm;
@@ -41,9 +42,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         );
     }
     let dir = DataDir::open(&config.data_dir)?;
+    preflight::check(&config)?;
     let socket = config.socket.clone();
     let listener = socket::bind(&socket)?;
-    let (daemon, mut orders) = Daemon::start(config, dir).await?;
+    let (daemon, mut orders) = match Daemon::start(config, dir).await {
+        Ok(started) => started,
+        Err(error) => {
+            socket::remove(&socket);
+            return Err(error);
+        }
+    };
 
     let closing = CancellationToken::new();
     let serving = tokio::spawn(crate::api::serve(listener, Arc::clone(&daemon), closing.clone().cancelled_owned()));

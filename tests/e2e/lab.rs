@@ -295,9 +295,7 @@ impl Host {
 
     /// The daemon's own process: nsenter forks it into the PID namespace.
     fn daemon_pid(&self) -> Option<String> {
-        let parent = self.daemon.as_ref()?.id();
-        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
-        Some(children.split_whitespace().next()?.to_owned())
+        child_of(self.daemon.as_ref()?)
     }
 
     /// SIGTERM, and waits for the end.
@@ -535,6 +533,13 @@ impl Host {
             self.die();
         }
     }
+}
+
+/// What `nsenter` has started for [`Host::command`].
+pub fn child_of(nsenter: &Child) -> Option<String> {
+    let parent = nsenter.id();
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    Some(children.split_whitespace().next()?.to_owned())
 }
 
 /// The binary under test: this build's, or the one that `FLOK_E2E_BIN` names.

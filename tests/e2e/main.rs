@@ -5,6 +5,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "real daemons run in real time")]
 
+mod commands;
 mod daemon;
 mod deaths;
 mod deploy;
@@ -12,6 +13,7 @@ mod docker;
 mod images;
 mod lab;
 mod members;
+mod pulls;
 mod refusals;
 mod registry;
 mod strangers;

@@ -48,11 +48,18 @@ impl Swarm {
     /// Managers, the first of which made the swarm.
     pub fn of(count: usize) -> Swarm {
         let mut lab = Lab::new(count);
-        lab.hosts[0].start_daemon(DAEMON);
+        for host in &mut lab.hosts {
+            host.start_daemon(DAEMON);
+        }
+        Swarm::begin(lab)
+    }
+
+    /// The same on hosts whose daemons run.
+    pub fn begin(lab: Lab) -> Swarm {
+        let count = lab.hosts.len();
         lab.hosts[0].ok(&["swarm", "init"]);
-        let mut swarm = Swarm(lab);
+        let swarm = Swarm(lab);
         for index in 1..count {
-            swarm.hosts[index].start_daemon(DAEMON);
             swarm.join(index, "manager");
         }
         swarm.nodes_are(0, count, "ready");

@@ -131,6 +131,12 @@ impl Host {
         Runtime::start(config).await.unwrap()
     }
 
+    /// What `ctr` says of the private containerd.
+    pub fn ctr(&self, args: &[&str]) -> String {
+        let socket = self.path().join("containerd/containerd.sock").display().to_string();
+        run("ctr", &[&["-a", &socket, "-n", "flok"], args].concat()).trim().to_owned()
+    }
+
     pub async fn worker(&self, runtime: &Runtime) -> Worker {
         let config = WorkerConfig {
             data_dir: self.path().to_owned(),
@@ -328,6 +334,7 @@ fn layer(items: &[Item<'_>]) -> Vec<u8> {
 pub struct Registry {
     pub host: String,
     pub data: PathBuf,
+    log: PathBuf,
     process: std::process::Child,
 }
 
@@ -384,12 +391,13 @@ impl Registry {
         let host = format!("127.0.0.1:{port}");
         let data = dir.join("registry");
         let config = format!(
-            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\nstorage: {{filesystem: {{rootdirectory: {data:?}}}}}\n\
+            "version: 0.1\nlog: {{level: error, accesslog: {{disabled: false}}}}\nstorage: {{filesystem: {{rootdirectory: {data:?}}}}}\n\
              http: {{addr: {host:?}{tls}}}\n{auth}",
         );
+        let log_file = dir.join("registry.log");
         let file = dir.join("registry.yml");
         fs::write(&file, config).unwrap();
-        let log = fs::File::create(dir.join("registry.log")).unwrap();
+        let log = fs::File::create(&log_file).unwrap();
         let process = Command::new("docker-registry")
             .arg("serve")
             .arg(&file)
@@ -398,7 +406,12 @@ impl Registry {
             .spawn()
             .expect("docker-registry is installed");
         until("the registry listens", || std::net::TcpStream::connect(&host).is_ok()).await;
-        Registry { host, data, process }
+        Registry { host, data, log: log_file, process }
+    }
+
+    /// How many of the requests it has answered have these words in its log.
+    pub fn requests(&self, words: &str) -> usize {
+        fs::read_to_string(&self.log).unwrap().lines().filter(|line| line.contains(words)).count()
     }
 }
 

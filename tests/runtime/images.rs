@@ -197,6 +197,64 @@ fn a_registry_of_a_private_ca_is_trusted_only_when_it_is_configured() {
 
 #[test]
 #[ignore = "needs root, containerd, docker-registry and skopeo"]
+fn one_pull_serves_all_who_wait_for_it() {
+    on_a_host(|mut host| async move {
+        let registry = Registry::start(host.path(), "").await;
+        push(&host, &registry, "shared:1", &[]);
+        let runtime = host.runtime().await;
+        let worker = host.worker(&runtime).await;
+        for task in 1..=6 {
+            host.want(&worker, pulled(&registry, task, "shared:1"));
+        }
+        for task in 1..=6 {
+            reaches(&worker, task, TaskState::Complete).await;
+        }
+        let blobs = registry.requests("GET /v2/shared/blobs/");
+        let manifest: serde_json::Value = serde_json::from_str(&run(
+            "skopeo",
+            &["inspect", "--raw", "--tls-verify=false", &format!("docker://{}/shared:1", registry.host)],
+        ))
+        .unwrap();
+        let layers = manifest["layers"].as_array().unwrap().len();
+        assert_eq!(blobs, layers + 1, "each layer and the configuration, once");
+        worker.shutdown().await;
+    });
+}
+
+#[test]
+#[ignore = "needs root, containerd, docker-registry and skopeo"]
+fn a_pull_that_fails_leaves_no_lease_and_nothing_half_loaded() {
+    on_a_host(|host| async move {
+        let registry = Registry::start(host.path(), "").await;
+        push(&host, &registry, "broken:1", &[]);
+        // A layer that is not what its digest says.
+        let raw =
+            run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{}/broken:1", registry.host)]);
+        let manifest: serde_json::Value = serde_json::from_str(&raw).unwrap();
+        let layer = manifest["layers"].as_array().unwrap().last().unwrap()["digest"].as_str().unwrap();
+        let hex = &layer["sha256:".len()..];
+        let blob = registry.data.join("docker/registry/v2/blobs/sha256").join(&hex[..2]).join(hex).join("data");
+        let mut bytes = fs::read(&blob).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 0xff;
+        fs::write(&blob, &bytes).unwrap();
+
+        let runtime = host.runtime().await;
+        let name = format!("{}/broken:1", registry.host);
+        let refused = runtime.images().ensure(&name, None, |_| {}).await.unwrap_err().to_string();
+        assert!(refused.contains("broken:1"), "{refused}");
+        assert_eq!(host.ctr(&["leases", "ls", "-q"]), "", "no lease is left");
+        assert!(runtime.images().list().await.unwrap().is_empty());
+
+        bytes[last] ^= 0xff;
+        fs::write(&blob, &bytes).unwrap();
+        runtime.images().ensure(&name, None, |_| {}).await.unwrap();
+        assert_eq!(host.ctr(&["leases", "ls", "-q"]), "");
+    });
+}
+
+#[test]
+#[ignore = "needs root, containerd, docker-registry and skopeo"]
 fn a_pull_that_is_cut_goes_on_where_it_was() {
     on_a_host(|host| async move {
         let registry = Registry::start(host.path(), "").await;

@@ -122,6 +122,11 @@ fn update(
     let mut spec = spec.clone();
     // A count that only a forced update raises is not part of a stack file.
     spec.task.force_update = service.spec.task.force_update;
+    // A tag means what it meant before, where no registry was asked or none answered.
+    let image = &service.spec.task.container.image;
+    if image.split_once('@').is_some_and(|(tag, _)| tag == spec.task.container.image) {
+        spec.task.container.image.clone_from(image);
+    }
     if service.spec == spec && credentials.is_none() {
         return Ok(None);
     }

@@ -1,4 +1,5 @@
 //! JSON of `/flok/v1`: what flok's own CLI sends and gets where Docker has no word for it.
 
+pub mod image;
 pub mod stack;
 pub mod status;

@@ -7,6 +7,7 @@ use rand::TryRng;
 use super::edit::{Values, mount, port};
 use crate::api::client::Client;
 use crate::cli::output::print;
+use crate::cli::pinning::ImageArgs;
 use crate::cli::waiting::{self, WaitArgs};
 use crate::cli::{key_value, tasks};
 use crate::spec::image::ImageReference;
@@ -49,6 +50,8 @@ pub struct Create {
     #[command(flatten)]
     values: Values,
     #[command(flatten)]
+    images: ImageArgs,
+    #[command(flatten)]
     wait: WaitArgs,
     #[arg(value_name = "IMAGE", value_parser = image)]
     image: String,
@@ -78,8 +81,9 @@ impl Create {
                 ..Default::default()
             },
         };
+        let credentials = self.images.credentials(&self.image)?;
         let container = TaskSpecContainerSpec {
-            image: Some(self.image),
+            image: Some(self.images.pin(client, self.image).await?),
             command: self.entrypoint.map(|command| vec![command]),
             args: Some(self.args).filter(|args| !args.is_empty()),
             env: Some(self.env).filter(|env| !env.is_empty()),
@@ -100,7 +104,7 @@ impl Create {
             ..Default::default()
         };
         self.values.apply(&mut spec)?;
-        let created = client.docker().create_service(spec, None).await.map_err(|error| client.explain(error))?;
+        let created = client.docker().create_service(spec, credentials).await.map_err(|error| client.explain(error))?;
         let id = created.id.unwrap_or_default();
         print(&format!("{id}\n"))?;
         let service = super::fetch(client, &id).await?;

@@ -1,6 +1,6 @@
 //! `flok service logs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use bollard::container::LogOutput;
 use bollard::models::Task;
 use bollard::query_parameters::{ListNodesOptions, LogsOptions};
 use clap::Args;
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
+use futures::stream::{BoxStream, SelectAll};
 
 use super::fetch;
 use crate::api::client::Client;
@@ -17,6 +18,9 @@ use crate::cli::node::display_name;
 use crate::cli::output::now;
 use crate::cli::tasks;
 use crate::spec::quantity::parse_duration;
+
+/// How soon a task that was started meanwhile is followed, too.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Show the logs of a service's tasks, or of one task
 #[derive(Debug, Args)]
@@ -66,7 +70,7 @@ fn since(text: &str) -> Result<i32, String> {
 
 impl Logs {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
-        let options = LogsOptions {
+        let mut options = LogsOptions {
             follow: self.follow,
             stdout: true,
             stderr: true,
@@ -75,26 +79,47 @@ impl Logs {
             tail: self.tail.clone(),
             ..LogsOptions::default()
         };
-        // One stream for each task, so that each line's origin is known.
-        let sources = self.sources(client).await?;
         let docker = client.patient(Duration::from_secs(60));
-        let streams = sources.into_iter().map(|(prefix, id)| {
-            docker.task_logs(&id, Some(options.clone())).map(move |line| (prefix.clone(), line)).boxed()
-        });
-        self.copy(client, futures::stream::select_all(streams)).await
+        let mut lines = SelectAll::new();
+        let mut known = BTreeSet::new();
+        loop {
+            let found = self.sources(client).await?;
+            let goes_on = self.follow && found.of_service;
+            // One stream for each task, so that each line's origin is known.
+            for (prefix, id) in found.sources.into_iter().filter(|(_, id)| known.insert(id.clone())) {
+                let stream = docker.task_logs(&id, Some(options.clone()));
+                lines.push(stream.map(move |line| (prefix.clone(), line)).boxed());
+            }
+            // What the service starts from now on is told from its first line.
+            options.tail = "all".into();
+            if !goes_on {
+                return self.copy(client, &mut lines).await;
+            }
+            let copied = async {
+                let copied = self.copy(client, &mut lines).await;
+                if copied.is_ok() {
+                    // All have ended; others may come.
+                    std::future::pending::<()>().await;
+                }
+                copied
+            };
+            if let Ok(broken) = tokio::time::timeout(LOOK_EVERY, copied).await {
+                return broken;
+            }
+        }
     }
 
-    /// What stands before each line, and the task's id.
-    async fn sources(&self, client: &Client) -> anyhow::Result<Vec<(String, String)>> {
-        let (service, tasks) = match fetch(client, &self.name).await {
+    /// The tasks that have written, or may have.
+    async fn sources(&self, client: &Client) -> anyhow::Result<Sources> {
+        let (service, tasks, of_service) = match fetch(client, &self.name).await {
             Ok(service) => {
                 let filters = [("service".to_string(), vec![service.id.clone().unwrap_or_default()])].into();
-                (tasks::service_name(&service), tasks::fetch(client, filters).await?)
+                (tasks::service_name(&service), tasks::fetch(client, filters).await?, true)
             }
             Err(error) => match client.docker().inspect_task(&self.name).await {
                 Ok(task) => {
                     let service = fetch(client, task.service_id.as_deref().unwrap_or_default()).await?;
-                    (tasks::service_name(&service), vec![task])
+                    (tasks::service_name(&service), vec![task], false)
                 }
                 Err(_) => return Err(error),
             },
@@ -103,15 +128,11 @@ impl Logs {
             client.docker().list_nodes(None::<ListNodesOptions>).await.map_err(|error| client.explain(error))?;
         let nodes: BTreeMap<String, String> =
             nodes.iter().map(|node| (node.id.clone().unwrap_or_default(), display_name(node))).collect();
-        let ran = tasks.into_iter().filter(|task| task.node_id.is_some());
-        Ok(prefixed(&service, ran.collect(), &nodes, self.raw))
+        let started = tasks.into_iter().filter(|task| task.node_id.is_some() && has_started(task));
+        Ok(Sources { sources: prefixed(&service, started.collect(), &nodes, self.raw), of_service })
     }
 
-    async fn copy(
-        &self,
-        client: &Client,
-        mut lines: impl Stream<Item = (String, Result<LogOutput, bollard::errors::Error>)> + Unpin,
-    ) -> anyhow::Result<()> {
+    async fn copy(&self, client: &Client, lines: &mut SelectAll<BoxStream<'_, Line>>) -> anyhow::Result<()> {
         while let Some((prefix, line)) = lines.next().await {
             let (bytes, to_stderr) = match line.map_err(|error| client.explain(error)).context("the logs broke off")? {
                 LogOutput::StdErr { message } => (message, true),
@@ -129,6 +150,34 @@ impl Logs {
         }
         Ok(())
     }
+}
+
+/// A line and what stands before it.
+type Line = (String, Result<LogOutput, bollard::errors::Error>);
+
+struct Sources {
+    /// What stands before each line, and the task's id.
+    sources: Vec<(String, String)>,
+    /// There may be more of them later.
+    of_service: bool,
+}
+
+/// A task that is still on its way has no log to follow yet.
+fn has_started(task: &Task) -> bool {
+    use bollard::models::TaskState as State;
+    let state = task.status.as_ref().and_then(|status| status.state);
+    !matches!(
+        state,
+        None | Some(
+            State::NEW
+                | State::PENDING
+                | State::ASSIGNED
+                | State::ACCEPTED
+                | State::PREPARING
+                | State::READY
+                | State::STARTING
+        )
+    )
 }
 
 /// `web.1.<task>@host    | `, all of one width.

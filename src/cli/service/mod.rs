@@ -10,6 +10,7 @@ mod rm;
 mod scale;
 mod update;
 
+use bollard::auth::DockerCredentials;
 use bollard::models::{Service as Found, ServiceSpec};
 use bollard::query_parameters::{InspectServiceOptions, UpdateServiceOptions};
 use clap::Subcommand;
@@ -53,15 +54,23 @@ async fn fetch(client: &Client, name: &str) -> anyhow::Result<Found> {
     Ok(client.docker().inspect_service(name, options).await.map_err(|error| client.explain(error))?)
 }
 
+/// How a spec is put in force.
+#[derive(Default)]
+struct Store {
+    rollback: bool,
+    /// Kept as they are where there are none.
+    credentials: Option<DockerCredentials>,
+}
+
 /// Puts `spec` in force where nobody else changed the service since it was fetched.
-async fn store(client: &Client, service: &Found, spec: ServiceSpec, rollback: bool) -> anyhow::Result<()> {
+async fn store(client: &Client, service: &Found, spec: ServiceSpec, how: Store) -> anyhow::Result<()> {
     let version = service.version.as_ref().and_then(|version| version.index).unwrap_or(0);
     let options = UpdateServiceOptions {
         version: i32::try_from(version)?,
         registry_auth_from: "spec".into(),
-        rollback: rollback.then(|| "previous".to_string()),
+        rollback: how.rollback.then(|| "previous".to_string()),
     };
     let id = service.id.as_deref().unwrap_or_default();
-    client.docker().update_service(id, spec, options, None).await.map_err(|error| client.explain(error))?;
+    client.docker().update_service(id, spec, options, how.credentials).await.map_err(|error| client.explain(error))?;
     Ok(())
 }

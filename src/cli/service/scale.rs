@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{fetch, store};
+use super::{Store, fetch, store};
 use crate::api::client::Client;
 use crate::cli::each;
 use crate::cli::output::print;
@@ -50,6 +50,6 @@ async fn scale(client: &Client, name: &str, replicas: u32) -> anyhow::Result<Str
             anyhow::bail!("service {name} is global: it has one task on every node that fits, and cannot be scaled")
         }
     }
-    store(client, &service, spec, false).await?;
+    store(client, &service, spec, Store::default()).await?;
     Ok(service_name(&service))
 }

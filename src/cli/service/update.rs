@@ -5,9 +5,10 @@ use clap::Args;
 
 use super::create::image;
 use super::edit::{Values, mount, port};
-use super::{fetch, store};
+use super::{Store, fetch, store};
 use crate::api::client::Client;
 use crate::cli::output::print;
+use crate::cli::pinning::ImageArgs;
 use crate::cli::waiting::{self, WaitArgs};
 use crate::cli::{key_value, tasks};
 use crate::spec::stack::split_words;
@@ -66,6 +67,8 @@ pub struct Update {
     #[command(flatten)]
     values: Values,
     #[command(flatten)]
+    images: ImageArgs,
+    #[command(flatten)]
     wait: WaitArgs,
     /// Name or id
     #[arg(value_name = "SERVICE")]
@@ -77,11 +80,17 @@ impl Update {
         let service = fetch(client, &self.service).await?;
         let mut spec = service.spec.clone().unwrap_or_default();
         let rollback = self.rollback;
+        if let Some(image) = self.image.take() {
+            self.image = Some(self.images.pin(client, image).await?);
+        }
         if !rollback {
             self.edit(&mut spec)?;
             std::mem::take(&mut self.values).apply(&mut spec)?;
         }
-        store(client, &service, spec, rollback).await?;
+        let container = spec.task_template.as_ref().and_then(|task| task.container_spec.as_ref());
+        let image = container.and_then(|container| container.image.as_deref()).unwrap_or_default();
+        let credentials = self.images.credentials(image)?;
+        store(client, &service, spec, Store { rollback, credentials }).await?;
         print(&format!("{}\n", self.service))?;
         waiting::converged(client, &[tasks::service_name(&service)], &self.wait).await
     }

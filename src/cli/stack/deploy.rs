@@ -1,14 +1,14 @@
 //! `flok stack deploy`: stack files to specs, one transaction, then the wait until all of it runs.
 
-use std::collections::BTreeMap;
-
 use clap::Args;
 
 use super::files::{FilesArg, warn};
 use crate::api::client::Client;
 use crate::api::model::stack::{StackChanged, StackDeploy};
 use crate::cli::output::print;
+use crate::cli::pinning::ImageArgs;
 use crate::cli::waiting::{self, WaitArgs};
+use crate::spec::ServiceSpec;
 use crate::spec::stack::{Features, Stack, check_stack_name};
 
 /// Deploy a stack, or update it: all of it is put in force, or nothing
@@ -26,6 +26,8 @@ pub struct Deploy {
     #[arg(long)]
     prune: bool,
     #[command(flatten)]
+    images: ImageArgs,
+    #[command(flatten)]
     wait: WaitArgs,
     /// Name of the stack
     #[arg(value_name = "NAME", value_parser = stack_name)]
@@ -38,19 +40,30 @@ pub(super) fn stack_name(name: &str) -> Result<String, String> {
 
 impl Deploy {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
-        let stack: Stack = self.files.with(Features::supported(), |file, around| {
+        let mut stack: Stack = self.files.with(Features::supported(), |file, around| {
             let (stack, warnings) = file.convert(&self.name, around)?;
             warn(&warnings);
             Ok(stack)
         })?;
         let names: Vec<String> = stack.services.iter().map(|service| service.name.clone()).collect();
+        let images: Vec<String> = stack.services.iter().map(|service| service.task.container.image.clone()).collect();
+        let headers = self.images.headers(images.iter().map(String::as_str))?;
+        let header =
+            |service: &ServiceSpec| Some((service.name.clone(), headers.get(&service.task.container.image)?.clone()));
+        let credentials = stack.services.iter().filter_map(header).collect();
+        let pinned = self.images.pinned(client, images.iter().map(String::as_str)).await?;
+        for image in stack.services.iter_mut().map(|service| &mut service.task.container.image) {
+            if let Some(pinned) = pinned.get(image) {
+                image.clone_from(pinned);
+            }
+        }
         let request = StackDeploy {
             services: stack.services,
             networks: stack.networks,
             secrets: stack.secrets,
             configs: stack.configs,
             prune: self.prune,
-            credentials: BTreeMap::new(),
+            credentials,
         };
         let changed: StackChanged = client.post(&format!("/stacks/{}", self.name), &request).await?;
         print(&render(&changed))?;

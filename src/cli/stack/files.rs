@@ -51,14 +51,14 @@ fn source(name: &str) -> anyhow::Result<Source> {
             let file = std::fs::File::open(path).with_context(|| format!("cannot read {path}"))?;
             let size = file.metadata().map_or(0, |metadata| metadata.len());
             if size > limit {
-                anyhow::bail!("{path}: {}", too_large(size));
+                anyhow::bail!("{path}: {}", too_large(Some(size)));
             }
             file.take(limit + 1).read_to_end(&mut bytes)
         }
     };
     read.with_context(|| format!("cannot read {name}"))?;
     if bytes.len() as u64 > limit {
-        anyhow::bail!("{name}: {}", too_large(bytes.len() as u64));
+        anyhow::bail!("{name}: {}", too_large(None));
     }
     let text =
         String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{name} is not UTF-8 text: is it a stack file?"))?;

@@ -110,7 +110,7 @@ fn a_report_that_is_not_renewed_counts_no_more() {
 }
 
 #[test]
-fn nobody_reports_in_anothers_name_and_an_older_report_changes_nothing() {
+fn nobody_reports_in_the_name_of_another_and_an_older_report_changes_nothing() {
     let mut bench = Bench::new();
     bench.accuse([2, 3]);
     let alarms = vec![bench.alarm(ACCUSED)];

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::content::{self, LabelMap, Writer};
 use super::manifest::{self, Document, MAX_DOCUMENT_BYTES};
 use super::pull::manifest_labels;
-use super::{Images, end_lease, lookup_name, parse_reference, take_lease};
+use super::{Images, Origin, end_lease, lookup_name, parse_reference, take_lease};
 use crate::runtime::client::Client;
 use crate::runtime::error::{Result, RuntimeError};
 
@@ -116,10 +116,10 @@ impl Images {
         for name in names {
             let reference = parse_reference(name)?;
             let full = lookup_name(&reference);
-            self.name(&full, target.clone()).await?;
+            self.name(&full, target.clone(), Origin::Hand).await?;
             self.open(&full, &target.digest).await?;
             let by_digest = lookup_name(&reference.clone_with_digest(target.digest.clone()));
-            self.name(&by_digest, target.clone()).await?;
+            self.name(&by_digest, target.clone(), Origin::Hand).await?;
             given.push(full);
         }
         Ok(given)
@@ -240,6 +240,7 @@ impl Archive {
             return Err(broken("it is compressed; unpack it first, for example with gunzip or zstd -d"));
         }
         file.seek(SeekFrom::Start(0)).map_err(|error| broken(error.to_string()))?;
+        let whole = file.metadata().map_err(|error| broken(error.to_string()))?.len();
         let (mut extents, mut links) = (BTreeMap::new(), BTreeMap::new());
         let mut tar = tar::Archive::new(&file);
         let entries = tar.entries_with_seek().map_err(|error| broken(error.to_string()))?;
@@ -254,7 +255,11 @@ impl Archive {
                 }
                 None => {
                     let start = entry.raw_file_position();
-                    extents.insert(name, (start, start + entry.size()));
+                    let end = start + entry.size();
+                    if end > whole {
+                        return Err(broken(format!("it is cut short, within {name}")));
+                    }
+                    extents.insert(name, (start, end));
                 }
             }
             if extents.len() + links.len() > MAX_ENTRIES {

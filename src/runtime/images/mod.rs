@@ -1,13 +1,14 @@
 //! Images on this node: found, pulled, loaded, listed, removed. One pull serves all who wait for it.
 //!
-//! A tag is looked up in a registry only while the node has nothing under that name: the swarm resolves tags to digests
-//! when a service is stored, so a restart never depends on a registry.
+//! To start a task, a tag is looked up in a registry only while the node has nothing under that name: clients have tags
+//! resolved to digests when a service is stored ([`Images::resolve`]), so a restart never depends on a registry.
 
 mod archive;
 mod content;
 pub mod manifest;
 mod pull;
 pub mod registry;
+mod resolve;
 mod unpack;
 
 use std::collections::{BTreeMap, HashMap};
@@ -30,6 +31,9 @@ use crate::spec::{Platform, SecretBytes};
 
 /// Pulls at once; further ones wait. Each loads up to [`pull::LAYERS_AT_ONCE`] layers.
 const PULLS_AT_ONCE: usize = 3;
+
+/// On names that were given by hand ([`Images::load`], [`Images::tag`]): no registry knows them.
+const LOADED_LABEL: &str = "flok/loaded";
 
 /// An image that is here, unpacked, ready to be run.
 #[derive(Debug, Clone)]
@@ -211,12 +215,16 @@ impl Images {
         let found = call("looking for image", &name, SHORT, self.shared.client.images().get(request)).await?;
         let target = found.image.and_then(|image| image.target);
         let target = target.ok_or_else(|| broken(&name, "it has no content"))?;
-        self.name(&lookup_name(&parse_reference(new)?), target).await
+        self.name(&lookup_name(&parse_reference(new)?), target, Origin::Hand).await
     }
 
     /// Points a name at a target, whatever it was before.
-    async fn name(&self, name: &str, target: Descriptor) -> Result<()> {
-        let image = Image { name: name.to_owned(), target: Some(target), ..Default::default() };
+    async fn name(&self, name: &str, target: Descriptor, origin: Origin) -> Result<()> {
+        let labels = match origin {
+            Origin::Hand => HashMap::from([(LOADED_LABEL.to_owned(), "true".to_owned())]),
+            Origin::Registry => HashMap::new(),
+        };
+        let image = Image { name: name.to_owned(), target: Some(target), labels, ..Default::default() };
         let request = CreateImageRequest { image: Some(image.clone()), ..Default::default() };
         match call("naming image", name, SHORT, self.shared.client.images().create(request)).await {
             Err(error) if error.already_exists() => {
@@ -283,6 +291,13 @@ impl Images {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.shared.inner.lock().expect("nothing panics while it is held")
     }
+}
+
+/// Who gave an image its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Registry,
+    Hand,
 }
 
 /// The label by which an image's configuration holds its snapshots.

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::content::{self, CopyError, LabelMap, Writer};
 use super::manifest::{self, Document, MANIFEST_TYPES, MAX_DOCUMENT_BYTES};
 use super::registry::{self, Failure, STALL_AFTER};
-use super::{ImageInfo, Images, Progress, PullFailure, PullState, end_lease, lookup_name, take_lease};
+use super::{ImageInfo, Images, Origin, Progress, PullFailure, PullState, end_lease, lookup_name, take_lease};
 use crate::runtime::client::Client;
 use crate::runtime::error::{Result, RuntimeError, explained};
 use crate::spec::SecretBytes;
@@ -128,9 +128,9 @@ impl Images {
         let by_digest = lookup_name(&reference.clone_with_digest(target.digest.clone()));
         if let Some(tag) = reference.tag() {
             let tagged = format!("{}/{}:{tag}", reference.registry(), reference.repository());
-            self.name(&tagged, target.clone()).await?;
+            self.name(&tagged, target.clone(), Origin::Registry).await?;
         }
-        self.name(&by_digest, target).await
+        self.name(&by_digest, target, Origin::Registry).await
     }
 }
 

@@ -57,17 +57,13 @@ fn is_loopback(host: &str) -> bool {
     name == "localhost" || name.parse::<std::net::Ipv4Addr>().is_ok_and(|addr| addr.is_loopback())
 }
 
-/// Docker's `X-Registry-Auth`.
+/// Docker's `X-Registry-Auth`. Clients leave out what they have not, or send null, or nothing between quotes.
 #[derive(Deserialize)]
 struct DockerAuth {
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    password: String,
-    #[serde(default)]
-    auth: String,
-    #[serde(default)]
-    registrytoken: String,
+    username: Option<String>,
+    password: Option<String>,
+    auth: Option<String>,
+    registrytoken: Option<String>,
 }
 
 /// Reads Docker's `X-Registry-Auth` (JSON in base64, either alphabet, padded or not). The error never shows it.
@@ -78,13 +74,14 @@ pub fn parse_auth(header: &SecretBytes) -> Result<RegistryAuth, String> {
     let json = decode(&header.0).ok_or("the registry credentials are no base64; log in again with `docker login`")?;
     let auth: DockerAuth = serde_json::from_slice(&json)
         .map_err(|_| "the registry credentials are no JSON; log in again with `docker login`".to_owned())?;
-    if !auth.registrytoken.is_empty() {
-        return Ok(RegistryAuth::Bearer(auth.registrytoken));
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    if let Some(token) = given(auth.registrytoken) {
+        return Ok(RegistryAuth::Bearer(token));
     }
-    if !auth.username.is_empty() {
-        return Ok(RegistryAuth::Basic(auth.username, auth.password));
+    if let Some(user) = given(auth.username) {
+        return Ok(RegistryAuth::Basic(user, auth.password.unwrap_or_default()));
     }
-    let pair = decode(auth.auth.as_bytes()).and_then(|pair| String::from_utf8(pair).ok());
+    let pair = decode(auth.auth.unwrap_or_default().as_bytes()).and_then(|pair| String::from_utf8(pair).ok());
     Ok(match pair.as_deref().and_then(|pair| pair.split_once(':')) {
         Some((user, password)) => RegistryAuth::Basic(user.to_owned(), password.to_owned()),
         None => RegistryAuth::Anonymous,
@@ -164,6 +161,8 @@ mod tests {
         for json in [
             r#"{"username":"me","password":"pass:word","serveraddress":"x"}"#.to_owned(),
             format!(r#"{{"auth":"{pair}"}}"#),
+            r#"{"username":"me","password":"pass:word","auth":null,"identitytoken":null,"registrytoken":""}"#
+                .to_owned(),
         ] {
             for header in [STANDARD.encode(&json), URL_SAFE_NO_PAD.encode(&json)] {
                 assert_eq!(parse_auth(&SecretBytes(header.into_bytes())).unwrap(), basic("me", "pass:word"));

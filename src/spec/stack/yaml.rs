@@ -87,7 +87,7 @@ impl Node {
 /// Reads one file. The error has a place where the parser knows one.
 pub fn parse(file: usize, text: &str) -> Result<Node, (Place, String)> {
     if text.len() > MAX_FILE_BYTES {
-        return Err((Place { file, ..Place::default() }, too_large(text.len() as u64)));
+        return Err((Place { file, ..Place::default() }, too_large(Some(text.len() as u64))));
     }
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
@@ -106,15 +106,35 @@ pub fn parse(file: usize, text: &str) -> Result<Node, (Place, String)> {
         Ok(raw) => Ok(raw.into_node(file)),
         Err(error) => {
             let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-            let message = error.without_snippet().to_string();
-            Err((Place { file, line, column }, format!("invalid YAML: {}", first_line(&message))))
+            Err((Place { file, line, column }, reason(error.without_snippet())))
         }
     }
 }
 
+/// Limits in words of their own: the parser's name its counters.
+fn reason(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    match error {
+        Error::AliasReplayLimitExceeded { .. }
+        | Error::AliasExpansionLimitExceeded { .. }
+        | Error::AliasReplayStackDepthExceeded { .. } => {
+            format!("its aliases stand for more than {MAX_ALIAS_EVENTS} values: write out what they repeat")
+        }
+        Error::Budget { .. } => {
+            format!(
+                "a stack file may have {MAX_NODES} values, {MAX_DEPTH} levels deep, in one document: is it a stack file?"
+            )
+        }
+        Error::AliasError { error, .. } => reason(error),
+        Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key {key:?} stands here a second time"),
+        other => format!("invalid YAML: {}", first_line(&other.to_string())),
+    }
+}
+
 /// What to say of a file of `bytes`, also before it is read.
-pub fn too_large(bytes: u64) -> String {
-    format!("the file has {bytes} bytes, a stack file may have {MAX_FILE_BYTES}: is it a stack file?")
+pub fn too_large(bytes: Option<u64>) -> String {
+    let has = bytes.map_or_else(|| "too many".to_owned(), |bytes| bytes.to_string());
+    format!("the file has {has} bytes, a stack file may have {MAX_FILE_BYTES}: is it a stack file?")
 }
 
 fn first_line(message: &str) -> &str {
@@ -294,7 +314,7 @@ mod tests {
             text.push_str(&format!("a{level}: &a{level} [{alias}]\n"));
         }
         let (_, message) = parse(0, &text).unwrap_err();
-        assert!(message.contains("invalid YAML"), "{message}");
+        assert!(message.contains("aliases stand for more than"), "{message}");
     }
 
     #[test]
@@ -312,6 +332,6 @@ mod tests {
         assert!(place.line >= 2, "{place:?} {message}");
         let (place, message) = parse(0, "a: 1\na: 2\n").unwrap_err();
         assert_eq!(place.line, 2, "{message}");
-        assert!(message.contains("duplicate"), "{message}");
+        assert_eq!(message, "the key \"a\" stands here a second time");
     }
 }

@@ -1,0 +1,168 @@
+//! The CLI's verbs on a real swarm, and what they say on the way.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use super::lab::{child_of, eventually, run};
+use super::registry::{self, Registry};
+use super::swarm::{PATIENCE, Swarm};
+
+const ECHO: &str = "
+services:
+  echo:
+    image: flok/busybox:latest
+    command: ['sh', '-c', 'i=0; while :; do echo line $$i; i=$$((i+1)); sleep 0.2; done']
+    stop_grace_period: 0s
+";
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn stacks_and_services_are_listed_changed_and_removed() {
+    let swarm = Swarm::of(2);
+    swarm.load("busybox");
+    let (a, b) = (&swarm.hosts[0], &swarm.hosts[1]);
+    let two = swarm
+        .stack_file("two", &format!("{ECHO}  other:\n    image: flok/busybox:latest\n    command: [sleep, '1000']\n"));
+    let over = swarm.stack_file("over", "services: { echo: { environment: { SET: 'yes' }, deploy: { replicas: 2 } } }");
+    let told = a.ok(&["stack", "deploy", "-c", &two, "-c", &over, "s"]);
+    assert!(told.contains("Creating service s_echo") && told.contains("Creating service s_other"), "{told}");
+
+    assert_eq!(b.json(&["stack", "ls"])["Services"], "2");
+    assert!(b.ok(&["stack", "services", "s"]).contains("2/2"));
+    assert_eq!(b.ok(&["stack", "ps", "-q", "s"]).lines().count(), 3);
+    assert_eq!(b.ok(&["service", "ls", "-q"]).lines().count(), 2);
+    assert_eq!(a.ok(&["service", "ps", "-q", "s_echo"]).lines().count(), 2);
+    let inspected: serde_json::Value = serde_json::from_str(&a.ok(&["service", "inspect", "s_echo"])).unwrap();
+    assert_eq!(inspected[0]["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"][0], "SET=yes");
+    assert!(a.ok(&["stack", "config", "-c", &two, "-c", &over]).contains("SET: \"yes\""));
+
+    assert!(b.ok(&["service", "scale", "s_echo=3", "s_other=2"]).contains("s_echo"));
+    swarm.running(0, "s_echo", 3);
+    b.ok(&["service", "update", "--env-add", "MORE=1", "--replicas", "1", "s_echo"]);
+    swarm.running(0, "s_echo", 1);
+    let inspected: serde_json::Value = serde_json::from_str(&a.ok(&["service", "inspect", "s_echo"])).unwrap();
+    assert_eq!(inspected[0]["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"].as_array().unwrap().len(), 2);
+
+    let one = swarm.stack_file("one", ECHO);
+    assert!(!a.ok(&["stack", "deploy", "-c", &one, "s"]).contains("Removing"));
+    assert!(a.ok(&["stack", "deploy", "-c", &one, "--prune", "s"]).contains("Removing service s_other"));
+    assert_eq!(b.ok(&["service", "ls", "-q"]).lines().count(), 1);
+    b.ok(&["service", "rm", "s_echo"]);
+    for args in
+        [&["service", "rm", "s_echo"][..], &["stack", "ps", "s"], &["stack", "rm", "s"], &["service", "logs", "s_echo"]]
+    {
+        let refused = a.refused(args);
+        assert!(refused.contains("not found") || refused.contains("nothing found"), "{args:?}: {refused}");
+    }
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn logs_are_read_by_tail_and_since_and_followed_to_tasks_that_come_later() {
+    let swarm = Swarm::of(2);
+    swarm.load("busybox");
+    swarm.deploy(0, "s", ECHO);
+    let first = swarm.running(0, "s_echo", 1).remove(0);
+    let via = &swarm.hosts[1];
+    eventually("some lines", PATIENCE, || match via.ok(&["service", "logs", "s_echo"]).lines().count() {
+        0..6 => Err("too few yet".into()),
+        _ => Ok(()),
+    });
+    let tail = via.ok(&["service", "logs", "--tail", "3", "s_echo"]);
+    assert!(tail.lines().count() >= 3 && !tail.contains("line 0\n"), "{tail}");
+    assert!(tail.contains("s_echo.1.") && tail.contains(" | line "), "{tail}");
+    assert_eq!(via.ok(&["service", "logs", "--since", "2037-01-01T00:00:00Z", "s_echo"]), "");
+    assert!(via.ok(&["service", "logs", "--since", "10m", "--raw", "s_echo"]).starts_with("line 0\n"));
+
+    let mut command = via.client();
+    command.args(["service", "logs", "-f", "--tail", "1", "s_echo"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut follower = command.spawn().unwrap();
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    let of = |task: &str, line: &str| line.contains(&task[..12]);
+    assert!(of(&first.id, &lines.next().unwrap().unwrap()));
+    let at = (0..2).find(|index| swarm.node_id(0, *index) == first.node).unwrap();
+    swarm.hosts[at].kill_container(&first.container);
+    // The lines of the task that takes its place; the end of this wait is the test's own.
+    let later = lines.by_ref().map(Result::unwrap).find(|line| !of(&first.id, line)).expect("it goes on");
+    assert!(later.ends_with("| line 0"), "from its first line: {later}");
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_deploy_says_what_it_waits_for_and_gives_up_when_it_is_told_to() {
+    let swarm = Swarm::of(2);
+    let registry = Registry::beside(&swarm);
+    registry.push("postgres", "team/big:1");
+    let image = registry.name("team/big:1");
+    let nowhere = format!("{}/no:1", registry::ADDR);
+    let file = |name: &str, yaml: String| swarm.stack_file(name, &yaml);
+    let deploy = |file: &str, name: &str| {
+        let output = swarm.hosts[0].flok(&["stack", "deploy", "-c", file, "--timeout", "5s", name]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+
+    let constrained =
+        "services: { web: { image: 'a', deploy: { placement: { constraints: [node.labels.zone==b] } } } }";
+    let (code, said) = deploy(&file("c", constrained.into()), "c");
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("c_web: 0 of 1 running (1 pending: no suitable node (2 nodes: constraint node.labels.zone==b"),
+        "{said}"
+    );
+    assert!(said.contains("not converged within 5s"), "{said}");
+
+    let (code, said) = deploy(&file("n", format!("services: {{ web: {{ image: '{nowhere}' }} }}")), "n");
+    assert_eq!(code, Some(1));
+    assert!(said.contains("does not have it") && said.contains("n_web: 0 of 1 running"), "{said}");
+
+    let slow = format!("services: {{ db: {{ image: '{image}' }} }}");
+    let output = swarm.hosts[0].flok(&["stack", "deploy", "-c", &file("d", slow), "d"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("pulling"), "{said}");
+    assert!(said.contains("d_db: 1 of 1 running"), "{said}");
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_port_that_is_taken_is_named_and_the_task_starts_when_it_is_free() {
+    let swarm = Swarm::of(1);
+    swarm.load("whoami");
+    let host = &swarm.hosts[0];
+    let mut holder = host.command("/bin/busybox");
+    holder.args(["httpd", "-f", "-p", "8080"]).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut holder = holder.spawn().unwrap();
+    eventually("the port to be taken", PATIENCE, || {
+        let list = host.command("cat").args(["/proc/net/tcp", "/proc/net/tcp6"]).output().unwrap();
+        if String::from_utf8_lossy(&list.stdout).contains(":1F90 ") { Ok(()) } else { Err("free".into()) }
+    });
+    let service = |name: &str, port: &str| {
+        host.ok(&[
+            "service",
+            "create",
+            "--detach",
+            "--name",
+            name,
+            "--restart-delay",
+            "1s",
+            "-p",
+            &format!("mode=host,target=80,published={port}"),
+            "flok/whoami",
+        ]);
+    };
+    service("web", "8080");
+    let refused = swarm.task_that(0, "web", "is refused its port", |task| task.state == "rejected");
+    assert!(refused.error.contains("port 8080/tcp is taken by another process"), "{}", refused.error);
+    run("kill", &["-KILL", &child_of(&holder).unwrap()]);
+    holder.wait().unwrap();
+    swarm.running(0, "web", 1);
+
+    service("again", "8080");
+    let waits =
+        swarm.task_that(0, "again", "waits for its port", |task| task.state == "pending" && !task.error.is_empty());
+    assert!(waits.error.contains("8080"), "{}", waits.error);
+    host.ok(&["service", "rm", "web"]);
+    swarm.running(0, "again", 1);
+}
