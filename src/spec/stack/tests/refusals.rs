@@ -153,7 +153,7 @@ fn files_that_are_no_stacks_are_refused() {
         ("services: {a.b: {image: i}}\n", "DNS label"),
         ("service: {}\n", "did you mean \"services\""),
         ("services: [\n", "invalid YAML"),
-        ("services: {a: {image: i}}\n---\nservices: {}\n", "invalid YAML"),
+        ("services: {a: {image: i}}\n---\nservices: {}\n", "in one document"),
         ("volumes: {v: {external: true, labels: {a: b}}}\nservices: {a: {image: i}}\n", "labels cannot be given"),
     ];
     for (text, message) in cases {
