@@ -1,16 +1,22 @@
-//! The `flok` binary: hands over to [`flok::cli`], or to the writer of a task's log, as which containerd starts it.
+//! The `flok` binary: hands over to [`flok::cli`], or to the writer of a task's log, as which containerd starts it, or to
+//! the resolver of this node's tasks, as which the daemon does.
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use flok::network::dns::{self, RESOLVER_ARGUMENT};
 use flok::runtime::logs::{WRITER_ARGUMENT, writer};
 
 fn main() -> ExitCode {
     // One starts with every container, so nothing is set up before it.
     let mut arguments = std::env::args_os().skip(1);
-    if let (Some(first), Some(target)) = (arguments.next(), arguments.next())
-        && first == WRITER_ARGUMENT
-    {
-        std::process::exit(writer::run(&target.to_string_lossy()));
+    if let (Some(first), Some(target)) = (arguments.next(), arguments.next()) {
+        if first == WRITER_ARGUMENT {
+            std::process::exit(writer::run(&target.to_string_lossy()));
+        }
+        if first == RESOLVER_ARGUMENT {
+            std::process::exit(dns::run(Path::new(&target)));
+        }
     }
     flok::cli::run()
 }

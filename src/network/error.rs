@@ -51,6 +51,10 @@ pub enum NetworkError {
         #[source]
         source: io::Error,
     },
+    #[error("the resolver cannot serve task {task}: {why}")]
+    ResolverRefuses { task: TaskId, why: String },
+    #[error("the resolver of this node's tasks does not answer: see {}", log.display())]
+    ResolverAway { log: PathBuf },
     #[error("the network room has stopped")]
     Stopped,
 }

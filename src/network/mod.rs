@@ -7,6 +7,7 @@
 //! What was made is written down under the room's directory before it is made, so that after a crash everything can be
 //! adopted or removed: nothing is left over, nothing is missing.
 
+pub mod dns;
 mod error;
 mod firewall;
 mod link;
