@@ -17,6 +17,7 @@ use crate::consensus::{self, FIRST_RAFT_ID};
 use crate::dispatcher::View;
 use crate::gossip::Load;
 use crate::network::NetworkConfig;
+use crate::network::dns::ResolverConfig;
 use crate::runtime::host::{self, LoadSampler};
 use crate::runtime::logs::LogDefaults;
 use crate::runtime::oci::CgroupVersion;
@@ -470,7 +471,9 @@ fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
 
 fn worker_config(config: &Config) -> anyhow::Result<WorkerConfig> {
     let network = NetworkConfig { dir: config.data_dir.join("network"), subnet: TASK_SUBNET.parse()? };
-    Ok(WorkerConfig { data_dir: config.data_dir.clone(), network, work_at_once: 0 })
+    let binary = std::env::current_exe().context("find this program")?;
+    let resolver = ResolverConfig { dir: config.data_dir.join("resolver"), binary };
+    Ok(WorkerConfig { data_dir: config.data_dir.clone(), network, resolver, work_at_once: 0 })
 }
 
 fn configured_advertise(config: &Config) -> Option<SocketAddr> {

@@ -5,6 +5,7 @@
 //! next worker finds them, and the exits that happened meanwhile.
 
 mod executor;
+mod names;
 mod outcomes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,10 +17,12 @@ use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use self::executor::{Context, Executor};
+use self::executor::{Context, Executor, Hands};
 use self::outcomes::Outcomes;
 use crate::agent::{Event, EventKind, Found, FoundState, Machine};
+use crate::dispatcher::Networks;
 use crate::gossip::MAX_RECORD_IMAGES;
+use crate::network::dns::{Resolver, ResolverConfig};
 use crate::network::{NetworkConfig, TaskNetworks};
 use crate::runtime::{ContainerExit, Runtime, container_id};
 use crate::spec::*;
@@ -34,6 +37,7 @@ pub struct WorkerConfig {
     /// Must exist; outcomes are kept below it.
     pub data_dir: PathBuf,
     pub network: NetworkConfig,
+    pub resolver: ResolverConfig,
     /// Containers created, started or removed at once; 0: by the number of CPUs.
     pub work_at_once: usize,
 }
@@ -62,6 +66,7 @@ pub struct Worker {
     stop: watch::Sender<bool>,
     report: watch::Receiver<WorkerReport>,
     networks: TaskNetworks,
+    resolver: Resolver,
     driver: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -83,6 +88,7 @@ impl Worker {
         for found in &mut found {
             found.host_ports = networks.get(found.task).map(|network| network.host_ports).unwrap_or_default();
         }
+        let resolver = Resolver::start(config.resolver);
         let clock = Clock::start();
         let (events_out, events) = mpsc::channel(EVENT_QUEUE);
         let work = if config.work_at_once > 0 { config.work_at_once } else { work_at_once() };
@@ -97,20 +103,23 @@ impl Worker {
             images: Vec::new(),
             volumes: Vec::new(),
         });
+        let hands =
+            Hands { runtime: runtime.clone(), networks: networks.clone(), resolver: resolver.clone(), outcomes };
         let driver = Driver {
             clock,
             machine,
-            executor: Executor::new(runtime.clone(), networks.clone(), outcomes, work, events_out),
+            executor: Executor::new(hands, work, events_out),
             image_changes: runtime.images().changes(),
             runtime,
             credentials: BTreeMap::new(),
+            unadopted: Some((networks.clone(), resolver.clone())),
             containers: tasks.into_iter().map(|task| (container_id(task), task)).collect(),
             exited: BTreeMap::new(),
             inputs: Inputs { events, exits, wanted: wanted_in, quorum: quorum_in, stop: stop_in },
             report: report_out,
         };
         let driver = Mutex::new(Some(tokio::spawn(driver.run())));
-        Ok(Worker { wanted, quorum, stop, report, networks, driver })
+        Ok(Worker { wanted, quorum, stop, report, networks, resolver, driver })
     }
 
     /// The complete wish, newest wins; a task that is not in it is stopped and removed. Never blocks.
@@ -130,6 +139,11 @@ impl Worker {
 
     pub fn networks(&self) -> &TaskNetworks {
         &self.networks
+    }
+
+    /// What the managers say of the networks of this node's tasks.
+    pub fn set_networks(&self, networks: Networks) {
+        self.resolver.set_networks(networks);
     }
 
     /// Ends the work on the containers, which go on.
@@ -195,6 +209,8 @@ struct Driver {
     image_changes: watch::Receiver<u64>,
     runtime: Runtime,
     credentials: BTreeMap<ServiceId, SecretBytes>,
+    /// Until the first assignments say what the networks that were found are for.
+    unadopted: Option<(TaskNetworks, Resolver)>,
     /// Whose a container is.
     containers: BTreeMap<String, TaskId>,
     /// The process whose exit was handled last: exits may be told twice.
@@ -261,6 +277,11 @@ impl Driver {
                 _ => (task, Arc::new(new)),
             })
             .collect();
+        if let Some((networks, resolver)) = self.unadopted.take() {
+            let found = networks.all().into_iter();
+            let served = found.filter_map(|network| names::served(assignments.get(&network.task)?, &network.namespace));
+            resolver.adopt(served.collect());
+        }
         for task in assignments.keys() {
             self.containers.entry(container_id(*task)).or_insert(*task);
         }

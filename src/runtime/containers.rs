@@ -54,7 +54,10 @@ pub struct Prepare<'a> {
     pub assignment: &'a Assignment,
     pub image: &'a ImageInfo,
     pub netns: &'a Path,
+    /// The task's own, for its `/etc/hosts`.
     pub addresses: &'a [IpAddr],
+    /// The swarm's resolver in the task's namespace, where it has one.
+    pub resolver: Option<IpAddr>,
 }
 
 /// The options of containerd's runc shim that flok sets.
@@ -87,7 +90,8 @@ impl Runtime {
         let wanted = with_image_volumes(container, image_config.volumes().as_deref().unwrap_or_default());
         let resolved = self.shared.volumes.resolve(&wanted, &dir.join("volumes"), &image_root).await?;
         let hostname = container.hostname.clone().unwrap_or_else(|| id[..12].to_owned());
-        let etc = files::write(&dir, container, &hostname, prepare.addresses)?;
+        let network = files::Network { addresses: prepare.addresses, resolver: prepare.resolver };
+        let etc = files::write(&dir, container, &hostname, network)?;
         let devices = host::devices(container)?;
         let init = container.init.unwrap_or(false).then(host::init_binary).flatten();
         let spec = oci::build(&ContainerInputs {

@@ -12,14 +12,26 @@ use crate::spec::ContainerSpec;
 /// container's reach.
 const BEHIND_LOCAL_CACHE: &str = "/run/systemd/resolve/resolv.conf";
 
+/// What the files say of the task's network.
+#[derive(Debug, Clone, Copy)]
+pub struct Network<'a> {
+    /// The task's own, which its hostname means.
+    pub addresses: &'a [IpAddr],
+    /// The only server the task asks, where it has one of the swarm's: that one asks the others.
+    pub resolver: Option<IpAddr>,
+}
+
 /// Writes the three files into `dir`, which exists.
-pub fn write(dir: &Path, container: &ContainerSpec, hostname: &str, addresses: &[IpAddr]) -> Result<EtcFiles> {
+pub fn write(dir: &Path, container: &ContainerSpec, hostname: &str, network: Network<'_>) -> Result<EtcFiles> {
     let etc =
         EtcFiles { hosts: dir.join("hosts"), hostname: dir.join("hostname"), resolv_conf: dir.join("resolv.conf") };
     let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let resolv = resolv_conf(container, &host, || fs::read_to_string(BEHIND_LOCAL_CACHE).unwrap_or_default());
+    let resolv = match network.resolver {
+        Some(resolver) => behind_resolver(container, &host, resolver),
+        None => resolv_conf(container, &host, || fs::read_to_string(BEHIND_LOCAL_CACHE).unwrap_or_default()),
+    };
     let texts = [
-        (&etc.hosts, hosts(container, hostname, addresses)),
+        (&etc.hosts, hosts(container, hostname, network.addresses)),
         (&etc.hostname, format!("{hostname}\n")),
         (&etc.resolv_conf, resolv),
     ];
@@ -60,7 +72,6 @@ fn hosts_line(entry: &str) -> String {
 
 /// The spec's servers, else the host's own, without those on its loopback.
 fn resolv_conf(container: &ContainerSpec, host: &str, behind_cache: impl FnOnce() -> String) -> String {
-    let dns = &container.dns;
     let is_loopback = |line: &&str| {
         let server = line.strip_prefix("nameserver").map(str::trim);
         server.and_then(|server| server.parse::<IpAddr>().ok()).is_some_and(|server| server.is_loopback())
@@ -70,16 +81,38 @@ fn resolv_conf(container: &ContainerSpec, host: &str, behind_cache: impl FnOnce(
     if !kept.iter().any(|line| is_server(&line.as_str())) {
         kept.extend(behind_cache().lines().filter(is_server).filter(|line| !is_loopback(line)).map(str::to_owned));
     }
-    let mut replace = |key: &str, values: Vec<String>| {
-        if !values.is_empty() {
-            kept.retain(|line| !line.starts_with(key));
-            kept.extend(values.into_iter().map(|value| format!("{key} {value}")));
-        }
-    };
-    replace("nameserver", dns.nameservers.clone());
-    replace("search", if dns.search.is_empty() { Vec::new() } else { vec![dns.search.join(" ")] });
-    replace("options", if dns.options.is_empty() { Vec::new() } else { vec![dns.options.join(" ")] });
+    replace(&mut kept, "nameserver", container.dns.nameservers.clone());
+    with_search_and_options(kept, container)
+}
+
+/// The swarm's resolver alone, with the search domains and options of the spec, else of the host. A name without a dot is
+/// tried as it is before any search domain (as in Docker, unless an option says otherwise): a service's name must not
+/// depend on a server outside.
+fn behind_resolver(container: &ContainerSpec, host: &str, resolver: IpAddr) -> String {
+    let kept = host.lines().filter(|line| !line.starts_with("nameserver")).map(str::to_owned);
+    let kept: Vec<String> = std::iter::once(format!("nameserver {resolver}")).chain(kept).collect();
+    let mut text = with_search_and_options(kept, container);
+    let mut options = text.lines().filter(|line| line.starts_with("options")).flat_map(str::split_whitespace);
+    if !options.any(|option| option.starts_with("ndots:")) {
+        text.push_str("options ndots:0\n");
+    }
+    text
+}
+
+fn with_search_and_options(mut kept: Vec<String>, container: &ContainerSpec) -> String {
+    let dns = &container.dns;
+    let joined = |words: &[String]| if words.is_empty() { Vec::new() } else { vec![words.join(" ")] };
+    replace(&mut kept, "search", joined(&dns.search));
+    replace(&mut kept, "options", joined(&dns.options));
     kept.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Lines of `key` become these, unless there are none.
+fn replace(lines: &mut Vec<String>, key: &str, values: Vec<String>) {
+    if !values.is_empty() {
+        lines.retain(|line| !line.starts_with(key));
+        lines.extend(values.into_iter().map(|value| format!("{key} {value}")));
+    }
 }
 
 #[cfg(test)]
@@ -104,6 +137,18 @@ mod tests {
         let dns = DnsConfig { nameservers: vec!["192.0.2.9".into()], ..Default::default() };
         let text = resolv_conf(&container(dns), "nameserver 192.0.2.1\noptions ndots:2\n", String::new);
         assert_eq!(text, "options ndots:2\nnameserver 192.0.2.9\n");
+    }
+
+    #[test]
+    fn behind_the_swarms_resolver_no_other_server_is_named() {
+        let host = "nameserver 127.0.0.53\nsearch lan\noptions edns0 trust-ad\n";
+        let resolver = "127.0.0.11".parse().unwrap();
+        let own = DnsConfig { nameservers: vec!["192.0.2.9".into()], ..Default::default() };
+        let text = behind_resolver(&container(own), host, resolver);
+        assert_eq!(text, "nameserver 127.0.0.11\nsearch lan\noptions edns0 trust-ad\noptions ndots:0\n");
+        let own = DnsConfig { search: vec!["corp".into()], options: vec!["ndots:2".into()], ..Default::default() };
+        let text = behind_resolver(&container(own), host, resolver);
+        assert_eq!(text, "nameserver 127.0.0.11\nsearch corp\noptions ndots:2\n");
     }
 
     #[test]

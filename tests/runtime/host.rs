@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use flok::network::NetworkConfig;
+use flok::network::dns::ResolverConfig;
 use flok::node::worker::{Wanted, Worker, WorkerConfig};
 use flok::runtime::{Registries, Runtime, RuntimeConfig};
 use flok::spec::*;
@@ -141,6 +142,7 @@ impl Host {
         let config = WorkerConfig {
             data_dir: self.path().to_owned(),
             network: NetworkConfig { dir: self.path().join("net"), subnet: "172.29.0.0/24".parse().unwrap() },
+            resolver: ResolverConfig { dir: self.path().join("resolver"), binary: env!("CARGO_BIN_EXE_flok").into() },
             work_at_once: 0,
         };
         Worker::start(config, runtime.clone()).await.unwrap()

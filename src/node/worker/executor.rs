@@ -8,9 +8,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::names;
 use super::outcomes::Outcomes;
 use crate::agent::{Action, Event, EventKind};
-use crate::network::{TaskNetwork, TaskNetworks};
+use crate::network::dns::{self, Resolver};
+use crate::network::{NetworkError, TaskNetwork, TaskNetworks};
 use crate::runtime::{ImageInfo, Prepare, Progress, Runtime, RuntimeError, explained};
 use crate::spec::{Assignment, Outcome, SecretBytes, TaskId};
 
@@ -24,6 +26,14 @@ pub struct Context {
     pub credentials: Option<SecretBytes>,
 }
 
+/// What actions are carried out with.
+pub struct Hands {
+    pub runtime: Runtime,
+    pub networks: TaskNetworks,
+    pub resolver: Resolver,
+    pub outcomes: Outcomes,
+}
+
 pub struct Executor {
     tools: Arc<Tools>,
     jobs: JoinSet<()>,
@@ -34,6 +44,7 @@ pub struct Executor {
 struct Tools {
     runtime: Runtime,
     networks: TaskNetworks,
+    resolver: Resolver,
     outcomes: Outcomes,
     events: mpsc::Sender<Event>,
     /// Bounds what runs processes: creating, starting, deleting. Waiting for images is not work.
@@ -41,14 +52,10 @@ struct Tools {
 }
 
 impl Executor {
-    pub fn new(
-        runtime: Runtime,
-        networks: TaskNetworks,
-        outcomes: Outcomes,
-        work_at_once: usize,
-        events: mpsc::Sender<Event>,
-    ) -> Executor {
-        let tools = Tools { runtime, networks, outcomes, events, work: Semaphore::new(work_at_once) };
+    pub fn new(hands: Hands, work_at_once: usize, events: mpsc::Sender<Event>) -> Executor {
+        let Hands { runtime, networks, resolver, outcomes } = hands;
+        let work = Semaphore::new(work_at_once);
+        let tools = Tools { runtime, networks, resolver, outcomes, events, work };
         Executor { tools: Arc::new(tools), jobs: JoinSet::new(), preparing: BTreeMap::new() }
     }
 
@@ -133,9 +140,7 @@ impl Tools {
         credentials: Option<&SecretBytes>,
     ) -> Result<(String, TaskNetwork), String> {
         refuse_unsupported(assignment)?;
-        let network = async {
-            self.networks.create(assignment.task, &assignment.spec.host_ports).await.map_err(|error| explained(&error))
-        };
+        let network = async { self.network(assignment).await.map_err(|error| explained(&error)) };
         let (image, network) = tokio::try_join!(self.image(assignment, credentials), network)?;
         match self.create(assignment, &image, &network).await {
             Ok(id) => Ok((id, network)),
@@ -149,6 +154,15 @@ impl Tools {
         }
     }
 
+    /// With look-ups that are answered, before anything runs there.
+    async fn network(&self, assignment: &Assignment) -> Result<TaskNetwork, NetworkError> {
+        let network = self.networks.create(assignment.task, &assignment.spec.host_ports).await?;
+        if let Some(served) = names::served(assignment, &network.namespace) {
+            self.resolver.serve(served).await?;
+        }
+        Ok(network)
+    }
+
     async fn create(
         &self,
         assignment: &Assignment,
@@ -156,7 +170,13 @@ impl Tools {
         network: &TaskNetwork,
     ) -> Result<String, RuntimeError> {
         let _slot = self.work.acquire().await.expect("the semaphore is never closed");
-        let prepare = Prepare { assignment, image, netns: &network.namespace, addresses: &network.addresses };
+        let prepare = Prepare {
+            assignment,
+            image,
+            netns: &network.namespace,
+            addresses: &names::addresses(assignment, &network.addresses),
+            resolver: names::served(assignment, &network.namespace).map(|_| dns::ADDRESS.into()),
+        };
         self.runtime.create(prepare).await
     }
 
@@ -196,6 +216,7 @@ impl Tools {
     /// Both halves are tried, and what fails is tried again when the task is removed.
     async fn release(&self, task: TaskId) {
         let _slot = self.work.acquire().await.expect("the semaphore is never closed");
+        self.resolver.forget(task);
         let (process, network) = tokio::join!(self.runtime.release_task(task), self.networks.remove(task));
         log_failure(task, "clearing away the process of", process);
         log_failure(task, "removing the network of", network);
@@ -213,6 +234,7 @@ impl Tools {
 
     async fn remove(&self, task: TaskId) -> EventKind {
         let _slot = self.work.acquire().await.expect("the semaphore is never closed");
+        self.resolver.forget(task);
         let removed = self.runtime.remove_task(task).await.map_err(|error| explained(&error));
         let network = self.networks.remove(task).await.map_err(|error| explained(&error));
         let forgotten = match (removed, network) {
