@@ -166,3 +166,30 @@ fn a_port_that_is_taken_is_named_and_the_task_starts_when_it_is_free() {
     host.ok(&["service", "rm", "web"]);
     swarm.running(0, "again", 1);
 }
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_task_has_loopback_an_address_of_its_own_and_a_way_out() {
+    let swarm = Swarm::of(1);
+    swarm.load("busybox");
+    let _registry = Registry::beside(&swarm);
+    let (at, port) = registry::ADDR.split_once(':').unwrap();
+    let ask =
+        |path: &str, at: &str, port: &str| format!("printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {at} {port}");
+    let script = format!(
+        "httpd -p 127.0.0.1:80 -h /etc; {} | grep root:; {} | head -n 1; ip -o -4 addr show eth0",
+        ask("/passwd", "127.0.0.1", "80"),
+        ask("/v2/", at, port),
+    );
+    let host = &swarm.hosts[0];
+    let once = ["service", "create", "--name", "look", "--restart-condition", "none", "flok/busybox", "sh", "-c"];
+    host.ok(&[&once[..], &[&script]].concat());
+    let log = eventually("what it saw", PATIENCE, || match host.ok(&["service", "logs", "--raw", "look"]) {
+        log if log.lines().count() >= 3 => Ok(log),
+        log => Err(log),
+    });
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(lines[0], "root:x:0:0:root:/root:/bin/sh", "{log}");
+    assert!(lines[1].contains("200 OK"), "{log}");
+    assert!(lines[2].contains("inet 172.29.") && lines[2].contains("/32"), "{log}");
+}

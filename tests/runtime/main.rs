@@ -2,6 +2,7 @@
 //! busybox-static, docker-registry and skopeo, so they are ignored unless asked for: `cargo nextest run --test runtime
 //! --run-ignored all`.
 
+mod confined;
 mod host;
 mod images;
 mod logs;
