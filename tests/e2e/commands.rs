@@ -1,7 +1,7 @@
 //! The CLI's verbs on a real swarm, and what they say on the way.
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use super::lab::{child_of, eventually, run};
 use super::registry::{self, Registry};
@@ -78,6 +78,12 @@ fn logs_are_read_by_tail_and_since_and_followed_to_tasks_that_come_later() {
     command.args(["service", "logs", "-f", "--tail", "1", "s_echo"]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut follower = command.spawn().unwrap();
     let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    // As the docker command follows: one stream for the service.
+    let mut docker = Command::new("curl");
+    let url = "http://flok/services/s_echo/logs?stdout=1&follow=1&tail=1&details=1";
+    docker.args(["-sS", "-N", "--unix-socket"]).arg(via.socket()).arg(url);
+    let mut docker = docker.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut frames = BufReader::new(docker.stdout.take().unwrap()).split(b'\n');
     let of = |task: &str, line: &str| line.contains(&task[..12]);
     assert!(of(&first.id, &lines.next().unwrap().unwrap()));
     let at = (0..2).find(|index| swarm.node_id(0, *index) == first.node).unwrap();
@@ -85,8 +91,18 @@ fn logs_are_read_by_tail_and_since_and_followed_to_tasks_that_come_later() {
     // The lines of the task that takes its place; the end of this wait is the test's own.
     let later = lines.by_ref().map(Result::unwrap).find(|line| !of(&first.id, line)).expect("it goes on");
     assert!(later.ends_with("| line 0"), "from its first line: {later}");
-    follower.kill().unwrap();
-    follower.wait().unwrap();
+    let later = frames.by_ref().map(Result::unwrap).find(|line| !contains(line, &first.id)).expect("it goes on");
+    assert!(later.ends_with(b" line 0"), "from its first line: {}", String::from_utf8_lossy(&later));
+    swarm.hosts[0].ok(&["service", "rm", "s_echo"]);
+    assert!(frames.map(Result::unwrap).count() > 0, "it ends with the service");
+    for mut process in [follower, docker] {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+}
+
+fn contains(line: &[u8], text: &str) -> bool {
+    line.windows(text.len()).any(|part| part == text.as_bytes())
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Logs of services and tasks.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -8,11 +10,16 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
+use futures::stream::{self, BoxStream, SelectAll};
 use serde::Deserialize;
+use tokio::time::Interval;
 
 use super::truthy;
-use crate::api::{ApiError, Backend, LogLine, LogOptions, Read, lookup};
-use crate::spec::{ServiceId, TaskId, UnixMs};
+use crate::api::{ApiError, Backend, LogLine, LogOptions, Read, lookup, view};
+use crate::spec::{ServiceId, TaskId, TaskState, UnixMs};
+
+/// How soon a task that was started meanwhile is followed, too.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Deserialize)]
 pub struct LogsQuery {
@@ -33,8 +40,13 @@ pub async fn of_service<B: Backend>(
 ) -> Result<Response, ApiError> {
     let read = backend.read().await?;
     let service = lookup::service(&read.state, &wanted)?;
-    let tasks = read.state.tasks_of_service(service.id).map(|task| task.id).collect();
-    stream(&*backend, &read, service.id, tasks, query).await
+    let tasks: Vec<TaskId> = read.state.tasks_of_service(service.id).map(|task| task.id).collect();
+    let (options, tty) = (options(&query)?, is_tty(&read, &tasks));
+    let lines = match options.follow {
+        true => followed(backend, service.id, options),
+        false => backend.logs(tasks, options).await?,
+    };
+    Ok(answer(lines, service.id, tty, &query))
 }
 
 pub async fn of_task<B: Backend>(
@@ -44,30 +56,80 @@ pub async fn of_task<B: Backend>(
 ) -> Result<Response, ApiError> {
     let read = backend.read().await?;
     let task = lookup::task(&read.state, &wanted)?;
-    stream(&*backend, &read, task.service, vec![task.id], query).await
+    let (options, tty) = (options(&query)?, is_tty(&read, &[task.id]));
+    let lines = backend.logs(vec![task.id], options).await?;
+    Ok(answer(lines, task.service, tty, &query))
 }
 
-async fn stream<B: Backend>(
-    backend: &B,
-    read: &Read,
+/// Lines of all of the service's tasks, those that start later among them, until the service is removed.
+fn followed<B: Backend>(backend: Arc<B>, service: ServiceId, options: LogOptions) -> BoxStream<'static, LogLine> {
+    let begin = Followed {
+        backend,
+        service,
+        options,
+        known: BTreeSet::new(),
+        lines: SelectAll::new(),
+        looks: tokio::time::interval(LOOK_EVERY),
+    };
+    stream::unfold(begin, |mut followed| async move {
+        loop {
+            tokio::select! {
+                biased;
+                _ = followed.looks.tick() => followed.look().await?,
+                Some(line) = followed.lines.next() => return Some((line, followed)),
+            }
+        }
+    })
+    .boxed()
+}
+
+struct Followed<B> {
+    backend: Arc<B>,
     service: ServiceId,
-    tasks: Vec<TaskId>,
-    query: LogsQuery,
-) -> Result<Response, ApiError> {
-    let tty = tasks.iter().any(|task| {
+    options: LogOptions,
+    known: BTreeSet<TaskId>,
+    lines: SelectAll<BoxStream<'static, LogLine>>,
+    looks: Interval,
+}
+
+impl<B: Backend> Followed<B> {
+    /// Begins with the tasks that have started meanwhile; `None` once the service is gone. A task that is still on its way
+    /// has no log yet. What cannot be read now is looked for again.
+    async fn look(&mut self) -> Option<()> {
+        let Ok(read) = self.backend.read().await else { return Some(()) };
+        read.state.service(self.service)?;
+        let tasks = read.state.tasks_of_service(self.service);
+        let started = tasks.filter(|task| task.node.is_some() && view::status(task, &read).state >= TaskState::Running);
+        let new: Vec<TaskId> = started.map(|task| task.id).filter(|task| !self.known.contains(task)).collect();
+        if new.is_empty() {
+            return Some(());
+        }
+        if let Ok(lines) = self.backend.logs(new.clone(), self.options.clone()).await {
+            self.lines.push(lines);
+            self.known.extend(new);
+            // What starts from now on is told from its first line.
+            self.options.tail = None;
+        }
+        Some(())
+    }
+}
+
+fn is_tty(read: &Read, tasks: &[TaskId]) -> bool {
+    tasks.iter().any(|task| {
         let spec = read.state.task(*task).and_then(|task| read.state.task_spec(task.service, task.spec_version));
         spec.is_some_and(|spec| spec.container.tty)
-    });
-    let options = options(&query)?;
+    })
+}
+
+fn answer(lines: BoxStream<'static, LogLine>, service: ServiceId, tty: bool, query: &LogsQuery) -> Response {
     let (timestamps, details) = (truthy(query.timestamps.as_deref()), truthy(query.details.as_deref()));
-    let lines = backend.logs(tasks, options).await?;
     let frames = lines.map(move |line| {
         let text = render(&line, service, timestamps, details);
         Ok::<_, std::convert::Infallible>(if tty { text } else { frame(line.stderr, &text) })
     });
     let content_type =
         if tty { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" };
-    Ok(([(header::CONTENT_TYPE, content_type)], Body::from_stream(frames)).into_response())
+    ([(header::CONTENT_TYPE, content_type)], Body::from_stream(frames)).into_response()
 }
 
 fn options(query: &LogsQuery) -> Result<LogOptions, ApiError> {
