@@ -48,7 +48,7 @@ fn a_task_finds_names_at_port_53_and_may_have_that_port_itself() {
 
 #[test]
 #[ignore = "needs root"]
-fn the_c_librarys_resolver_understands_the_answers() {
+fn the_resolver_of_the_c_library_understands_the_answers() {
     on_a_host("", |host| async move {
         let resolver = host.resolver();
         let many: Vec<String> = (10..250).map(|last| format!("10.0.1.{last}")).collect();
