@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use flok::network::dns::Client;
 use tokio::time::{sleep, timeout};
 
 use super::client::{OK, Reply, ask_by_stream, exchange, look_up, question, reply};
@@ -91,6 +92,29 @@ fn changes_are_in_force_when_they_are_confirmed_and_a_forgotten_task_is_not_serv
         until(async || ask_by_stream(&one.netns, question("web", 1, None)).is_err()).await;
         assert_eq!(look_up(&two.netns, "web"), found(&[]));
     });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_task_is_served_once_its_networks_are_known() {
+    on_a_host("", |host| async move {
+        let resolver = host.resolver();
+        let task = host.task(1, on_the_network());
+        let (teller, told) = (resolver.clone(), networks(&["10.0.1.11"]));
+        let tell = async {
+            // The task is served, but for its networks.
+            until(async || is_served(&task.netns)).await;
+            teller.set_networks(told);
+        };
+        let (served, ()) = tokio::join!(resolver.serve(task.clone()), tell);
+        served.unwrap();
+        assert_eq!(look_up(&task.netns, "web"), found(&[VIP]));
+    });
+}
+
+/// Whether anybody answers.
+fn is_served(netns: &Path) -> bool {
+    ask_by_stream(netns, question("web", 1, None)).is_ok()
 }
 
 #[test]
@@ -205,7 +229,7 @@ fn a_resolver_that_dies_is_started_again_and_serves_the_same() {
 fn a_task_that_cannot_be_served_is_refused_with_the_reason() {
     on_a_host("", |host| async move {
         let resolver = host.resolver();
-        let mut task = host.task(1, on_the_network());
+        let mut task = host.task(1, Client::default());
         task.netns = host.dir.join("nowhere");
         let error = resolver.serve(task).await.unwrap_err().to_string();
         assert!(error.contains("No such file"), "{error}");

@@ -41,7 +41,7 @@ fn a_servers_truncated_answer_is_fetched_by_a_connection_where_the_client_can_ta
         let many: Vec<IpAddr> = (1..=60).map(|last| IpAddr::from([192, 0, 2, last])).collect();
         Server::start("127.0.0.53", OK, many.clone(), true);
         let resolver = host.resolver();
-        let task = host.task(1, on_the_network());
+        let task = host.task(1, Client::default());
         resolver.serve(task.clone()).await.unwrap();
         let large = reply(&ask(&task.netns, question("big.example", 1, Some(4096))).unwrap());
         assert_eq!((large.truncated, large.addresses), (false, many.clone()));
@@ -57,7 +57,7 @@ fn a_servers_truncated_answer_is_fetched_by_a_connection_where_the_client_can_ta
 fn where_nobody_answers_the_client_is_told() {
     on_a_host("nameserver 127.0.0.2\n", |host| async move {
         let resolver = host.resolver();
-        let task = host.task(1, on_the_network());
+        let task = host.task(1, Client::default());
         resolver.serve(task.clone()).await.unwrap();
         assert_eq!(look_up(&task.netns, "example.com").code, SERVER_FAILURE);
     });
@@ -68,7 +68,7 @@ fn where_nobody_answers_the_client_is_told() {
 fn a_tasks_own_servers_are_asked_from_where_the_task_is() {
     on_a_host("nameserver 127.0.0.53\n", |host| async move {
         let resolver = host.resolver();
-        let task = host.task(1, Client { servers: vec![ip("192.0.2.53")], ..on_the_network() });
+        let task = host.task(1, Client { servers: vec![ip("192.0.2.53")], ..Client::default() });
         within(&task.netns, || {
             run("ip", &["address", "add", "192.0.2.53/32", "dev", "lo"]);
             Server::start("192.0.2.53", OK, vec![ip("192.0.2.81")], false);

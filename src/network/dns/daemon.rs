@@ -32,6 +32,9 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// How long a task waits for its look-ups to be served before it is given up.
 const SERVED_WITHIN: Duration = Duration::from_secs(30);
+/// How long it waits for its networks to be known: without them its first look-ups would be taken for names of the
+/// outside. A manager says them with the task, or a moment later.
+const KNOWN_WITHIN: Duration = Duration::from_secs(5);
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// The log is set aside when it has grown beyond this at a start.
@@ -81,6 +84,19 @@ struct Told {
     failed: BTreeMap<TaskId, String>,
 }
 
+impl Told {
+    /// What failed before stays failed until it is told anew.
+    fn after(&self, wanted: Wanted, failed: Vec<(TaskId, String)>) -> Told {
+        let task = |wanted: &Wanted, id: &TaskId| wanted.tasks.as_ref().and_then(|tasks| tasks.get(id)).cloned();
+        let still = self.failed.iter().filter(|(id, _)| {
+            let now = task(&wanted, id);
+            now.is_some() && now == task(&self.wanted, id)
+        });
+        let failed = still.map(|(id, why)| (*id, why.clone())).chain(failed).collect();
+        Told { wanted, failed }
+    }
+}
+
 impl Resolver {
     /// Nothing is started before there is somebody to serve.
     pub fn start(config: ResolverConfig) -> Resolver {
@@ -99,7 +115,7 @@ impl Resolver {
         });
     }
 
-    /// Returns once the task's look-ups are answered.
+    /// Returns once the task's look-ups are answered, by what is known of its networks.
     pub async fn serve(&self, task: ServedTask) -> Result<(), NetworkError> {
         let id = task.task;
         let mut told = self.shared.told.clone();
@@ -108,8 +124,18 @@ impl Resolver {
             let is_told = |told: &Told| told.wanted.tasks.as_ref().and_then(|tasks| tasks.get(&id)) == Some(&task);
             told.wait_for(is_told).await.map(|told| told.failed.get(&id).cloned())
         });
-        match served.await {
-            Ok(Ok(None)) => Ok(()),
+        let served = served.await;
+        let known = |told: &Told| {
+            let has = |id| told.wanted.networks.as_ref().is_some_and(|known| known.list.contains_key(id));
+            task.client.networks.iter().all(has)
+        };
+        match served {
+            Ok(Ok(None)) => {
+                if timeout(KNOWN_WITHIN, told.wait_for(known)).await.is_err() {
+                    tracing::warn!(task = %id, "a task starts before anything is known of the networks it is on");
+                }
+                Ok(())
+            }
             Ok(Ok(Some(why))) => Err(NetworkError::ResolverRefuses { task: id, why }),
             Ok(Err(_)) => Err(NetworkError::Stopped),
             Err(_) => Err(NetworkError::ResolverAway { log: self.shared.log.clone() }),
@@ -258,7 +284,7 @@ impl Driver {
                 let answer = timeout(ANSWER_WITHIN, exchange).await.map_err(|_| io::ErrorKind::TimedOut)??;
                 match answer {
                     Response::Applied { number: of, failed, lost: false } if of == number => {
-                        told = Told { wanted, failed: failed.into_iter().collect() };
+                        told = told.after(wanted, failed);
                         self.told.send_replace(told.clone());
                         continue;
                     }
@@ -365,6 +391,18 @@ mod tests {
         let update = plan(&told, &wanted).unwrap();
         assert_eq!((update.all, update.tasks, update.removed), (false, vec![task(3)], vec![TaskId(1)]));
         assert!(!update.networks.unwrap().snapshot);
+    }
+
+    #[test]
+    fn a_failure_is_known_until_its_task_is_told_anew_or_goes() {
+        let wanted = |ids: &[u128]| Wanted { tasks: tasks(ids), networks: None };
+        let told = Told::default().after(wanted(&[1, 2]), vec![(TaskId(1), "no".into())]);
+        let told = told.after(wanted(&[1, 3]), Vec::new());
+        assert!(told.failed.contains_key(&TaskId(1)));
+        assert!(told.after(wanted(&[3]), Vec::new()).failed.is_empty());
+        let mut other = wanted(&[1]);
+        other.tasks.as_mut().unwrap().get_mut(&TaskId(1)).unwrap().netns = "/run/y".into();
+        assert!(told.after(other, Vec::new()).failed.is_empty());
     }
 
     #[test]
