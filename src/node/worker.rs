@@ -141,21 +141,9 @@ impl Worker {
         &self.networks
     }
 
-    /// Has the resolver know what the managers say of the networks of this node's tasks, from now on. Nothing said is
-    /// nothing changed.
-    pub fn follow_networks(&self, mut networks: watch::Receiver<Option<Arc<Networks>>>) {
-        let resolver = self.resolver.clone();
-        tokio::spawn(async move {
-            loop {
-                let newest = networks.borrow_and_update().clone();
-                if let Some(newest) = newest {
-                    resolver.set_networks(Networks::clone(&newest));
-                }
-                if networks.changed().await.is_err() {
-                    return;
-                }
-            }
-        });
+    /// What the managers say of the networks of this node's tasks.
+    pub fn set_networks(&self, networks: Networks) {
+        self.resolver.set_networks(networks);
     }
 
     /// Ends the work on the containers, which go on.
