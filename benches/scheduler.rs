@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench scheduler` runs them all; `-- NODES TASKS SERVICES [FEATURE...]` runs one, where SERVICES says over
 //! how many services (each with a spec of its own) the tasks are divided, and FEATURE is `constraint`, `spread`,
-//! `reserve` or `full` (nothing fits); `-- --short` a small one, to see that it runs.
+//! `reserve`, `network` (an address of each family for every task) or `full` (nothing fits); `-- --short` a small one, to see that it runs.
 //! What is counted is the CPU time of `scheduler::plan` on the leader, drafting included, over as many ticks as it takes;
 //! applying the plans to the state is shown beside it.
 
@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use flok::allocator::Allocator;
 use flok::gossip::{Load, NodeRecord, RecordVersion, Table};
 use flok::scheduler;
 use flok::spec::*;
@@ -21,6 +22,8 @@ use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
 const NOW: UnixMs = UnixMs(1_000_000);
+/// Of the `network` feature; services are divided over them.
+const NETWORKS: u64 = 100;
 /// Steps in one entry while a case is set up.
 const SETUP_STEPS: usize = 10_000;
 
@@ -43,8 +46,11 @@ fn main() {
             Case { features: vec!["constraint".into()], ..case(10_000, 1_000, 1_000) },
             Case { features: vec!["spread".into(), "reserve".into()], ..case(10_000, 100_000, 1) },
             Case { features: vec!["full".into()], ..case(10_000, 1_000, 1_000) },
+            Case { features: vec!["network".into()], ..case(10_000, 100_000, 100) },
         ],
-        Some("--short") => vec![case(20, 100, 1), case(20, 30, 30)],
+        Some("--short") => {
+            vec![case(20, 100, 1), case(20, 30, 30), Case { features: vec!["network".into()], ..case(20, 300, 1) }]
+        }
         Some(_) => vec![parse(&args)],
     };
     println!(
@@ -59,7 +65,7 @@ fn parse(args: &[String]) -> Case {
     match (number(0), number(1), number(2)) {
         (Some(nodes), Some(tasks), Some(services)) => Case { nodes, tasks, services, features: args[3..].to_vec() },
         _ => {
-            eprintln!("usage: scheduler [--short | NODES TASKS SERVICES [constraint|spread|reserve|full]...]");
+            eprintln!("usage: scheduler [--short | NODES TASKS SERVICES [constraint|spread|reserve|network|full]...]");
             std::process::exit(2);
         }
     }
@@ -73,7 +79,10 @@ fn run(case: &Case) {
     loop {
         let start = cpu_time();
         let mut draft = Draft::new(&swarm.state, NOW);
-        scheduler::plan(&mut draft, &swarm.table, Now { mono: MonoMs(0), unix: NOW }, &mut rng);
+        let mut allocator = Allocator::default();
+        allocator.plan(&mut draft);
+        let now = Now { mono: MonoMs(0), unix: NOW };
+        scheduler::plan(&mut draft, &swarm.table, now, &mut rng, &mut allocator);
         let steps = draft.into_steps();
         let drafted = cpu_time();
         planning += drafted - start;
@@ -121,6 +130,10 @@ impl Swarm {
             if number > 1 {
                 swarm.apply(Command::AdmitNode { node: Box::new(node) });
             }
+        }
+        for number in 0..NETWORKS.min(case.services) {
+            let id = NetworkId(u128::from(number) + 1);
+            swarm.apply(Command::CreateNetwork { id, spec: a_network(number) });
         }
         for number in 0..case.services {
             swarm.create_service(case, number);
@@ -194,16 +207,36 @@ fn a_service(case: &Case, number: u64, replicas: u64) -> ServiceSpec {
             resources: Resources { limits: ResourceLimits::default(), reservations },
             restart: RestartPolicy::default(),
             placement,
-            networks: Vec::new(),
+            networks: if has("network") { vec![an_attachment(number)] } else { Vec::new() },
             log_driver: None,
             force_update: 0,
             host_ports: Vec::new(),
             volume_policy: VolumePolicy::default(),
+            ingress: false,
         },
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
     }
+}
+
+fn a_network(number: u64) -> NetworkSpec {
+    NetworkSpec {
+        name: format!("network-{number}"),
+        labels: Labels::new(),
+        driver: "overlay".into(),
+        driver_options: Labels::new(),
+        internal: false,
+        attachable: false,
+        ingress: false,
+        ipv6: true,
+        subnets: Vec::new(),
+    }
+}
+
+fn an_attachment(number: u64) -> NetworkAttachment {
+    let target = NetworkTarget::Id(NetworkId(u128::from(number % NETWORKS) + 1));
+    NetworkAttachment { target, aliases: vec![format!("app-{number}")], driver_options: Labels::new() }
 }
 
 fn zone(number: u64) -> String {

@@ -13,6 +13,7 @@
 //! | [`gossip`] | observed state: node records, digests, merge, what to send to whom |
 //! | [`membership`] | probes, alarms, cut detection, verdicts, voter choice |
 //! | [`orchestrator`] | desired vs observed -> changes: replicated, global, restart, drain, reaper |
+//! | [`allocator`] | subnets, addresses, virtual addresses, published ports |
 //! | [`scheduler`] | filters, scores, placement |
 //! | [`dispatcher`] | what each node must know, as snapshots and diffs |
 //! | [`agent`] | the node's task machine: assignments -> actions, outcomes -> reports |
@@ -29,6 +30,7 @@
 
 // Core.
 pub mod agent;
+pub mod allocator;
 pub mod dispatcher;
 pub mod gossip;
 pub mod membership;

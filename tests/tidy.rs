@@ -8,12 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who may import whom. Arrows point up this list only.
-const ROOMS: [(&str, &[&str]); 15] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("spec", &[]),
     ("state", &["spec"]),
     ("gossip", &["spec"]),
     ("membership", &["spec", "state", "gossip"]),
     ("orchestrator", &["spec", "state", "gossip"]),
+    ("allocator", &["spec", "state"]),
     ("scheduler", &["spec", "state", "gossip"]),
     ("dispatcher", &["spec", "state", "gossip"]),
     ("agent", &["spec", "gossip"]),
@@ -30,6 +31,7 @@ const ROOMS: [(&str, &[&str]); 15] = [
             "gossip",
             "membership",
             "orchestrator",
+            "allocator",
             "scheduler",
             "dispatcher",
             "agent",
@@ -51,7 +53,8 @@ const EXCEPTIONS: [(&str, &str, &str); 3] = [
 ];
 
 /// The pure rooms: no runtime, no files, no sockets, no clock, no order that differs from run to run.
-const CORE: [&str; 8] = ["spec", "state", "gossip", "membership", "orchestrator", "scheduler", "dispatcher", "agent"];
+const CORE: [&str; 9] =
+    ["spec", "state", "gossip", "membership", "orchestrator", "allocator", "scheduler", "dispatcher", "agent"];
 
 const NOT_IN_CORE: [&str; 16] = [
     "tokio",

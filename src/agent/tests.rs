@@ -104,6 +104,7 @@ fn assignment() -> Assignment {
             force_update: 0,
             host_ports: Vec::new(),
             volume_policy: VolumePolicy::default(),
+            ingress: false,
         },
         spec_version: Version(1),
         start_delay: Duration::ZERO,

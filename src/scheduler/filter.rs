@@ -14,6 +14,7 @@ use super::score::OnNode;
 use crate::spec::{
     Constraint, GenericResource, MountKind, Platform, PortConfig, Protocol, PublishMode, ResourceReservations, TaskSpec,
 };
+use crate::state::State;
 
 /// Where host ports that the user left open are chosen, as Docker does.
 pub(super) const HOST_PORTS: std::ops::RangeInclusive<u16> = 30_000..=32_767;
@@ -43,6 +44,8 @@ pub(super) struct Demands {
     fixed_ports: Vec<(Protocol, u16)>,
     /// Protocols of those the swarm chooses.
     open_ports: Vec<Protocol>,
+    /// Published on every node by services, so that no host port is chosen there; filled in where some are open.
+    everywhere: BTreeSet<(Protocol, u16)>,
 }
 
 impl Demands {
@@ -59,7 +62,18 @@ impl Demands {
             reservations: spec.resources.reservations.clone(),
             fixed_ports: host.iter().filter(|p| p.published != 0).map(|p| (p.protocol, p.published)).collect(),
             open_ports: host.iter().filter(|port| port.published == 0).map(|port| port.protocol).collect(),
+            everywhere: BTreeSet::new(),
         })
+    }
+
+    /// Learns which ports the services publish on every node, if that matters.
+    pub fn spare(&mut self, state: &State) {
+        if self.open_ports.is_empty() {
+            return;
+        }
+        let ports = state.services().flat_map(|service| &service.ports);
+        let ingress = ports.filter(|port| port.mode == PublishMode::Ingress);
+        self.everywhere = ingress.map(|port| (port.protocol, port.published)).collect();
     }
 
     /// The first filter that refuses the node says why.
@@ -162,8 +176,10 @@ fn chosen_ports(demands: &Demands, node: &NodeInfo, seed: u128) -> Option<Vec<u1
     let mut chosen = Vec::new();
     for protocol in &demands.open_ports {
         let mut from_start = (0..count).map(|step| HOST_PORTS.start() + (start + step) % count);
-        let free = from_start
-            .find(|port| !node.ports.contains(&(*protocol, *port)) && !given.contains(&(*protocol, *port)))?;
+        let free = from_start.find(|port| {
+            let port = (*protocol, *port);
+            !node.ports.contains(&port) && !given.contains(&port) && !demands.everywhere.contains(&port)
+        })?;
         given.insert((*protocol, free));
         chosen.push(free);
     }

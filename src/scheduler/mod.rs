@@ -32,7 +32,7 @@ use rand::Rng;
 
 use crate::gossip::Table;
 use crate::spec::{Now, ServiceId, Version};
-use crate::state::{Draft, State, Task};
+use crate::state::{Addresses, Draft, State, Task};
 
 /// Most placements in one tick; the rest follow in the next.
 pub const MAX_PLACEMENTS: usize = 10_000;
@@ -40,8 +40,9 @@ pub const MAX_PLACEMENTS: usize = 10_000;
 /// tasks must not turn each such change into a thousand entries at once.
 pub const MAX_REASONS: usize = 1_000;
 
-/// Places what can be placed, and writes why the rest cannot.
-pub fn plan(draft: &mut Draft, table: &Table, now: Now, rng: &mut impl Rng) {
+/// Places what can be placed, and writes why the rest cannot. `addresses` gives each task its places on networks, as part
+/// of its placement.
+pub fn plan(draft: &mut Draft, table: &Table, now: Now, rng: &mut impl Rng, addresses: &mut dyn Addresses) {
     let groups = waiting(draft.state());
     if groups.is_empty() {
         return;
@@ -49,7 +50,7 @@ pub fn plan(draft: &mut Draft, table: &Table, now: Now, rng: &mut impl Rng) {
     let services = groups.iter().map(|group| group.key.0);
     let nodes = nodes::Nodes::build(draft.state(), table, services, rng);
     let images = images::Images::find(draft.state(), groups.iter().map(|group| group.key), &nodes);
-    let mut tick = place::Tick::new(draft, nodes, now);
+    let mut tick = place::Tick::new(draft, nodes, now, addresses);
     for group in groups {
         if tick.is_full() {
             break;

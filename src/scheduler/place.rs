@@ -14,13 +14,14 @@ use super::score::{OnNode, Rank};
 use super::spread::Tree;
 use super::{MAX_PLACEMENTS, MAX_REASONS, Waiting};
 use crate::spec::{NodeField, NodeId, Now, TaskSpec, VolumePolicy};
-use crate::state::{Change, Draft, ObjectId, Placed, Refusal, Task};
+use crate::state::{Addresses, Change, Draft, ObjectId, Placed, Refusal, Task};
 
 /// One tick's work.
 pub(super) struct Tick<'a> {
     pub(super) draft: &'a mut Draft,
     pub(super) nodes: Nodes,
     pub(super) now: Now,
+    addresses: &'a mut dyn Addresses,
     conditions: Conditions,
     pub(super) stuck: Vec<Stuck>,
     pub(super) placements_left: usize,
@@ -64,11 +65,12 @@ pub(super) struct Tie {
 type Touched = BTreeMap<usize, Rank>;
 
 impl<'a> Tick<'a> {
-    pub fn new(draft: &'a mut Draft, nodes: Nodes, now: Now) -> Tick<'a> {
+    pub fn new(draft: &'a mut Draft, nodes: Nodes, now: Now, addresses: &'a mut dyn Addresses) -> Tick<'a> {
         Tick {
             draft,
             nodes,
             now,
+            addresses,
             conditions: Conditions::default(),
             stuck: Vec::new(),
             placements_left: MAX_PLACEMENTS,
@@ -118,7 +120,9 @@ impl<'a> Tick<'a> {
     }
 
     pub(super) fn demands(&mut self, spec: &TaskSpec) -> Result<Demands, String> {
-        Demands::of(spec, &mut self.conditions, self.nodes.infos.len())
+        let mut demands = Demands::of(spec, &mut self.conditions, self.nodes.infos.len())?;
+        demands.spare(self.draft.state());
+        Ok(demands)
     }
 
     /// The node a task is tied to, if it may not go anywhere.
@@ -132,6 +136,7 @@ impl<'a> Tick<'a> {
         Some(Tie { node, volume: Some(volume), is_wish: spec.volume_policy == VolumePolicy::StartEmpty })
     }
 
+    /// `false`: the node did not take it.
     fn place_tied(&mut self, group: &mut Group<'_>, task: &Task, tie: &Tie, touched: &mut Touched) -> bool {
         let Some(index) = self.nodes.index_of(tie.node) else { return false };
         let info = &self.nodes.infos[index];
@@ -139,11 +144,13 @@ impl<'a> Tick<'a> {
             return false;
         }
         let before = Rank::of(info, index);
-        let placed = self.assign(group, task, index).is_ok();
-        if placed {
-            touched.entry(index).or_insert(before);
+        match self.assign(group, task, index) {
+            Ok(()) => drop(touched.entry(index).or_insert(before)),
+            // No other node would do better.
+            Err(NotAssigned::NoAddress(why)) => self.explain(task, &why),
+            Err(NotAssigned::Refused(_)) => return false,
         }
-        placed
+        true
     }
 
     /// Why this node may not have a task, if it may not.
@@ -170,7 +177,8 @@ impl<'a> Tick<'a> {
             let placed = self.assign(group, &task, index);
             match &placed {
                 Ok(()) => drop(touched.entry(index).or_insert(before)),
-                Err(refusal) => self.explain(&task, &refusal.to_string()),
+                Err(NotAssigned::NoAddress(why)) => self.explain(&task, why),
+                Err(NotAssigned::Refused(refusal)) => self.explain(&task, &refusal.to_string()),
             }
             let again = group.rank(Rank::of(&self.nodes.infos[index], index), &self.nodes.infos[index]);
             pick.settle(placed.is_ok(), again.map_err(|reason| refused.count(reason)).ok());
@@ -179,7 +187,7 @@ impl<'a> Tick<'a> {
     }
 
     /// Gives a task to a node that passed the filters.
-    fn assign(&mut self, group: &mut Group<'_>, task: &Task, index: usize) -> Result<(), Refusal> {
+    fn assign(&mut self, group: &mut Group<'_>, task: &Task, index: usize) -> Result<(), NotAssigned> {
         let info = &self.nodes.infos[index];
         let (Some(host_ports), Some(generic)) = (
             filter::host_ports_held(&group.demands, &group.spec, info, task.id.0),
@@ -188,8 +196,10 @@ impl<'a> Tick<'a> {
             unreachable!("the filters passed the node, and it has not changed since")
         };
         let node = info.node.id;
-        let placed = Placed { task: task.id, node, host_ports, generic, attachments: Vec::new() };
-        self.draft.change(&[ObjectId::Node(node)], Change::Assign(Box::new(placed)))?;
+        let attachments = self.addresses.attach(self.draft, task.id, &group.spec).map_err(NotAssigned::NoAddress)?;
+        let placed = Placed { task: task.id, node, host_ports, generic, attachments };
+        let assigned = self.draft.change(&[ObjectId::Node(node)], Change::Assign(Box::new(placed)));
+        assigned.map_err(NotAssigned::Refused)?;
         let assigned = self.draft.state().task(task.id).expect("it was just assigned");
         self.nodes.infos[index].hold(assigned, &group.demands.reservations);
         self.nodes.saw(assigned, index);
@@ -198,6 +208,13 @@ impl<'a> Tick<'a> {
         self.placements_left -= 1;
         Ok(())
     }
+}
+
+/// Why a task did not get the node that was chosen for it.
+enum NotAssigned {
+    /// One of its networks is full, whatever the node.
+    NoAddress(String),
+    Refused(Refusal),
 }
 
 /// How the next node is found.

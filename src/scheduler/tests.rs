@@ -9,7 +9,7 @@ use rand::rngs::ChaCha8Rng;
 use super::*;
 use crate::gossip::{Load, NodeRecord, RecordVersion};
 use crate::spec::*;
-use crate::state::fixture::{Fixture, host_port, local_volume, node, outcome};
+use crate::state::fixture::{Fixture, LowestFree, attach_to, host_port, local_volume, node, outcome};
 use crate::state::{Change, NodeHealth};
 
 const GIB: u64 = 1 << 30;
@@ -83,7 +83,7 @@ impl Swarm {
     fn tick(&mut self) -> usize {
         self.seed += 1;
         let mut draft = self.fixture.draft();
-        plan(&mut draft, &self.table, self.now(), &mut ChaCha8Rng::seed_from_u64(self.seed));
+        plan(&mut draft, &self.table, self.now(), &mut ChaCha8Rng::seed_from_u64(self.seed), &mut LowestFree);
         let steps = draft.into_steps();
         let count = steps.len();
         if count > 0 {
@@ -153,7 +153,7 @@ fn the_same_input_and_seed_give_the_same_plan() {
         let mut swarm = Swarm::of(7);
         swarm.service("web", 10, |_| {});
         let mut draft = swarm.fixture.draft();
-        plan(&mut draft, &swarm.table, swarm.now(), &mut ChaCha8Rng::seed_from_u64(seed));
+        plan(&mut draft, &swarm.table, swarm.now(), &mut ChaCha8Rng::seed_from_u64(seed), &mut LowestFree);
         draft.into_steps()
     };
     assert_eq!(steps(3), steps(3));
@@ -382,6 +382,64 @@ fn open_host_ports_are_chosen_and_none_twice() {
     assert_eq!(ports.len(), 40);
     assert!(ports.iter().all(|port| (30_000..=32_767).contains(port)));
     assert_eq!(ports.iter().collect::<std::collections::BTreeSet<_>>().len(), 40);
+}
+
+#[test]
+fn no_open_host_port_is_one_that_a_service_publishes_everywhere() {
+    let mut swarm = Swarm::of(1);
+    swarm.fixture.ready_ingress();
+    let start = |id: u128| 30_000 + u16::try_from(id % 2768).unwrap();
+    // The ids of the fixture's tasks are known, and with them where the search for a port begins.
+    let agent = swarm.fixture.service("agent", 1, |spec| spec.endpoint.ports = vec![host_port(0, 80)]);
+    let task = swarm.fixture.pending(agent, 1);
+    let published = PortConfig { mode: PublishMode::Ingress, ..host_port(start(task.0), 80) };
+    swarm.fixture.service("web", 0, |spec| spec.endpoint.ports = vec![published]);
+    swarm.tick();
+    assert_eq!(swarm.fixture.state.task(task).unwrap().host_ports[0].published, start(task.0) + 1);
+}
+
+#[test]
+fn a_task_gets_its_addresses_with_its_node() {
+    let mut swarm = Swarm::of(1);
+    let back = swarm.fixture.network("back", &["10.5.0.0/24", "fd00:5::/64"]);
+    let web = swarm.service("web", 1, |task| {
+        task.networks = vec![NetworkAttachment { aliases: vec!["db".into()], ..attach_to(back) }];
+    });
+    swarm.tick();
+    let task = swarm.fixture.state.tasks_of_service(web).next().unwrap();
+    let addresses = vec!["10.5.0.2".parse().unwrap(), "fd00:5::2".parse().unwrap()];
+    assert_eq!(task.attachments, [Attachment { network: back, addresses, aliases: vec!["db".into()] }]);
+}
+
+#[test]
+fn a_task_without_an_address_waits_and_says_so() {
+    let mut swarm = Swarm::of(2);
+    // Two addresses, of which one is the gateway's.
+    let small = swarm.fixture.network("small", &["10.5.0.0/30"]);
+    let web = swarm.service("web", 2, |task| task.networks = vec![attach_to(small)]);
+    let other = swarm.service("other", 1, |_| {});
+    swarm.tick();
+    assert_eq!(swarm.reasons(web), [format!("network {small} is full")]);
+    assert!(swarm.reasons(other).is_empty(), "nobody else waits for it");
+    assert_eq!(swarm.tick(), 0, "the reason is known");
+    let first = swarm.fixture.state.tasks_of_service(web).find(|task| task.assigned_at.is_some()).unwrap().id;
+    swarm.fixture.finish(first, TaskState::Failed);
+    swarm.tick();
+    assert!(swarm.reasons(web).is_empty());
+}
+
+#[test]
+fn a_global_task_without_an_address_says_so_too() {
+    let mut swarm = Swarm::of(2);
+    let small = swarm.fixture.network("small", &["10.5.0.0/30"]);
+    let agent = swarm.fixture.global("agent", |spec| spec.task.networks = vec![attach_to(small)]);
+    for number in [1, 2] {
+        let new = swarm.fixture.new_task(agent, Slot::Node(node(number)));
+        swarm.fixture.create(new);
+    }
+    swarm.tick();
+    assert_eq!(swarm.reasons(agent), [format!("network {small} is full")]);
+    assert_eq!(swarm.tick(), 0, "the reason is known");
 }
 
 #[test]

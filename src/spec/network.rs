@@ -1,8 +1,10 @@
 //! What a user asks a network to be.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
-use super::Labels;
+use super::{Labels, Subnet};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NetworkSpec {
@@ -17,6 +19,28 @@ pub struct NetworkSpec {
     pub ipv6: bool,
     /// Subnets the user asked for, in CIDR form; empty: allocated.
     pub subnets: Vec<SubnetSpec>,
+}
+
+impl NetworkSpec {
+    /// What the user said of one of the network's subnets; of one that was allocated, nothing.
+    pub fn subnet(&self, subnet: &Subnet) -> Option<&SubnetSpec> {
+        self.subnets.iter().find(|asked| asked.subnet.parse() == Ok(*subnet))
+    }
+
+    /// The address of a subnet that no task gets: what the user called the gateway, or the first one.
+    pub fn gateway(&self, subnet: &Subnet) -> IpAddr {
+        let asked = self.subnet(subnet).and_then(|asked| asked.gateway.as_ref()?.parse().ok());
+        asked.unwrap_or_else(|| subnet.at(1))
+    }
+
+    /// Whether the user chose this family's subnets, so that the swarm adds none.
+    pub fn chose_subnets(&self, ipv4: bool) -> bool {
+        self.subnets.iter().any(|asked| is_ipv4(&asked.subnet) == ipv4)
+    }
+}
+
+fn is_ipv4(subnet: &str) -> bool {
+    subnet.parse::<Subnet>().is_ok_and(|subnet| subnet.base().is_ipv4())
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

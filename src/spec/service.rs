@@ -55,9 +55,18 @@ pub struct TaskSpec {
     /// Derived from [`EndpointSpec::ports`] when the service is stored.
     pub host_ports: Vec<PortConfig>,
     pub volume_policy: VolumePolicy,
+    /// Has ports published in `ingress` mode, so that its tasks are on the ingress network too. Derived as
+    /// [`Self::host_ports`] is.
+    pub ingress: bool,
 }
 
 impl TaskSpec {
+    /// Fills in what depends on the ports of the service: they bind where its tasks may run and what they are on.
+    pub fn derive_from_ports(&mut self, ports: &[PortConfig]) {
+        self.host_ports = ports.iter().filter(|port| port.mode == PublishMode::Host).cloned().collect();
+        self.ingress = ports.iter().any(|port| port.mode == PublishMode::Ingress);
+    }
+
     pub fn uses_network(&self, id: NetworkId) -> bool {
         self.networks.iter().any(|attachment| attachment.target == NetworkTarget::Id(id))
     }
@@ -67,6 +76,13 @@ impl TaskSpec {
         self.container.mounts.iter().filter(|mount| mount.is_local_volume()).filter_map(|mount| mount.source.as_deref())
     }
 }
+
+/// By which every node has taken a task that is to stop out of its balance, and requests that were on their way are in.
+pub const DEFAULT_DRAIN: Duration = Duration::from_millis(500);
+/// Longer ones would hold up every update of the service.
+pub const MAX_DRAIN: Duration = Duration::from_secs(3600);
+/// The label of a service or container that says how long a task drains, where the client has no other word for it.
+pub const DRAIN_LABEL: &str = "flok.drain";
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ContainerSpec {
@@ -88,6 +104,9 @@ pub struct ContainerSpec {
     pub stop_signal: Option<String>,
     /// Docker's default is 10 s.
     pub stop_grace: Option<Duration>,
+    /// How long it goes on serving the connections it has, after it gets no new ones and before the stop signal.
+    /// `None`: [`DEFAULT_DRAIN`] where it is on a network, else not at all.
+    pub drain: Option<Duration>,
     pub healthcheck: Option<Healthcheck>,
     pub hosts: Vec<String>,
     pub dns: DnsConfig,

@@ -43,6 +43,32 @@ impl Subnet {
         self.prefix
     }
 
+    /// Its last address; of IPv4, the one for broadcasts.
+    pub fn last(&self) -> IpAddr {
+        self.at(self.highest())
+    }
+
+    /// The address so far behind the base, or the last one.
+    pub fn at(&self, offset: u128) -> IpAddr {
+        number_to_addr(self.base.is_ipv4(), addr_to_number(self.base) + offset.min(self.highest()))
+    }
+
+    /// How far an address lies behind the base; for addresses of this subnet.
+    pub fn offset_of(&self, addr: IpAddr) -> u128 {
+        addr_to_number(addr).saturating_sub(addr_to_number(self.base))
+    }
+
+    /// Offsets that tasks and gateways may have: not the base, nor, of IPv4, the address for broadcasts.
+    pub fn host_offsets(&self) -> std::ops::RangeInclusive<u128> {
+        let most = if self.base.is_ipv4() { self.highest().saturating_sub(1) } else { self.highest() };
+        1..=most
+    }
+
+    /// The offset of the last address.
+    fn highest(&self) -> u128 {
+        u128::MAX.checked_shr(128 - u32::from(width(self.base)) + u32::from(self.prefix)).unwrap_or(0)
+    }
+
     pub fn contains(&self, addr: IpAddr) -> bool {
         width(addr) == width(self.base) && Subnet::new(addr, self.prefix) == Some(*self)
     }
@@ -65,6 +91,17 @@ impl TryFrom<(IpAddr, u8)> for Subnet {
     fn try_from((addr, prefix): (IpAddr, u8)) -> Result<Subnet, &'static str> {
         Subnet::new(addr, prefix).ok_or("the prefix is longer than the address")
     }
+}
+
+fn addr_to_number(addr: IpAddr) -> u128 {
+    match addr {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    }
+}
+
+fn number_to_addr(is_ipv4: bool, number: u128) -> IpAddr {
+    if is_ipv4 { IpAddr::V4(Ipv4Addr::from_bits(number as u32)) } else { IpAddr::V6(Ipv6Addr::from_bits(number)) }
 }
 
 fn width(addr: IpAddr) -> u8 {
@@ -128,6 +165,20 @@ mod tests {
         assert!(all.contains("255.255.255.255".parse().unwrap()));
         assert!(!all.contains("::1".parse().unwrap()));
         assert!(!subnet("10.1.0.0/16").contains("10.2.0.0".parse().unwrap()));
+    }
+
+    #[test]
+    fn addresses_are_counted_from_the_base() {
+        let small = subnet("10.1.2.0/24");
+        assert_eq!(small.last().to_string(), "10.1.2.255");
+        assert_eq!(small.at(7).to_string(), "10.1.2.7");
+        assert_eq!(small.at(1000), small.last());
+        assert_eq!(small.offset_of("10.1.2.9".parse().unwrap()), 9);
+        assert_eq!(small.host_offsets(), 1..=254);
+        assert_eq!(subnet("fd00::/64").last().to_string(), "fd00::ffff:ffff:ffff:ffff");
+        assert_eq!(subnet("::/0").last().to_string(), "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
+        assert_eq!(subnet("0.0.0.0/0").last().to_string(), "255.255.255.255");
+        assert_eq!(subnet("fd00::1/128").host_offsets(), 1..=0, "a single address has no room");
     }
 
     #[test]

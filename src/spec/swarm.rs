@@ -18,7 +18,12 @@ pub struct SwarmSpec {
     /// Pools from which subnets are cut, in CIDR form, with [`Self::subnet_size`].
     pub address_pools: Vec<String>,
     pub subnet_size: u8,
+    /// UDP port of the nodes' tunnels; fixed when the swarm is made.
+    pub data_path_port: u16,
 }
+
+/// The port that the protocol of the tunnels has been given.
+pub const DEFAULT_DATA_PATH_PORT: u16 = 4789;
 
 impl Default for SwarmSpec {
     fn default() -> Self {
@@ -29,6 +34,7 @@ impl Default for SwarmSpec {
             autolock: false,
             address_pools: vec!["10.0.0.0/8".into()],
             subnet_size: 24,
+            data_path_port: DEFAULT_DATA_PATH_PORT,
         }
     }
 }

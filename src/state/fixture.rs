@@ -145,6 +145,29 @@ impl Fixture {
         task
     }
 
+    /// A network with these subnets, or, where there are none, without any.
+    pub fn network(&mut self, name: &str, subnets: &[&str]) -> NetworkId {
+        let id = NetworkId(self.next_id());
+        self.command(Command::CreateNetwork { id, spec: network_spec(name, subnets) });
+        id
+    }
+
+    /// Gives the ingress network a subnet of each family, as the leader does in its first tick.
+    pub fn ready_ingress(&mut self) -> NetworkId {
+        let network = self.state.ingress_network().expect("a swarm begins with one").id;
+        let subnets = vec!["10.255.0.0/24".into(), "fd00:255::/64".into()];
+        self.change(Change::SetNetworkSubnets { network, subnets });
+        network
+    }
+
+    /// The next free virtual addresses on each network of a service.
+    pub fn give_vips(&mut self, service: ServiceId) {
+        let spec = &self.state.service(service).expect("the service exists").spec;
+        let vip = |id: NetworkId| (id, free_addresses(&self.state, id));
+        let vips = self.state.vip_networks(spec).into_iter().map(vip).collect();
+        self.change(Change::SetServiceVips { service, vips });
+    }
+
     pub fn create(&mut self, new: NewTask) -> TaskId {
         let id = new.id;
         self.change(Change::CreateTask(Box::new(new)));
@@ -152,12 +175,12 @@ impl Fixture {
     }
 
     pub fn assign(&mut self, task: TaskId, node: NodeId) {
-        let host_ports = {
+        let spec = {
             let task = self.state.task(task).expect("the task exists");
-            let spec = self.state.task_spec(task.service, task.spec_version).expect("its spec is kept");
-            spec.host_ports.clone()
+            self.state.task_spec(task.service, task.spec_version).expect("its spec is kept").clone()
         };
-        let placed = Placed { task, node, host_ports, generic: Vec::new(), attachments: Vec::new() };
+        let attachments = attachments(&self.state, &spec);
+        let placed = Placed { task, node, host_ports: spec.host_ports.clone(), generic: Vec::new(), attachments };
         self.change(Change::Assign(Box::new(placed)));
     }
 
@@ -247,7 +270,60 @@ pub fn task_spec() -> TaskSpec {
         force_update: 0,
         host_ports: Vec::new(),
         volume_policy: VolumePolicy::default(),
+        ingress: false,
     }
+}
+
+/// With IPv6 exactly where a subnet is of it.
+pub fn network_spec(name: &str, subnets: &[&str]) -> NetworkSpec {
+    let asked = |subnet: &&str| SubnetSpec { subnet: (*subnet).into(), gateway: None, ip_range: None };
+    NetworkSpec {
+        name: name.into(),
+        labels: Labels::new(),
+        driver: "overlay".into(),
+        driver_options: Labels::new(),
+        internal: false,
+        attachable: false,
+        ingress: false,
+        ipv6: subnets.iter().any(|subnet| subnet.contains(':')),
+        subnets: subnets.iter().map(asked).collect(),
+    }
+}
+
+pub fn attach_to(network: NetworkId) -> NetworkAttachment {
+    NetworkAttachment { target: NetworkTarget::Id(network), aliases: Vec::new(), driver_options: Labels::new() }
+}
+
+/// Places on the networks of a spec, each with the lowest free addresses.
+pub fn attachments(state: &State, spec: &TaskSpec) -> Vec<Attachment> {
+    let aliases = |id: NetworkId| spec.networks.iter().find(|to| to.target == NetworkTarget::Id(id));
+    let place = |network: NetworkId| Attachment {
+        network,
+        addresses: free_addresses(state, network),
+        aliases: aliases(network).map(|to| to.aliases.clone()).unwrap_or_default(),
+    };
+    state.networks_of(spec).into_iter().map(place).collect()
+}
+
+/// Gives addresses where the test is about something else.
+pub struct LowestFree;
+
+impl Addresses for LowestFree {
+    fn attach(&mut self, draft: &mut Draft, _: TaskId, spec: &TaskSpec) -> Result<Vec<Attachment>, String> {
+        let attachments = attachments(draft.state(), spec);
+        match attachments.iter().find(|place| place.addresses.is_empty()) {
+            Some(full) => Err(format!("network {} is full", full.network)),
+            None => Ok(attachments),
+        }
+    }
+}
+
+/// Of each family the lowest that nobody has, behind the first, which is the gateway's.
+fn free_addresses(state: &State, network: NetworkId) -> Vec<IpAddr> {
+    let subnets = state.network(network).into_iter().flat_map(|network| network.parsed_subnets());
+    let hosts = |subnet: Subnet| (2..=250.min(*subnet.host_offsets().end())).map(move |at| subnet.at(at));
+    let free = |subnet: Subnet| hosts(subnet).find(|addr| state.address_holder(*addr).is_none());
+    subnets.filter_map(free).collect()
 }
 
 /// Mounts the named local volume `name` at `/data`.

@@ -4,6 +4,7 @@
 //! a snapshot encodes a third. It changes only through [`State::apply`], which every log holder runs on the same entries
 //! in the same order and which therefore uses nothing but its arguments.
 
+mod addresses;
 mod apply;
 pub mod codec;
 pub mod command;
@@ -17,6 +18,7 @@ pub mod snapshot;
 mod store;
 pub mod watch;
 
+pub use addresses::{AddressHolder, AddressUser, Addresses};
 pub use apply::BeyondBuild;
 pub use command::*;
 pub use draft::Draft;

@@ -1,10 +1,12 @@
 //! The state's shape: persistent maps by id, and the indices that every reader needs, kept in step by the few functions
 //! that write here.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
+use super::addresses::AddressHolder;
 use super::object::*;
 use crate::spec::*;
 
@@ -37,6 +39,11 @@ pub struct State {
     pub(super) task_spec_users: OrdMap<(ServiceId, Version), u64>,
     pub(super) service_names: OrdMap<String, ServiceId>,
     pub(super) network_names: OrdMap<String, NetworkId>,
+    /// Of all networks; no two share an address.
+    pub(super) subnets: OrdMap<Subnet, NetworkId>,
+    pub(super) ingress_network: Option<NetworkId>,
+    /// In use by tasks that have not ended, and by services.
+    pub(super) addresses: OrdMap<IpAddr, AddressHolder>,
     pub(super) secret_names: OrdMap<String, SecretId>,
     pub(super) config_names: OrdMap<String, ConfigId>,
 }
@@ -64,7 +71,9 @@ impl State {
                 self.tasks_by_node.entry(node).or_default().insert(task.id);
             }
         }
-        self.tasks.insert(task.id, Arc::new(task));
+        let task = Arc::new(task);
+        let old = self.tasks.insert(task.id, Arc::clone(&task));
+        self.index_task_addresses(old.as_deref(), Some(&task));
     }
 
     /// Removes a task, and its spec if nothing else refers to it.
@@ -72,6 +81,7 @@ impl State {
         let Some(task) = self.tasks.remove(&id) else { return };
         self.tasks_by_slot.remove(&(task.service, task.slot, id));
         self.unlist_from_node(task.node, id);
+        self.index_task_addresses(Some(&task), None);
         let key = (task.service, task.spec_version);
         let users = self.task_spec_users.get_mut(&key).expect("every task is counted");
         *users -= 1;
@@ -103,7 +113,17 @@ impl State {
     /// Inserts or replaces a service. A service's name never changes.
     pub(super) fn put_service(&mut self, service: Service) {
         self.service_names.insert(service.spec.name.clone(), service.id);
-        self.services.insert(service.id, Arc::new(service));
+        let service = Arc::new(service);
+        let old = self.services.insert(service.id, Arc::clone(&service));
+        self.index_vips(old.as_deref(), Some(&service));
+    }
+
+    /// Removes a service and its addresses; its tasks and their specs are the caller's.
+    pub(super) fn take_service(&mut self, id: ServiceId) -> Option<Arc<Service>> {
+        let service = self.services.remove(&id)?;
+        self.service_names.remove(&service.spec.name);
+        self.index_vips(Some(&service), None);
+        Some(service)
     }
 
     pub(super) fn put_node(&mut self, node: Node) {
@@ -115,7 +135,15 @@ impl State {
 
     pub(super) fn put_network(&mut self, network: Network) {
         self.network_names.insert(network.spec.name.clone(), network.id);
-        self.networks.insert(network.id, Arc::new(network));
+        let network = Arc::new(network);
+        let old = self.networks.insert(network.id, Arc::clone(&network));
+        self.index_network(old.as_deref(), Some(&network));
+    }
+
+    pub(super) fn forget_network(&mut self, id: NetworkId) {
+        let Some(network) = self.networks.remove(&id) else { return };
+        self.network_names.remove(&network.spec.name);
+        self.index_network(Some(&network), None);
     }
 
     pub(super) fn put_secret(&mut self, secret: Secret) {

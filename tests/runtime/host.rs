@@ -200,6 +200,7 @@ pub fn assignment(task: u128, script: &str) -> Assignment {
             force_update: 0,
             host_ports: Vec::new(),
             volume_policy: VolumePolicy::default(),
+            ingress: false,
         },
         spec_version: Version(1),
         start_delay: Duration::ZERO,

@@ -24,6 +24,7 @@ pub fn container_in(spec: docker::TaskSpecContainerSpec) -> Result<ContainerSpec
         mounts: spec.mounts.unwrap_or_default().into_iter().map(mount_in).collect::<Result<_, _>>()?,
         stop_signal: spec.stop_signal.filter(|signal| !signal.is_empty()),
         stop_grace: optional_duration("StopGracePeriod", spec.stop_grace_period)?,
+        drain: None,
         healthcheck: spec.health_check.map(health_in).transpose()?,
         hosts: spec.hosts.unwrap_or_default(),
         dns: DnsConfig {

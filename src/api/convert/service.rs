@@ -1,5 +1,7 @@
 //! Services.
 
+use std::time::Duration;
+
 use bollard::models as docker;
 
 use super::container::{container_in, container_out};
@@ -20,28 +22,39 @@ pub fn service_spec_from_docker(spec: docker::ServiceSpec) -> Result<ServiceSpec
         template.container_spec.ok_or_else(|| ApiError::invalid("TaskTemplate.ContainerSpec is missing"))?;
     let endpoint = endpoint_in(spec.endpoint_spec.unwrap_or_default())?;
     let networks = template.networks.or(spec.networks).unwrap_or_default();
-    let host_ports = endpoint.ports.iter().filter(|port| port.mode == PublishMode::Host).cloned().collect();
+    let mut task = TaskSpec {
+        container: container_in(container)?,
+        resources: resources_in(template.resources.unwrap_or_default())?,
+        restart: restart_in(template.restart_policy.unwrap_or_default())?,
+        placement: placement_in(template.placement.unwrap_or_default())?,
+        networks: networks.into_iter().map(network_in).collect(),
+        log_driver: template
+            .log_driver
+            .map(|driver| LogDriver { name: driver.name.unwrap_or_default(), options: labels_in(driver.options) }),
+        force_update: template.force_update.unwrap_or(0),
+        host_ports: Vec::new(),
+        volume_policy: VolumePolicy::Wait,
+        ingress: false,
+    };
+    task.derive_from_ports(&endpoint.ports);
+    let labels = labels_in(spec.labels);
+    task.container.drain = drain_in(&labels, &task.container.labels)?;
     Ok(ServiceSpec {
         name: spec.name.unwrap_or_default(),
-        labels: labels_in(spec.labels),
+        labels,
         mode: mode_in(spec.mode)?,
-        task: TaskSpec {
-            container: container_in(container)?,
-            resources: resources_in(template.resources.unwrap_or_default())?,
-            restart: restart_in(template.restart_policy.unwrap_or_default())?,
-            placement: placement_in(template.placement.unwrap_or_default())?,
-            networks: networks.into_iter().map(network_in).collect(),
-            log_driver: template
-                .log_driver
-                .map(|driver| LogDriver { name: driver.name.unwrap_or_default(), options: labels_in(driver.options) }),
-            force_update: template.force_update.unwrap_or(0),
-            host_ports,
-            volume_policy: VolumePolicy::Wait,
-        },
+        task,
         update: spec.update_config.map(update_in).transpose()?.unwrap_or_default(),
         rollback: spec.rollback_config.map(rollback_in).transpose()?.unwrap_or_default(),
         endpoint,
     })
+}
+
+/// Docker has no word for it: a label of the service, or of its containers, says how long a task drains.
+fn drain_in(service: &Labels, container: &Labels) -> Result<Option<Duration>, ApiError> {
+    let Some(text) = service.get(DRAIN_LABEL).or_else(|| container.get(DRAIN_LABEL)) else { return Ok(None) };
+    let invalid = |why| ApiError::invalid(format!("label {DRAIN_LABEL}={text}: {why}"));
+    quantity::parse_duration(text).map(Some).map_err(invalid)
 }
 
 /// A service as `GET /services` shows it, without its status.

@@ -32,6 +32,7 @@ pub fn swarm_spec_from_docker(spec: docker::SwarmSpec, base: &SwarmSpec) -> Resu
         },
         address_pools: base.address_pools.clone(),
         subnet_size: base.subnet_size,
+        data_path_port: base.data_path_port,
     })
 }
 
@@ -51,7 +52,7 @@ pub fn swarm_to_cluster(swarm: &Swarm) -> docker::ClusterInfo {
         spec: Some(spec_out(&swarm.spec)),
         tls_info: None,
         root_rotation_in_progress: Some(false),
-        data_path_port: None,
+        data_path_port: Some(u32::from(swarm.spec.data_path_port)),
         default_addr_pool: Some(swarm.spec.address_pools.clone()),
         subnet_size: Some(u32::from(swarm.spec.subnet_size)),
     }

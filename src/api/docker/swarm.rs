@@ -27,6 +27,7 @@ pub struct InitBody {
     availability: Option<String>,
     default_addr_pool: Option<Vec<String>>,
     subnet_size: Option<u32>,
+    data_path_port: Option<u32>,
     spec: Option<docker::SwarmSpec>,
 }
 
@@ -58,6 +59,11 @@ pub async fn init<B: Backend>(
             .filter(|size| (8..=29).contains(size))
             .ok_or_else(|| ApiError::invalid(format!("SubnetSize: {size} is not between 8 and 29")))?;
     }
+    if let Some(port) = body.data_path_port.filter(|port| *port != 0) {
+        spec.data_path_port =
+            u16::try_from(port).map_err(|_| ApiError::invalid(format!("DataPathPort: {port} is no port")))?;
+    }
+    spec.validate().map_err(|invalid| ApiError::invalid(invalid.to_string()))?;
     let request = InitSwarm {
         advertise_addr: given(body.advertise_addr),
         listen_addr: given(body.listen_addr),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::Shared;
+use crate::allocator::Allocator;
 use crate::consensus::Consensus;
 use crate::membership::verdicts::Verdicts;
 use crate::membership::voters::{self, Circumstances, MemberProgress, RaftProgress, VoterStep};
@@ -120,7 +121,9 @@ impl Tenure {
         }
         self.held_back_said = decided.held_back.is_some();
         orchestrator::plan(&mut draft, &table, now, &mut self.rng);
-        scheduler::plan(&mut draft, &table, now, &mut self.rng);
+        let mut allocator = Allocator::default();
+        allocator.plan(&mut draft);
+        scheduler::plan(&mut draft, &table, now, &mut self.rng, &mut allocator);
         draft.into_steps()
     }
 

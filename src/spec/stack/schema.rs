@@ -71,6 +71,7 @@ const SERVICE: &[Field] = &[
     used("oom_score_adj", integer),
     used("restart", text),
     used("x-volume-policy", volume_policy),
+    needs("x-drain", Feature::Networks, duration),
     needs("networks", Feature::Networks, attachments),
     needs("secrets", Feature::Secrets, file_references),
     needs("configs", Feature::Configs, file_references),

@@ -80,6 +80,9 @@ impl ContainerSpec {
                 format!("invalid extra host {host:?}: write an address and a name")
             })?;
         }
+        require(self.drain.is_none_or(|drain| drain <= MAX_DRAIN), || {
+            format!("a drain of more than {} s would hold up every update", MAX_DRAIN.as_secs())
+        })?;
         for name in self.sysctls.keys() {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/".contains(&b);
             require(!name.is_empty() && name.bytes().all(plain), || format!("invalid sysctl {name:?}"))?;

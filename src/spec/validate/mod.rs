@@ -14,6 +14,7 @@ pub const MIN_NANO_CPUS: u64 = 1_000_000;
 pub const MIN_MEMORY_BYTES: u64 = 4 << 20;
 
 const MAX_NAME: usize = 63;
+const MAX_ALIAS: usize = 253;
 const MAX_DATA_NAME: usize = 64;
 
 /// A spec that is refused; the message says what is wrong with which part.
@@ -61,6 +62,7 @@ impl TaskSpec {
         for attachment in &self.networks {
             require(!targets.contains(&&attachment.target), || "a network is attached twice".into())?;
             targets.push(&attachment.target);
+            attachment.aliases.iter().try_for_each(|alias| check_alias(alias))?;
         }
         Ok(())
     }
@@ -149,6 +151,20 @@ fn check_dns_name(name: &str) -> Checked {
     let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     require(name.bytes().all(inner) && has_alphanumeric_ends(name), || {
         format!("name {name:?} must be valid as a DNS name component")
+    })
+}
+
+/// Other names of a service on a network: as in DNS, and with the underscores that services have too.
+fn check_alias(alias: &str) -> Checked {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    let label =
+        |label: &str| (1..=MAX_NAME).contains(&label.len()) && label.bytes().all(inner) && has_alphanumeric_ends(label);
+    require(alias.len() <= MAX_ALIAS && alias.split('.').all(label), || {
+        let shown: String = alias.chars().take(80).collect();
+        format!(
+            "alias {shown:?} is no DNS name: use letters, digits, '-' and '_', up to {MAX_NAME} between dots, \
+             each part beginning and ending with a letter or digit"
+        )
     })
 }
 

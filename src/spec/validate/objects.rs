@@ -7,6 +7,8 @@ use crate::spec::*;
 
 /// As in Docker Swarm: a certificate must outlive a few attempts at its renewal.
 const MIN_CERT_EXPIRY: Duration = Duration::from_secs(3600);
+/// As in Docker Swarm: neither privileged nor of those that hosts choose for themselves.
+const DATA_PATH_PORTS: std::ops::RangeInclusive<u16> = 1024..=49151;
 const MAX_NETWORK_NAME: usize = 63;
 
 impl SecretSpec {
@@ -55,15 +57,24 @@ impl NetworkSpec {
         require(matches!(self.driver.as_str(), "" | "overlay"), || {
             format!("network driver {:?} cannot span a swarm: use overlay", self.driver)
         })?;
+        require(!self.driver_options.contains_key("encrypted"), || {
+            format!("network {}: encryption is not supported yet: leave the option \"encrypted\" out", self.name)
+        })?;
         require(!self.ingress || !(self.attachable || self.internal), || {
             "an ingress network is neither attachable nor internal".into()
         })?;
         let mut known: Vec<Subnet> = Vec::new();
         for subnet in &self.subnets {
             let parsed = subnet.validate()?;
-            require(!known.iter().any(|other| other.overlaps(&parsed)), || {
-                format!("subnet {parsed} overlaps with another of the same network")
+            require(parsed.base().is_ipv4() || self.ipv6, || {
+                format!("subnet {parsed} is of IPv6: enable IPv6 for network {} too", self.name)
             })?;
+            if let Some(other) = known.iter().find(|other| other.overlaps(&parsed)) {
+                return Err(InvalidSpec(format!(
+                    "subnet {parsed} overlaps with {other} of the same network {}",
+                    self.name
+                )));
+            }
             known.push(parsed);
         }
         Ok(())
@@ -76,14 +87,18 @@ impl SubnetSpec {
         let most = if subnet.base().is_ipv4() { 30 } else { 126 };
         require(subnet.prefix() <= most, || format!("subnet {subnet} has no room: its prefix is at most /{most}"))?;
         if let Some(gateway) = &self.gateway {
-            let inside = gateway.parse().is_ok_and(|addr| subnet.contains(addr));
-            require(inside, || format!("gateway {gateway:?} is no address in subnet {subnet}"))?;
+            let usable = |addr| subnet.contains(addr) && subnet.host_offsets().contains(&subnet.offset_of(addr));
+            require(gateway.parse().is_ok_and(usable), || {
+                format!("gateway {gateway:?} is no address that a host in subnet {subnet} can have")
+            })?;
         }
         if let Some(range) = &self.ip_range {
             let range = parse_subnet(range)?;
             require(subnet.contains(range.base()) && range.prefix() >= subnet.prefix(), || {
                 format!("IP range {range} does not lie in subnet {subnet}")
             })?;
+            let single = range.base().is_ipv4() && range.prefix() > 31 || range.prefix() > 127;
+            require(!single, || format!("IP range {range} has no room for a service and its tasks"))?;
         }
         Ok(subnet)
     }
@@ -106,6 +121,14 @@ impl NodeSpec {
 impl SwarmSpec {
     pub fn validate(&self) -> Checked {
         check_labels(&self.labels)?;
+        require(DATA_PATH_PORTS.contains(&self.data_path_port), || {
+            format!(
+                "data path port {} is not between {} and {}",
+                self.data_path_port,
+                DATA_PATH_PORTS.start(),
+                DATA_PATH_PORTS.end()
+            )
+        })?;
         require(self.cert_expiry >= MIN_CERT_EXPIRY, || "minimum certificate expiry time is: 1h".into())?;
         require(!self.address_pools.is_empty(), || "at least one address pool is needed".into())?;
         let mut pools: Vec<Subnet> = Vec::new();

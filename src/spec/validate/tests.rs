@@ -19,6 +19,7 @@ fn service() -> ServiceSpec {
             force_update: 0,
             host_ports: Vec::new(),
             volume_policy: VolumePolicy::default(),
+            ingress: false,
         },
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
@@ -213,6 +214,24 @@ fn placement_and_updates_are_in_range() {
 }
 
 #[test]
+fn aliases_are_dns_names() {
+    let with = |aliases: &[&str]| {
+        let attachment = NetworkAttachment {
+            target: NetworkTarget::Name("back".into()),
+            aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            driver_options: Labels::new(),
+        };
+        move |spec: &mut ServiceSpec| spec.task.networks = vec![attachment]
+    };
+    accepted(with(&["db", "db.internal", "my_db-1"]));
+    let long = "a".repeat(64);
+    for alias in ["", ".", "db.", "-db", "d b", "db..internal", "dä", &long, &["a"; 127].join(".").repeat(2)] {
+        let refused = refusal(with(&[alias]));
+        assert!(refused.contains("is no DNS name"), "{alias}: {refused}");
+    }
+}
+
+#[test]
 fn secrets_and_configs_have_names_and_bounded_data() {
     let secret = |name: &str, bytes| SecretSpec {
         name: name.into(),
@@ -255,9 +274,19 @@ fn subnets_of_networks_and_pools_make_sense() {
         vec![subnet("10.5.0.0/31", None, None)],
         vec![subnet("10.5.0.1/16", None, None)],
         vec![good.clone(), subnet("10.0.0.0/8", None, None)],
+        vec![subnet("10.5.0.0/16", Some("10.5.255.255"), None)],
+        vec![subnet("10.5.0.0/16", None, Some("10.5.0.1/32"))],
+        vec![subnet("fd00::/64", None, None)],
     ] {
         assert!(network(bad).validate().is_err());
     }
+    let twice = network(vec![good, subnet("10.5.9.0/24", None, None)]).validate().unwrap_err().to_string();
+    assert_eq!(twice, "subnet 10.5.9.0/24 overlaps with 10.5.0.0/16 of the same network stack_default");
+    let both = vec![subnet("fd00::/64", Some("fd00::1"), None), subnet("10.5.0.0/16", None, None)];
+    assert!(NetworkSpec { ipv6: true, ..network(both) }.validate().is_ok());
+    let encrypted = Labels::from([("encrypted".to_owned(), String::new())]);
+    let encrypted = NetworkSpec { driver_options: encrypted, ..network(vec![]) }.validate().unwrap_err();
+    assert!(encrypted.to_string().contains("encryption is not supported yet"));
     assert!(NetworkSpec { driver: "macvlan".into(), ..network(vec![]) }.validate().is_err());
     assert!(NetworkSpec { name: "host".into(), ..network(vec![]) }.validate().is_err());
 
@@ -270,5 +299,6 @@ fn subnets_of_networks_and_pools_make_sense() {
     assert!(pools(&["10.0.0.0/16"], 8).validate().is_err());
     assert!(pools(&["10.0.0.0/16", "10.0.1.0/24"], 24).validate().is_err());
     assert!(pools(&[], 24).validate().is_err());
+    assert!(SwarmSpec { data_path_port: 80, ..SwarmSpec::default() }.validate().is_err());
     assert!(SwarmSpec { cert_expiry: Duration::from_secs(60), ..SwarmSpec::default() }.validate().is_err());
 }

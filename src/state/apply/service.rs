@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::{At, check_version, not_found};
 use crate::spec::*;
 use crate::state::{
-    CredentialsUpdate, JobStatus, PreviousSpec, Refusal, RegistryCredentials, Service, State, UpdateState, UpdateStatus,
+    AddressUser, CredentialsUpdate, JobStatus, PreviousSpec, Refusal, RegistryCredentials, Service, State, UpdateState,
+    UpdateStatus,
 };
 
 impl State {
@@ -135,8 +136,7 @@ impl State {
 
     /// Its tasks are wanted gone in the same entry, so that what they used (networks, secrets) may be removed next.
     pub(super) fn remove_service(&mut self, id: ServiceId, at: At) -> Result<(), Refusal> {
-        let service = self.services.remove(&id).ok_or_else(|| not_found("service", id))?;
-        self.service_names.remove(&service.spec.name);
+        let service = self.take_service(id).ok_or_else(|| not_found("service", id))?;
         self.credentials.remove(&id);
         let homes: Vec<_> = self.volume_homes_of(id).cloned().collect();
         for home in homes {
@@ -168,6 +168,15 @@ impl State {
     }
 
     pub(super) fn set_service_ports(&mut self, id: ServiceId, ports: &[PortConfig], at: At) -> Result<(), Refusal> {
+        let service = self.services.get(&id).ok_or_else(|| not_found("service", id))?;
+        let fill = |asked: &PortConfig, port: &PortConfig| {
+            let published = if asked.published == 0 { port.published } else { asked.published };
+            PortConfig { published, ..asked.clone() } == *port
+        };
+        let asked = &service.spec.endpoint.ports;
+        if asked.len() != ports.len() || !asked.iter().zip(ports).all(|(asked, port)| fill(asked, port)) {
+            return Err(Refusal::Precondition(format!("service {} asks for other ports", service.spec.name)));
+        }
         self.check_ports(id, ports)?;
         self.change_service(id, at, |service| service.ports = ports.to_vec())
     }
@@ -178,6 +187,18 @@ impl State {
         vips: &[(NetworkId, Vec<IpAddr>)],
         at: At,
     ) -> Result<(), Refusal> {
+        let service = self.services.get(&id).ok_or_else(|| not_found("service", id))?;
+        let wanted = self.vip_networks(&service.spec);
+        let twice = |at: usize| vips[..at].iter().any(|earlier| earlier.0 == vips[at].0);
+        for (index, (network, addresses)) in vips.iter().enumerate() {
+            if !wanted.contains(network) || twice(index) {
+                return Err(Refusal::Precondition(format!(
+                    "service {} has no virtual address on network {network}",
+                    service.spec.name
+                )));
+            }
+            self.check_addresses(*network, addresses, AddressUser::Service(id))?;
+        }
         self.change_service(id, at, |service| service.vips = vips.to_vec())
     }
 
@@ -200,8 +221,7 @@ impl State {
         }
         // Again, since a network may have been named once by its id and once by its name.
         spec.task.check_networks()?;
-        let host = spec.endpoint.ports.iter().filter(|port| port.mode == PublishMode::Host);
-        spec.task.host_ports = host.cloned().collect();
+        spec.task.derive_from_ports(&spec.endpoint.ports);
         self.check_references(&spec)?;
         self.check_ports(id, &spec.endpoint.ports)?;
         Ok(spec)
@@ -236,6 +256,13 @@ impl State {
             {
                 return Err(not_found("network", id));
             }
+        }
+        if spec.task.ingress && self.ingress_network().is_none() {
+            return Err(Refusal::Precondition(
+                "service needs ingress network, but no ingress network is present: make one with \
+                 `flok network create --driver overlay --ingress NAME`, or publish ports with mode=host"
+                    .into(),
+            ));
         }
         Ok(())
     }
@@ -295,16 +322,17 @@ fn begin_job_again(service: &mut Service, at: At) {
     }
 }
 
-/// The ports a spec asks for; one whose published port is the swarm's choice keeps the choice made before.
+/// The ports a spec asks for; one whose published port is the swarm's choice keeps the choice made before, unless the spec
+/// gives that number to another one now.
 fn kept_ports(wanted: &[PortConfig], allocated: &[PortConfig]) -> Vec<PortConfig> {
     let same = |a: &PortConfig, b: &PortConfig| (a.target, a.protocol, a.mode) == (b.target, b.protocol, b.mode);
-    wanted
-        .iter()
-        .map(|port| match allocated.iter().find(|held| port.published == 0 && same(port, held)) {
-            Some(held) => PortConfig { published: held.published, ..port.clone() },
-            None => port.clone(),
-        })
-        .collect()
+    let mut free: Vec<&PortConfig> =
+        allocated.iter().filter(|held| !wanted.iter().any(|port| port.collides(held))).collect();
+    let mut keep = |port: &PortConfig| {
+        let at = free.iter().position(|held| port.published == 0 && same(port, held))?;
+        Some(PortConfig { published: free.remove(at).published, ..port.clone() })
+    };
+    wanted.iter().map(|port| keep(port).unwrap_or_else(|| port.clone())).collect()
 }
 
 fn rollback_started(message: &str, at: At) -> UpdateStatus {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{At, check_version};
 use crate::spec::*;
-use crate::state::{Node, Refusal, State, Swarm};
+use crate::state::{Network, Node, Refusal, State, Swarm};
 
 /// Most bytes of a join token's secret.
 const MAX_TOKEN_SECRET_BYTES: usize = 256;
@@ -27,6 +27,7 @@ impl State {
             return Err(Refusal::Unsupported { need: level, have: node.description.feature_level });
         }
         let swarm = Swarm { meta: at.created(), membership_version: at.version, ..swarm.clone() };
+        self.put_network(first_ingress_network(swarm.id, at));
         self.swarm = Some(Arc::new(swarm));
         self.put_node(Node { meta: at.created(), ..node.clone() });
         Ok(())
@@ -35,6 +36,9 @@ impl State {
     pub(super) fn update_swarm(&mut self, version: Version, spec: &SwarmSpec, at: At) -> Result<(), Refusal> {
         check_version(self.the_swarm().meta.version, version)?;
         spec.validate()?;
+        if spec.data_path_port != self.the_swarm().spec.data_path_port {
+            return Err(Refusal::Invalid("the data path port is fixed when the swarm is made".into()));
+        }
         self.change_swarm(at, |swarm| swarm.spec = spec.clone());
         Ok(())
     }
@@ -106,4 +110,21 @@ impl State {
         at.changed(&mut swarm.meta);
         change(swarm);
     }
+}
+
+/// Made with the swarm, so that ports can be published from the first service on. Its subnets are allocated as any other's,
+/// and it may be removed and made anew. Ids are random, so the swarm's serves for its first network as well.
+fn first_ingress_network(swarm: SwarmId, at: At) -> Network {
+    let spec = NetworkSpec {
+        name: "ingress".into(),
+        labels: Labels::new(),
+        driver: "overlay".into(),
+        driver_options: Labels::new(),
+        internal: false,
+        attachable: false,
+        ingress: true,
+        ipv6: true,
+        subnets: Vec::new(),
+    };
+    Network { id: NetworkId(swarm.0), meta: at.created(), spec, subnets: Vec::new() }
 }

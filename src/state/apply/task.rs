@@ -103,6 +103,8 @@ impl State {
             return Err(Refusal::Precondition(format!("node {} takes no tasks now", node.name())));
         }
         self.check_not_taken(placed)?;
+        let spec = self.task_spec(task.service, task.spec_version).expect("a task's spec is kept as long as the task");
+        self.check_attachments(task.id, spec, &placed.attachments)?;
         let volumes = self.check_volumes(task, placed.node)?;
 
         let mut task = task.as_ref().clone();

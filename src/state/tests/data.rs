@@ -139,7 +139,10 @@ fn no_address_belongs_to_two_networks() {
     assert_eq!(swarm.state.network(NetworkId(1)).unwrap().subnets, ["10.5.0.0/16"]);
     let spec = NetworkSpec { subnets: vec![subnet("10.5.9.0/24")], ..network_spec("b") };
     let refused = words(swarm.try_command(Command::CreateNetwork { id: NetworkId(2), spec }));
-    assert!(refused.contains("overlaps with network a"), "{refused}");
+    assert!(refused.starts_with("subnet 10.5.9.0/24 overlaps with 10.5.0.0/16 of network a: Pool over"), "{refused}");
+    let spec = NetworkSpec { subnets: vec![subnet("10.99.0.0/24")], ..network_spec("b") };
+    let refused = words(swarm.try_command(Command::CreateNetwork { id: NetworkId(2), spec }));
+    assert!(refused.contains("holds the address 10.99.0.1 of node node-1"), "{refused}");
     swarm.command(Command::CreateNetwork { id: NetworkId(2), spec: network_spec("b") });
     let allocate = |text: &str| Change::SetNetworkSubnets { network: NetworkId(2), subnets: vec![text.into()] };
     assert!(swarm.state.apply_change(&allocate("10.0.0.0/8"), UnixMs(1)).is_err());
@@ -149,10 +152,17 @@ fn no_address_belongs_to_two_networks() {
 #[test]
 fn there_is_one_ingress_network_and_it_stays_while_ports_need_it() {
     let mut swarm = Fixture::nodes(1);
+    let first = swarm.state.ingress_network().expect("a swarm begins with one").id;
     let ingress = |name: &str| NetworkSpec { ingress: true, ..network_spec(name) };
-    swarm.command(Command::CreateNetwork { id: NetworkId(1), spec: ingress("ingress") });
     let second = Command::CreateNetwork { id: NetworkId(2), spec: ingress("other") };
     assert_eq!(words(swarm.try_command(second)), "ingress network (ingress) is already present");
+    swarm.command(Command::RemoveNetwork { id: first });
+    let mut published = service_spec("early", 1);
+    published.endpoint.ports = vec![PortConfig { mode: PublishMode::Ingress, ..host_port(80, 80) }];
+    let early = Command::CreateService { id: ServiceId(1), spec: Box::new(published), credentials: None };
+    assert!(words(swarm.try_command(early)).contains("no ingress network is present"));
+    swarm.command(Command::CreateNetwork { id: NetworkId(1), spec: ingress("mine") });
+    assert_eq!(swarm.state.ingress_network().map(|network| network.id), Some(NetworkId(1)));
     swarm.service("web", 1, |spec| {
         spec.endpoint.ports = vec![PortConfig { mode: PublishMode::Ingress, ..host_port(80, 80) }];
     });

@@ -1,5 +1,6 @@
 //! The state's behaviour, room by room of `apply`; what holds for any sequence of entries; and the bytes it is kept as.
 
+mod addresses;
 mod data;
 mod golden;
 mod log;

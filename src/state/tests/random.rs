@@ -21,12 +21,13 @@ enum Act {
     UpdateNode { node: u128, manager: bool, drain: bool },
     RemoveNode { node: u128, force: bool },
     CreateTask { id: u128, service: u128, slot: u64, node: u128 },
-    Assign { task: u128, node: u128 },
+    Assign { task: u128, node: u128, stray: bool },
     SetDesired { task: u128, desired: u8 },
     Finish { task: u128, state: u8, replacement: Option<u128> },
     Forget { task: u128 },
     AutoRollback { service: u128 },
     Scale { service: u128, replicas: u64 },
+    Vips { service: u128 },
     Health { node: u128, health: u8 },
     Raft { node: u128, raft_id: u64 },
     Network { id: u128, remove: bool },
@@ -49,7 +50,9 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (node.clone(), any::<bool>()).prop_map(|(node, force)| Act::RemoveNode { node, force }),
         8 => (task.clone(), service.clone(), 0..3u64, node.clone())
             .prop_map(|(id, service, slot, node)| Act::CreateTask { id, service, slot, node }),
-        8 => (task.clone(), node.clone()).prop_map(|(task, node)| Act::Assign { task, node }),
+        8 => (task.clone(), node.clone(), prop::bool::weighted(0.3))
+            .prop_map(|(task, node, stray)| Act::Assign { task, node, stray }),
+        2 => service.clone().prop_map(|service| Act::Vips { service }),
         4 => (task.clone(), 0..4u8).prop_map(|(task, desired)| Act::SetDesired { task, desired }),
         6 => (task.clone(), 0..14u8, prop::option::of(task.clone()))
             .prop_map(|(task, state, replacement)| Act::Finish { task, state, replacement }),
@@ -188,12 +191,18 @@ fn change(state: &State, act: &Act) -> Option<Change> {
             };
             Change::CreateTask(new(*id, service, slot, node))
         }
-        Act::Assign { task, node } => {
+        Act::Assign { task, node, stray } => {
             let task = TaskId(*task);
             let spec = state.task(task).and_then(|task| state.task_spec(task.service, task.spec_version));
             let host_ports = spec.map_or(Vec::new(), |spec| spec.host_ports.clone());
+            let mut attachments = spec.map_or(Vec::new(), |spec| attachments(state, spec));
+            // Now and then an address that somebody may have already.
+            if let (true, Some(addr)) = (*stray, attachments.first_mut().and_then(|place| place.addresses.first_mut()))
+            {
+                *addr = "10.5.0.2".parse().unwrap();
+            }
             let node = NodeId(*node);
-            Change::Assign(Box::new(Placed { task, node, host_ports, generic: vec![], attachments: vec![] }))
+            Change::Assign(Box::new(Placed { task, node, host_ports, generic: vec![], attachments }))
         }
         Act::SetDesired { task, desired } => {
             let all = [DesiredState::Ready, DesiredState::Running, DesiredState::Shutdown, DesiredState::Remove];
@@ -223,6 +232,12 @@ fn change(state: &State, act: &Act) -> Option<Change> {
             Change::AutoRollback { service: ServiceId(*service), message: "failed".into() }
         }
         Act::Scale { service, replicas } => Change::ScaleService { service: ServiceId(*service), replicas: *replicas },
+        Act::Vips { service } => {
+            let service = ServiceId(*service);
+            let networks = state.service(service).map(|found| state.vip_networks(&found.spec)).unwrap_or_default();
+            let vips = networks.into_iter().map(|id| (id, vec!["10.5.0.3".parse().unwrap()])).collect();
+            Change::SetServiceVips { service, vips }
+        }
         Act::Health { node, health } => {
             let health = match health {
                 0 => NodeHealth::Down { incarnation: Incarnation(1), since: UnixMs(1) },
@@ -267,6 +282,7 @@ fn check_state(state: &State) {
             assert!(state.node(node).is_some(), "{task:?} runs nowhere");
         }
     }
+    check_addresses(state);
     for ((service, slot), count) in live {
         assert!(count <= 2, "slot {slot} of {service} has {count} live tasks");
     }
@@ -286,6 +302,23 @@ fn check_state(state: &State) {
         assert!(named || used, "the spec {version} of {service} is kept for nothing");
     }
     assert!(state.nodes().any(|node| node.is_manager()), "there is no manager");
+}
+
+/// No address has two holders, and the index knows each holder.
+fn check_addresses(state: &State) {
+    let mut held: BTreeMap<std::net::IpAddr, AddressUser> = BTreeMap::new();
+    let tasks = state.tasks().filter(|task| task.outcome.is_none());
+    let of_tasks = tasks.flat_map(|task| {
+        task.attachments.iter().flat_map(|place| &place.addresses).map(|addr| (*addr, AddressUser::Task(task.id)))
+    });
+    let of_services = state.services().flat_map(|service| {
+        service.vips.iter().flat_map(|vip| &vip.1).map(|addr| (*addr, AddressUser::Service(service.id)))
+    });
+    for (addr, user) in of_tasks.chain(of_services) {
+        assert_eq!(held.insert(addr, user), None, "{addr} is given twice");
+    }
+    let indexed = state.addresses_in("0.0.0.0/0".parse().unwrap()).map(|(addr, holder)| (*addr, holder.user));
+    assert_eq!(indexed.collect::<BTreeMap<_, _>>(), held);
 }
 
 /// What never goes back from one state to the next.

@@ -71,6 +71,7 @@ fn container() -> ContainerSpec {
         mounts: vec![mount()],
         stop_signal: text("SIGINT"),
         stop_grace: seconds(20),
+        drain: seconds(2),
         healthcheck: Some(Healthcheck {
             test: texts(&["CMD-SHELL", "true"]),
             interval: seconds(5),
@@ -162,6 +163,7 @@ pub fn service_spec() -> ServiceSpec {
             force_update: 6,
             host_ports: Vec::new(),
             volume_policy: VolumePolicy::StartEmpty,
+            ingress: true,
         },
         update: update(2, FailureAction::Rollback, UpdateOrder::StartFirst),
         rollback: update(0, FailureAction::Continue, UpdateOrder::StopFirst),

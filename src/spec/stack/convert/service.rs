@@ -20,8 +20,7 @@ impl Converter<'_> {
         let mut labels = self.owned(root_deploy.and_then(|deploy| deploy.get("labels")));
         labels.insert(IMAGE_LABEL.into(), image.clone());
         let ports = self.ports(&path, service);
-        let host_ports = ports.iter().filter(|port| port.mode == PublishMode::Host).cloned().collect();
-        Some(ServiceSpec {
+        let mut spec = ServiceSpec {
             name,
             labels,
             mode: self.mode(&path, root_deploy),
@@ -39,10 +38,13 @@ impl Converter<'_> {
                     options: text_map(logging.get("options")),
                 }),
                 force_update: 0,
-                host_ports,
+                host_ports: Vec::new(),
+                ingress: false,
                 volume_policy: volume_policy(service, root_deploy),
             },
-        })
+        };
+        spec.task.derive_from_ports(&spec.endpoint.ports);
+        Some(spec)
     }
 
     fn check_service_name(&mut self, place: Place, path: &str, name: &str) {
@@ -128,6 +130,7 @@ impl Converter<'_> {
             mounts: self.mounts(&format!("{path}.volumes"), service),
             stop_signal: service.string("stop_signal"),
             stop_grace: service.duration("stop_grace_period"),
+            drain: service.duration("x-drain"),
             healthcheck: self.healthcheck(path, service),
             hosts: extra_hosts(service),
             dns: DnsConfig {
