@@ -268,7 +268,9 @@ proptest! {
                             spec.endpoint.ports = vec![PortConfig { mode: PublishMode::Ingress, ..host_port(0, 80) }];
                         }
                     });
-                    (1..=5).for_each(|slot| drop(swarm.pending(service, slot)));
+                    for slot in 1..=5 {
+                        swarm.pending(service, slot);
+                    }
                 }
                 Act::Remove { name } => {
                     if let Some(id) = swarm.state.service_by_name(&format!("s{name}")).map(|service| service.id) {

@@ -15,6 +15,8 @@ pub struct Members {
     /// Raised with every change of who is a member or in which role.
     pub version: Version,
     pub list: BTreeMap<NodeId, Member>,
+    /// UDP port of the members' tunnels; 0 while it is not known.
+    pub data_path_port: u16,
 }
 
 /// One member, as the others need to know it.
@@ -35,6 +37,7 @@ impl Members {
         Members {
             version: state.swarm().map(|swarm| swarm.membership_version).unwrap_or_default(),
             list: state.nodes().map(|node| (node.id, Member::of(node))).collect(),
+            data_path_port: state.swarm().map_or(0, |swarm| swarm.spec.data_path_port),
         }
     }
 }

@@ -7,13 +7,17 @@
 
 mod members;
 mod networks;
+mod swarm_networks;
 mod update;
 mod view;
 
 pub use members::{Member, Members};
 pub use networks::{Endpoint, NetworkChange, NetworkView, Networks, NetworksUpdate, ServiceView, UnknownNetwork};
+pub use swarm_networks::{NetworkBuilder, SwarmNetworks};
 pub use update::{Update, UpdateError, diff};
 pub use view::{Dispatcher, Generation, View, view};
 
+#[cfg(test)]
+mod network_tests;
 #[cfg(test)]
 mod tests;

@@ -85,14 +85,23 @@ pub enum NetworkChange {
 impl Networks {
     /// What takes a holder of `self` to `newer`.
     pub fn update_to(&self, newer: &Networks) -> NetworksUpdate {
+        self.update_with(newer, |_, _| None)
+    }
+
+    /// The same, where `known` may have at hand what leads from an older view of a network to the newer one.
+    pub(super) fn update_with(
+        &self,
+        newer: &Networks,
+        known: impl Fn(NetworkId, &Arc<NetworkView>) -> Option<NetworkChange>,
+    ) -> NetworksUpdate {
         let removed = self.list.keys().filter(|id| !newer.list.contains_key(id)).copied().collect();
         let changed = newer.list.iter().filter_map(|(id, new)| {
             let change = match self.list.get(id) {
-                Some(old) if Arc::ptr_eq(old, new) || old == new => return None,
-                Some(old) if old.same_network(new) => old.parts_to(new),
-                _ => NetworkChange::Whole(Box::new(NetworkView::clone(new))),
+                Some(old) if Arc::ptr_eq(old, new) => None,
+                Some(old) => known(*id, old).or_else(|| old.change_to(new)),
+                None => Some(NetworkChange::Whole(Box::new(NetworkView::clone(new)))),
             };
-            Some((*id, change))
+            Some((*id, change?))
         });
         NetworksUpdate { snapshot: false, changed: changed.collect(), removed }
     }
@@ -145,6 +154,14 @@ impl NetworksUpdate {
 }
 
 impl NetworkView {
+    /// `None`: they are equal.
+    pub(super) fn change_to(&self, new: &NetworkView) -> Option<NetworkChange> {
+        if self == new {
+            return None;
+        }
+        Some(if self.same_network(new) { self.parts_to(new) } else { NetworkChange::Whole(Box::new(new.clone())) })
+    }
+
     /// Whether only services and endpoints differ.
     fn same_network(&self, other: &NetworkView) -> bool {
         self.name == other.name

@@ -40,6 +40,7 @@ prop_compose! {
             dependencies: dependencies.into_iter().map(|(id, v)| dependency(id, v)).map(|d| (d.id, d)).collect(),
             members: Arc::new(Members {
                 version: Version(version),
+                data_path_port: 4789,
                 list: members.into_iter().map(|(id, port)| (NodeId(id), member(id, port))).collect(),
             }),
         }

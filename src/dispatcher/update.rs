@@ -28,6 +28,7 @@ pub struct MembersUpdate {
     pub version: Version,
     pub changed: Vec<(NodeId, Member)>,
     pub removed: Vec<NodeId>,
+    pub data_path_port: u16,
 }
 
 /// Why an update was refused. The view is unchanged.
@@ -104,6 +105,7 @@ impl Update {
                 members.list.remove(node);
             }
             members.list.extend(update.changed);
+            members.data_path_port = update.data_path_port;
         }
         Ok(())
     }
@@ -115,7 +117,8 @@ fn members_diff(old: &Arc<Members>, new: &Arc<Members>) -> Option<MembersUpdate>
     }
     let (changed, removed) = changes(&old.list, &new.list);
     let same = old.version == new.version && changed.is_empty() && removed.is_empty();
-    (!same).then_some(MembersUpdate { version: new.version, changed, removed })
+    let same = same && old.data_path_port == new.data_path_port;
+    (!same).then_some(MembersUpdate { version: new.version, changed, removed, data_path_port: new.data_path_port })
 }
 
 /// What is new or different in `new`, and what is no longer there.

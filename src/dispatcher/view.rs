@@ -70,12 +70,13 @@ fn build(state: &State, node: NodeId, members: Arc<Members>) -> View {
     view
 }
 
+/// As users know it: `web.1.<task id>`.
+pub(super) fn task_name(service: &str, task: &Task) -> String {
+    format!("{service}.{}.{}", task.slot, task.id)
+}
+
 fn assignment(task: &Task, service: Option<&Service>, spec: &TaskSpec) -> Assignment {
     let service_name = service.map_or_else(|| task.service.to_string(), |service| service.spec.name.clone());
-    let slot = match task.slot {
-        Slot::Replica(number) => number.to_string(),
-        Slot::Node(node) => node.to_string(),
-    };
     // What has ended in the log must not go on running, whatever was wanted of it before (a node that was declared
     // down and comes back has such tasks).
     let desired = match task.outcome {
@@ -90,7 +91,7 @@ fn assignment(task: &Task, service: Option<&Service>, spec: &TaskSpec) -> Assign
     Assignment {
         task: task.id,
         service: task.service,
-        name: format!("{service_name}.{slot}.{}", task.id),
+        name: task_name(&service_name, task),
         service_name,
         service_labels: service.map(|service| service.spec.labels.clone()).unwrap_or_default(),
         slot: task.slot,

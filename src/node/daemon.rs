@@ -14,7 +14,7 @@ use super::swarm::{Session, admission, roster};
 use super::worker::{Wanted, Worker, WorkerConfig, WorkerReport};
 use crate::api::{ApiError, InitSwarm, JoinSwarm};
 use crate::consensus::{self, FIRST_RAFT_ID};
-use crate::dispatcher::View;
+use crate::dispatcher::{Networks, View};
 use crate::gossip::Load;
 use crate::network::NetworkConfig;
 use crate::network::dns::ResolverConfig;
@@ -39,6 +39,9 @@ pub struct Host {
     pub facts: Facts,
     pub runtime: Runtime,
     pub worker: Worker,
+    /// What the swarm last said of this node's networks; `None` until it has said something since the daemon started.
+    /// The last word counts on while no manager is heard.
+    pub networks: watch::Sender<Option<Arc<Networks>>>,
     sampler: std::sync::Mutex<LoadSampler>,
     node: NodeId,
     /// Where this node listens and is reached; set when a swarm is made or joined.
@@ -176,7 +179,9 @@ impl Daemon {
         let advertise = configured_advertise(&config).unwrap_or(listen);
         let addresses = RwLock::new(Addresses { listen, advertise });
         let sampler = std::sync::Mutex::default();
-        let host = Arc::new(Host { dir, config, facts, runtime, worker, sampler, node, addresses, orders });
+        let networks = watch::Sender::new(None);
+        let host = Host { dir, config, facts, runtime, worker, networks, sampler, node, addresses, orders };
+        let host = Arc::new(host);
         let daemon = Arc::new(Daemon { host, session: watch::Sender::new(None), changing: Mutex::new(()) });
         match daemon.host.dir.standing()? {
             Some(standing) => daemon.resume(standing).await?,

@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(subnet("fd00::/64").last().to_string(), "fd00::ffff:ffff:ffff:ffff");
         assert_eq!(subnet("::/0").last().to_string(), "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff");
         assert_eq!(subnet("0.0.0.0/0").last().to_string(), "255.255.255.255");
-        assert_eq!(subnet("fd00::1/128").host_offsets(), 1..=0, "a single address has no room");
+        assert!(subnet("fd00::1/128").host_offsets().is_empty(), "a single address has no room");
     }
 
     #[test]

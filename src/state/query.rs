@@ -33,6 +33,16 @@ impl State {
         same_swarm && self.nodes.ptr_eq(&other.nodes)
     }
 
+    /// Whether `other` certainly has the same networks; `false` says nothing.
+    pub fn same_networks(&self, other: &State) -> bool {
+        self.networks.ptr_eq(&other.networks)
+    }
+
+    /// Whether `other` certainly has the same tasks; `false` says nothing.
+    pub fn same_tasks(&self, other: &State) -> bool {
+        self.tasks.ptr_eq(&other.tasks)
+    }
+
     pub fn service(&self, id: ServiceId) -> Option<&Arc<Service>> {
         self.services.get(&id)
     }

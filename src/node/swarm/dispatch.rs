@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::observed::Observed;
 use crate::consensus::Consensus;
-use crate::dispatcher::{Dispatcher, Update, View, diff};
+use crate::dispatcher::{Dispatcher, Networks, NetworksUpdate, SwarmNetworks, Update, View, diff};
 use crate::gossip::Echo;
 use crate::membership::{Rings, WatchList};
 use crate::node::clock;
@@ -44,6 +44,15 @@ pub enum Downlink {
         echo: Option<Echo>,
     },
     Certificate(Box<Certificate>),
+    /// The first on a stream is a snapshot.
+    Networks(Box<NetworksUpdate>),
+}
+
+/// What a manager serves its streams from.
+pub struct Sources {
+    pub log: Consensus,
+    pub observed: Arc<Observed>,
+    pub networks: watch::Receiver<Option<Arc<SwarmNetworks>>>,
 }
 
 /// Whom to watch, and the keys that the datagrams need.
@@ -66,13 +75,8 @@ impl WatchOrders {
 }
 
 /// The manager's end, until the node goes, is no member any more, or this node holds the log no more.
-pub async fn serve(
-    node: NodeId,
-    stream: MessageStream,
-    log: Consensus,
-    observed: Arc<Observed>,
-    cancel: CancellationToken,
-) {
+pub async fn serve(node: NodeId, stream: MessageStream, sources: Sources, cancel: CancellationToken) {
+    let Sources { log, observed, mut networks } = sources;
     let (mut reader, mut writer) = stream.split();
     // A manager that was cut off knows an older state than the one the node's tasks were made from, and a node that has
     // just started cannot tell: that view would end its tasks. It asks another manager.
@@ -81,14 +85,18 @@ pub async fn serve(
         return;
     }
     let mut state_changed = log.changed();
-    let mut server = Server { node, sent: None, watch: None, renewed: None, dispatcher: Dispatcher::default() };
+    let mut server = Server::of(node);
     let mut pulse = interval(HEARTBEAT);
     pulse.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // What else there is to tell costs more, and does not depend on them.
+    let mut only_networks = false;
     loop {
         let state = log.state();
         // A node that was removed is told so: no assignments, and a member list without it.
         let removed = state.node(node).is_none();
-        for message in server.news(&state, &observed) {
+        let mut news = if only_networks { Vec::new() } else { server.news(&state, &observed) };
+        news.extend(server.networks_news(networks.borrow_and_update().as_deref()));
+        for message in news {
             if writer.send(&codec::encode(&message)).await.is_err() {
                 return;
             }
@@ -96,10 +104,16 @@ pub async fn serve(
         if removed {
             break;
         }
+        only_networks = false;
         tokio::select! {
             () = cancel.cancelled() => break,
             changed = state_changed.changed() => match changed {
                 Ok(()) => sleep(COALESCE).await,
+                Err(_) => break,
+            },
+            // Its sender has gathered what changed together.
+            changed = networks.changed() => match changed {
+                Ok(()) => only_networks = true,
                 Err(_) => break,
             },
             // The node says nothing on this stream: its end is its end.
@@ -123,9 +137,27 @@ struct Server {
     /// The role of the certificate that was last sent, and when it is to be renewed.
     renewed: Option<(Role, UnixMs)>,
     dispatcher: Dispatcher,
+    /// As last told.
+    networks: Option<Networks>,
 }
 
 impl Server {
+    fn of(node: NodeId) -> Server {
+        let dispatcher = Dispatcher::default();
+        Server { node, sent: None, watch: None, renewed: None, dispatcher, networks: None }
+    }
+
+    fn networks_news(&mut self, newest: Option<&SwarmNetworks>) -> Option<Downlink> {
+        let newest = newest?;
+        let networks = newest.of(self.node);
+        let update = match &self.networks {
+            None => NetworksUpdate::snapshot(&networks),
+            Some(sent) => newest.update(sent, &networks),
+        };
+        self.networks = Some(networks);
+        (!update.is_empty()).then(|| Downlink::Networks(Box::new(update)))
+    }
+
     fn news(&mut self, state: &State, observed: &Observed) -> Vec<Downlink> {
         let mut news = Vec::new();
         let view = self.dispatcher.view(state, self.node);

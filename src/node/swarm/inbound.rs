@@ -80,8 +80,12 @@ fn take_stream(
 ) {
     match (protocol, shared.log()) {
         (Protocol::Dispatch, Some(log)) => {
-            let serve = dispatch::serve(from.node, stream, log, Arc::clone(&shared.observed), cancel.clone());
-            tokio::spawn(serve);
+            let sources = dispatch::Sources {
+                log,
+                observed: Arc::clone(&shared.observed),
+                networks: shared.networks.subscribe(),
+            };
+            tokio::spawn(dispatch::serve(from.node, stream, sources, cancel.clone()));
         }
         (Protocol::Logs, _) => {
             let shared = Arc::clone(shared);

@@ -2,15 +2,16 @@
 //! failure detector.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::dispatch::{Downlink, WatchOrders, follow};
 use super::{Shared, admission, gossiping, roster};
 use crate::consensus::{Consensus, First};
-use crate::dispatcher::{Dispatcher, View};
+use crate::dispatcher::{Dispatcher, Networks, SwarmNetworks, View};
 use crate::membership::Rings;
 use crate::node::clock;
 use crate::spec::NodeId;
@@ -60,9 +61,13 @@ async fn from_log(shared: &Shared, log: &Consensus) {
     let mut changed = log.changed();
     let mut status = log.status();
     let mut observed = shared.observed.changed();
+    let mut networks = shared.networks.subscribe();
     let mut dispatcher = Dispatcher::default();
     let mut orders = None;
     loop {
+        if caught_up {
+            take_own_networks(shared, &mut networks);
+        }
         let state = log.state();
         let quorum = status.borrow_and_update().has_quorum;
         shared.quorum.send_if_modified(|known| std::mem::replace(known, quorum) != quorum);
@@ -83,6 +88,12 @@ async fn from_log(shared: &Shared, log: &Consensus) {
             stopped = changed.changed() => if stopped.is_err() { break },
             stopped = status.changed() => if stopped.is_err() { break },
             () = &mut catching_up, if !caught_up => caught_up = true,
+            // Nothing else of the view depends on them.
+            changed = networks.changed(), if caught_up => {
+                if changed.is_err() { break }
+                take_own_networks(shared, &mut networks);
+                continue;
+            }
             // Incarnations of whom to watch are in the records.
             _ = observed.changed() => sleep(COALESCE * 50).await,
         }
@@ -111,6 +122,13 @@ async fn when_cut_off(shared: &Shared, log: &Consensus) {
     }
 }
 
+fn take_own_networks(shared: &Shared, networks: &mut watch::Receiver<Option<Arc<SwarmNetworks>>>) {
+    let newest = networks.borrow_and_update().clone();
+    if let Some(newest) = newest {
+        shared.take_networks(newest.of(shared.me));
+    }
+}
+
 /// Until this node's state holds all that the swarm had acknowledged when it asked.
 async fn catch_up(log: &Consensus) {
     while log.read().await.is_err() {
@@ -127,11 +145,13 @@ async fn from_manager(shared: &Shared) {
         choices
     };
     let quorum = shared.quorum.clone();
-    let take = |from: NodeId, message: Downlink| take_message(shared, from, message);
+    // What the stream has said: it goes on from there, whatever this node's own log says meanwhile.
+    let networks = Mutex::new(Networks::default());
+    let take = |from: NodeId, message: Downlink| take_message(shared, from, message, &networks);
     follow(shared.transport.clone(), managers, take, quorum, shared.cancel.clone()).await;
 }
 
-fn take_message(shared: &Shared, from: NodeId, message: Downlink) {
+fn take_message(shared: &Shared, from: NodeId, message: Downlink, networks: &Mutex<Networks>) {
     match message {
         Downlink::Update(update) => {
             let mut view = View::clone(&shared.view());
@@ -140,6 +160,16 @@ fn take_message(shared: &Shared, from: NodeId, message: Downlink) {
                 Err(error) => {
                     tracing::debug!(%from, %error, "an update was refused");
                     // Its stream begins again with a snapshot.
+                    shared.transport.redial(from);
+                }
+            }
+        }
+        Downlink::Networks(update) => {
+            let mut held = networks.lock().unwrap_or_else(PoisonError::into_inner);
+            match held.apply(*update) {
+                Ok(()) => shared.take_networks(held.clone()),
+                Err(error) => {
+                    tracing::debug!(%from, %error, "an update of networks was refused");
                     shared.transport.redial(from);
                 }
             }

@@ -13,6 +13,7 @@ mod inbound;
 mod knowledge;
 mod leader;
 pub mod logs;
+mod networks;
 mod observed;
 pub mod roster;
 
@@ -32,7 +33,7 @@ use super::clock;
 use super::daemon::Host;
 use super::standing::Standing;
 use crate::consensus::{self, Consensus, LogStore};
-use crate::dispatcher::View;
+use crate::dispatcher::{SwarmNetworks, View};
 use crate::gossip::Publisher;
 use crate::spec::*;
 use crate::transport::probe::ProbeKey;
@@ -54,6 +55,8 @@ pub struct Shared {
     pub log: watch::Sender<Option<Consensus>>,
     /// What the swarm wants of this node, as last heard.
     pub view: watch::Sender<Arc<View>>,
+    /// What nodes are to know of networks, while this node holds the log.
+    pub networks: watch::Sender<Option<Arc<SwarmNetworks>>>,
     /// Whether a quorum is heard, by this node or by the manager it follows; and when that last changed to no.
     pub quorum: watch::Sender<bool>,
     pub quorum_lost: Mutex<Option<MonoMs>>,
@@ -158,7 +161,9 @@ impl Session {
         })
         .await?;
 
-        let publisher = Publisher::new(host.node(), host.random_u64(), incarnation, host.description());
+        let mut publisher = Publisher::new(host.node(), host.random_u64(), incarnation, host.description());
+        // The first record goes out at once: one that did not name the tasks that run would take them out of the balance.
+        publisher.set_tasks(host.reports().borrow().tasks.clone(), clock::mono());
         let observed = Arc::new(Observed::new(host.dir.identity()?, publisher));
         let view = watch::Sender::new(Arc::new(View::default()));
         let managers = {
@@ -184,6 +189,7 @@ impl Session {
             observed,
             log,
             view,
+            networks: watch::Sender::new(None),
             quorum: watch::Sender::new(false),
             quorum_lost: Mutex::new(Some(clock::mono())),
             standing: Mutex::new(standing),
@@ -285,6 +291,8 @@ impl Shared {
         let log = Consensus::start(store, config, courier)?;
         self.change_standing(|standing| standing.raft_id = Some(raft_id));
         tokio::spawn(self.cancel.clone().run_until_cancelled_owned(leader::run(Arc::clone(self), log.clone())));
+        self.networks.send_replace(None);
+        tokio::spawn(self.cancel.clone().run_until_cancelled_owned(networks::run(Arc::clone(self), log.clone())));
         tokio::spawn(self.cancel.clone().run_until_cancelled_owned(report_end(Arc::clone(self), log.clone())));
         self.log.send_replace(Some(log));
         Ok(())

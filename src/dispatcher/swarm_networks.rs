@@ -1,0 +1,252 @@
+//! All networks of the swarm as their nodes see them, made from desired and observed state on each log holder.
+//!
+//! A [`NetworkBuilder`] remembers what it last looked at, finds out what has changed since, and makes only those networks
+//! anew that the change touches; a change that touches none costs a comparison of pointers for each node. What came of it,
+//! [`SwarmNetworks`], is shared by the streams to all nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::networks::{Endpoint, NetworkChange, NetworkView, Networks, NetworksUpdate, ServiceView};
+use super::view::task_name;
+use crate::gossip::{NodeRecord, Table};
+use crate::spec::*;
+use crate::state::watch::{Difference, ObjectChange, changes};
+use crate::state::{AddressUser, Network, NodeHealth, Service, State, Task};
+
+/// Every network at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct SwarmNetworks {
+    state: State,
+    list: BTreeMap<NetworkId, Arc<NetworkView>>,
+    /// Of the networks that were made anew last: from which view, and what leads to the present one. Nearly every stream
+    /// has told its node the former, so the difference is taken once for all of them.
+    steps: BTreeMap<NetworkId, (Arc<NetworkView>, NetworkChange)>,
+}
+
+impl SwarmNetworks {
+    /// What `node` must know: the networks of its tasks, and the ingress network.
+    pub fn of(&self, node: NodeId) -> Networks {
+        let tasks = self.state.tasks_of_node(node).filter(|task| task.outcome.is_none());
+        let wanted = tasks.flat_map(|task| task.attachments.iter().map(|place| place.network));
+        let wanted = wanted.chain(self.state.ingress_network().map(|network| network.id));
+        let mut list = BTreeMap::new();
+        for id in wanted {
+            if let Some(view) = self.list.get(&id) {
+                list.entry(id).or_insert_with(|| Arc::clone(view));
+            }
+        }
+        Networks { list }
+    }
+
+    /// What takes a node from `held` to `newer`, which is of this moment.
+    pub fn update(&self, held: &Networks, newer: &Networks) -> NetworksUpdate {
+        held.update_with(newer, |id, old| {
+            let (from, change) = self.steps.get(&id)?;
+            Arc::ptr_eq(from, old).then(|| change.clone())
+        })
+    }
+}
+
+/// Makes [`SwarmNetworks`], again and again.
+#[derive(Debug, Default)]
+pub struct NetworkBuilder {
+    made: SwarmNetworks,
+    records: BTreeMap<NodeId, Arc<NodeRecord>>,
+    suspects: BTreeSet<NodeId>,
+    /// The services that are on a network, with tasks or without.
+    services: BTreeMap<NetworkId, BTreeSet<ServiceId>>,
+}
+
+impl NetworkBuilder {
+    /// `None`: nothing that a node must know of networks has changed.
+    pub fn build(&mut self, state: &State, table: &Table) -> Option<SwarmNetworks> {
+        let mut touched = self.touched_by_state(state);
+        self.touched_by_table(state, table, &mut touched);
+        let before = std::mem::replace(&mut self.made.state, state.clone());
+        let mut steps = BTreeMap::new();
+        for id in touched {
+            let Some(network) = state.network(id) else {
+                self.made.list.remove(&id);
+                continue;
+            };
+            let view = Arc::new(self.view(network, table));
+            match self.made.list.insert(id, Arc::clone(&view)) {
+                Some(old) if old == view => drop(self.made.list.insert(id, old)),
+                Some(old) => {
+                    if let Some(change) = old.change_to(&view) {
+                        steps.insert(id, (old, change));
+                    }
+                }
+                None => {}
+            }
+        }
+        // Which networks there are, and which of them a node is to know, depends on these.
+        let same = steps.is_empty() && before.same_networks(state) && before.same_tasks(state);
+        self.made.steps = steps;
+        (!same).then(|| self.made.clone())
+    }
+
+    /// The networks that a change of desired state touches.
+    fn touched_by_state(&mut self, state: &State) -> BTreeSet<NetworkId> {
+        let mut touched = BTreeSet::new();
+        let ingress = |state: &State| state.ingress_network().map(|network| network.id);
+        if ingress(&self.made.state) != ingress(state) {
+            self.services.clear();
+            for service in state.services() {
+                for network in state.networks_of(&service.spec.task) {
+                    self.services.entry(network).or_default().insert(service.id);
+                    touched.insert(network);
+                }
+            }
+        }
+        for change in changes(&self.made.state, state) {
+            match change {
+                ObjectChange::Network(change) => drop(touched.insert(change.latest().id)),
+                ObjectChange::Service(change) => self.note_service(state, &change, &mut touched),
+                ObjectChange::Task(change) => {
+                    let (old, new) = sides(&change);
+                    if old.map(told) != new.map(told) {
+                        places(old.into_iter().chain(new), &mut touched);
+                    }
+                }
+                ObjectChange::Node(change) => {
+                    let (old, new) = sides(&change);
+                    if old.map(|node| is_there(node.health)) != new.map(|node| is_there(node.health)) {
+                        places(state.tasks_of_node(change.latest().id).map(Arc::as_ref), &mut touched);
+                    }
+                }
+                ObjectChange::Swarm(_) | ObjectChange::Secret(_) | ObjectChange::Config(_) => {}
+            }
+        }
+        touched
+    }
+
+    fn note_service(&mut self, state: &State, change: &Difference<Service>, touched: &mut BTreeSet<NetworkId>) {
+        let (old, new) = sides(change);
+        let id = change.latest().id;
+        for network in old.into_iter().flat_map(|service| self.made.state.networks_of(&service.spec.task)) {
+            if let Some(services) = self.services.get_mut(&network) {
+                services.remove(&id);
+            }
+            touched.insert(network);
+        }
+        for network in new.into_iter().flat_map(|service| state.networks_of(&service.spec.task)) {
+            self.services.entry(network).or_default().insert(id);
+            touched.insert(network);
+        }
+        // Tasks of an older spec may be on networks that the service has left.
+        places(state.tasks_of_service(id).map(Arc::as_ref), touched);
+        self.services.retain(|_, services| !services.is_empty());
+    }
+
+    /// The networks of tasks of which their nodes, or those who watch these, say something new.
+    fn touched_by_table(&mut self, state: &State, table: &Table, touched: &mut BTreeSet<NetworkId>) {
+        for node in self.suspects.symmetric_difference(table.suspects()) {
+            places(state.tasks_of_node(*node).map(Arc::as_ref), touched);
+        }
+        self.suspects.clone_from(table.suspects());
+        for (node, held) in table.iter() {
+            let old = self.records.get(&node);
+            if old.is_some_and(|old| Arc::ptr_eq(old, &held.record)) {
+                continue;
+            }
+            let heard = |task: &&Arc<Task>| match old {
+                None => true,
+                Some(old) => up(old, task.id) != up(&held.record, task.id) || old.leaving != held.record.leaving,
+            };
+            places(state.tasks_of_node(node).filter(heard).map(Arc::as_ref), touched);
+            self.records.insert(node, Arc::clone(&held.record));
+        }
+        if self.records.len() > table.iter().count() {
+            self.records.retain(|node, _| table.get(*node).is_some());
+        }
+    }
+
+    fn view(&self, network: &Network, table: &Table) -> NetworkView {
+        let state = &self.made.state;
+        let mut endpoints = BTreeMap::new();
+        for (_, holder) in network.parsed_subnets().flat_map(|subnet| state.addresses_in(subnet)) {
+            let AddressUser::Task(id) = holder.user else { continue };
+            if holder.network != network.id || endpoints.contains_key(&id) {
+                continue;
+            }
+            endpoints.extend(state.task(id).and_then(|task| Some((id, endpoint(state, table, network.id, task)?))));
+        }
+        let services = self.services.get(&network.id).into_iter().flatten();
+        NetworkView {
+            name: network.spec.name.clone(),
+            subnets: network.parsed_subnets().collect(),
+            internal: network.spec.internal,
+            ingress: network.spec.ingress,
+            services: services.filter_map(|id| Some((*id, service(state.service(*id)?, network)))).collect(),
+            endpoints,
+        }
+    }
+}
+
+fn service(service: &Service, network: &Network) -> ServiceView {
+    let place = service.spec.task.networks.iter().find(|to| to.target == NetworkTarget::Id(network.id));
+    let ports = service.ports.iter().filter(|port| port.mode == PublishMode::Ingress && port.published != 0);
+    ServiceView {
+        name: service.spec.name.clone(),
+        aliases: place.map(|to| to.aliases.clone()).unwrap_or_default(),
+        vips: service.vips.iter().find(|vip| vip.0 == network.id).map(|vip| vip.1.clone()).unwrap_or_default(),
+        ports: if network.spec.ingress { ports.cloned().collect() } else { Vec::new() },
+    }
+}
+
+fn endpoint(state: &State, table: &Table, network: NetworkId, task: &Task) -> Option<Endpoint> {
+    let place = task.attachments.iter().find(|place| place.network == network)?;
+    let node = task.node?;
+    let named = state.service(task.service).map(|service| task_name(&service.spec.name, task));
+    let spec = state.task_spec(task.service, task.spec_version);
+    let hostname = spec.and_then(|spec| spec.container.hostname.clone()).filter(|name| !name.contains("{{"));
+    Some(Endpoint {
+        service: task.service,
+        node,
+        addresses: place.addresses.clone(),
+        names: hostname.into_iter().filter(|name| !name.is_empty()).chain(named).collect(),
+        serving: serves(state, table, node, task),
+    })
+}
+
+/// Whether a task gets new connections.
+fn serves(state: &State, table: &Table, node: NodeId, task: &Task) -> bool {
+    let node_there = state.node(node).is_some_and(|node| is_there(node.health)) && !table.is_suspect(node);
+    let wanted = task.outcome.is_none() && task.desired == DesiredState::Running;
+    // A manager that has not heard a node yet (it was just started) knows nothing against its tasks: it must not take out
+    // of the balance what has been serving all along.
+    let runs = table.get(node).is_none_or(|held| !held.record.leaving && up(&held.record, task.id));
+    node_there && wanted && runs
+}
+
+/// Whether a task runs and is not known to be ill, by its node's word.
+fn up(record: &NodeRecord, task: TaskId) -> bool {
+    record.tasks.get(&task).is_some_and(|report| {
+        let healthy = matches!(report.health, Health::None | Health::Healthy);
+        // One that waits to be restarted in place has no process.
+        report.state == TaskState::Running && report.pid.is_some() && healthy
+    })
+}
+
+fn is_there(health: NodeHealth) -> bool {
+    !matches!(health, NodeHealth::Down { .. } | NodeHealth::Left { .. })
+}
+
+/// What of a task a network's view depends on.
+fn told(task: &Task) -> (&[Attachment], Option<NodeId>, bool, bool) {
+    (&task.attachments, task.node, task.outcome.is_none(), task.desired == DesiredState::Running)
+}
+
+fn places<'a>(tasks: impl Iterator<Item = &'a Task>, touched: &mut BTreeSet<NetworkId>) {
+    touched.extend(tasks.flat_map(|task| task.attachments.iter().map(|place| place.network)));
+}
+
+fn sides<T>(change: &Difference<T>) -> (Option<&T>, Option<&T>) {
+    match change {
+        Difference::Created(new) => (None, Some(new)),
+        Difference::Removed(old) => (Some(old), None),
+        Difference::Updated { old, new } => (Some(old), Some(new)),
+    }
+}
