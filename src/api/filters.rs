@@ -45,6 +45,10 @@ impl Filters {
         self.0.get(key).is_none_or(|values| values.is_empty() || values.iter().any(|value| matches(value)))
     }
 
+    pub fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
     /// An id or a name: wanted values may be prefixes of the id, or a part of the name as Docker has it.
     pub fn id(&self, key: &str, id: &str) -> bool {
         self.any(key, |wanted| id.starts_with(wanted))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::ApiError;
-use crate::state::{Node, Service, State, Task};
+use crate::state::{Network, Node, Service, State, Task};
 
 fn resolve<'a, T>(
     kind: &str,
@@ -50,6 +50,11 @@ pub fn service(state: &State, wanted: &str) -> Result<Arc<Service>, ApiError> {
         |s| s.id.to_string(),
         |s| s.spec.name.clone(),
     )
+}
+
+pub fn network(state: &State, wanted: &str) -> Result<Arc<Network>, ApiError> {
+    let networks = state.networks().collect::<Vec<_>>().into_iter();
+    resolve("network", wanted, networks, |n| n.id.to_string(), |n| n.spec.name.clone())
 }
 
 pub fn node(state: &State, wanted: &str) -> Result<Arc<Node>, ApiError> {

@@ -11,7 +11,7 @@ use axum::{Router, ServiceExt};
 use tokio::net::UnixListener;
 use tower::util::MapRequest;
 
-use super::docker::{images, logs, nodes, services, swarm, system, tasks};
+use super::docker::{images, logs, networks, nodes, services, swarm, system, tasks};
 use super::error::ApiError;
 use super::{Backend, flok};
 
@@ -45,6 +45,10 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/nodes", get(nodes::list::<B>))
         .route("/nodes/{id}", get(nodes::inspect::<B>).delete(nodes::remove::<B>))
         .route("/nodes/{id}/update", post(nodes::update::<B>))
+        .route("/networks", get(networks::list::<B>))
+        .route("/networks/create", post(networks::create::<B>))
+        .route("/networks/prune", post(networks::prune::<B>))
+        .route("/networks/{id}", get(networks::inspect::<B>).delete(networks::remove::<B>))
         .route("/services", get(services::list::<B>))
         .route("/services/create", post(services::create::<B>))
         .route("/services/{id}", get(services::inspect::<B>))

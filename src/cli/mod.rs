@@ -5,6 +5,7 @@
 
 mod daemon;
 mod image;
+mod network;
 mod node;
 mod output;
 mod pinning;
@@ -57,6 +58,9 @@ enum Noun {
     /// Deploy and manage stacks
     #[command(subcommand)]
     Stack(stack::Stack),
+    /// Manage networks
+    #[command(subcommand)]
+    Network(network::Network),
     /// Manage the images of this node
     #[command(subcommand)]
     Image(image::Image),
@@ -110,6 +114,7 @@ impl Cli {
             Noun::Node(node) => node.run(&client).await,
             Noun::Service(service) => service.run(&client).await,
             Noun::Stack(stack) => stack.run(&client).await,
+            Noun::Network(network) => network.run(&client).await,
             Noun::Image(image) => image.run(&client).await,
             Noun::Info(info) => info.run(&client).await,
             Noun::Version(version) => version.run(&client).await,

@@ -64,6 +64,7 @@ impl Update {
             version: view.members.version,
             changed: view.members.list.iter().map(|(id, member)| (*id, member.clone())).collect(),
             removed: Vec::new(),
+            data_path_port: view.members.data_path_port,
         };
         Update { base: None, members: Some(members), ..diff(&View::default(), view) }
     }

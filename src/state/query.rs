@@ -96,6 +96,18 @@ impl State {
         self.network_names.get(name).and_then(|id| self.networks.get(id))
     }
 
+    /// A service or task that is on a network, by its kind and name, so that the network cannot go.
+    pub fn network_user(&self, id: NetworkId) -> Option<String> {
+        if let Some(service) = self.services().find(|service| service.spec.task.uses_network(id)) {
+            return Some(format!("service {}", service.spec.name));
+        }
+        let on_it = |task: &&Arc<Task>| {
+            self.task_spec(task.service, task.spec_version).is_some_and(|spec| spec.uses_network(id))
+        };
+        let task = self.tasks().filter(|task| task.is_live()).find(on_it);
+        task.map(|task| format!("task {}", task.id))
+    }
+
     pub fn secret(&self, id: SecretId) -> Option<&Arc<Secret>> {
         self.secrets.get(&id)
     }

@@ -1,15 +1,17 @@
 //! Between Docker's JSON models and flok's own types. Models live here and in answers; nothing of them is stored.
 
 mod container;
+mod network;
 mod node;
 mod service;
 mod swarm;
 mod task;
 
+pub use network::{network_services, network_spec_from_docker, network_to_docker};
 pub use node::{node_spec_from_docker, node_to_docker};
 pub use service::{ports_to_docker, service_spec_from_docker, service_to_docker};
 pub use swarm::{swarm_spec_from_docker, swarm_to_cluster, swarm_to_docker};
-pub use task::task_to_docker;
+pub use task::{TaskShown, task_to_docker};
 
 use std::collections::HashMap;
 use std::time::Duration;

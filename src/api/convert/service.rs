@@ -1,14 +1,16 @@
 //! Services.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bollard::models as docker;
 
 use super::container::{container_in, container_out};
+use super::network::cidr;
 use super::{date, labels_in, labels_out, list_out, nanos, optional_duration, signed, some_if, unsigned, version};
 use crate::api::ApiError;
 use crate::spec::*;
-use crate::state::{Service, UpdateState};
+use crate::state::{Service, State, UpdateState};
 
 /// Reads a spec as a client sent it. Names of networks stay names; [`ServiceSpec`]'s own validation is the state's.
 pub fn service_spec_from_docker(spec: docker::ServiceSpec) -> Result<ServiceSpec, ApiError> {
@@ -52,13 +54,13 @@ pub fn service_spec_from_docker(spec: docker::ServiceSpec) -> Result<ServiceSpec
 
 /// Docker has no word for it: a label of the service, or of its containers, says how long a task drains.
 fn drain_in(service: &Labels, container: &Labels) -> Result<Option<Duration>, ApiError> {
-    let Some(text) = service.get(DRAIN_LABEL).or_else(|| container.get(DRAIN_LABEL)) else { return Ok(None) };
-    let invalid = |why| ApiError::invalid(format!("label {DRAIN_LABEL}={text}: {why}"));
-    quantity::parse_duration(text).map(Some).map_err(invalid)
+    let Some(text) = drain_label(service, container) else { return Ok(None) };
+    let read = quantity::parse_duration(text);
+    read.map(Some).map_err(|why| ApiError::invalid(format!("label {DRAIN_LABEL}={text}: {why}")))
 }
 
 /// A service as `GET /services` shows it, without its status.
-pub fn service_to_docker(service: &Service) -> docker::Service {
+pub fn service_to_docker(service: &Service, state: &State) -> docker::Service {
     docker::Service {
         id: Some(service.id.to_string()),
         version: version(service.meta.version),
@@ -68,7 +70,7 @@ pub fn service_to_docker(service: &Service) -> docker::Service {
         endpoint: Some(docker::ServiceEndpoint {
             spec: Some(endpoint_out(&service.spec.endpoint)),
             ports: list_out(&ports_to_docker(&service.ports)),
-            virtual_ips: None,
+            virtual_ips: list_out(&virtual_ips(service, state)),
         }),
         update_status: service.update.as_ref().map(|update| docker::ServiceUpdateStatus {
             state: Some(match update.state {
@@ -89,6 +91,14 @@ pub fn service_to_docker(service: &Service) -> docker::Service {
             last_execution: Some(date(job.last_execution)),
         }),
     }
+}
+
+fn virtual_ips(service: &Service, state: &State) -> Vec<docker::ServiceEndpointVirtualIps> {
+    let vip = |network: NetworkId, addr: &IpAddr| docker::ServiceEndpointVirtualIps {
+        network_id: Some(network.to_string()),
+        addr: Some(cidr(state, network, *addr)),
+    };
+    service.vips.iter().flat_map(|(network, all)| all.iter().map(|addr| vip(*network, addr))).collect()
 }
 
 fn spec_out(spec: &ServiceSpec) -> docker::ServiceSpec {

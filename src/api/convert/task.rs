@@ -1,7 +1,9 @@
 //! Tasks, as the log and the gossip together show them.
 
 use bollard::models as docker;
+use serde::Serialize;
 
+use super::network::{AttachmentShown, attachment_to_docker};
 use super::service::{generic_out, ports_to_docker, task_spec_out};
 use super::{date, labels_out, list_out, signed, version};
 use crate::api::Read;
@@ -9,8 +11,21 @@ use crate::api::view::{TaskStatus, status};
 use crate::spec::*;
 use crate::state::Task;
 
-/// A task as `GET /tasks` shows it.
-pub fn task_to_docker(task: &Task, read: &Read) -> docker::Task {
+/// A task as `GET /tasks` shows it: Docker's model, and what that lacks.
+#[derive(Debug, Serialize)]
+pub struct TaskShown {
+    #[serde(flatten)]
+    task: docker::Task,
+    #[serde(rename = "NetworksAttachments", skip_serializing_if = "Vec::is_empty")]
+    networks: Vec<AttachmentShown>,
+}
+
+pub fn task_to_docker(task: &Task, read: &Read) -> TaskShown {
+    let networks = task.attachments.iter().filter_map(|place| attachment_to_docker(place, &read.state)).collect();
+    TaskShown { task: model(task, read), networks }
+}
+
+fn model(task: &Task, read: &Read) -> docker::Task {
     let status = status(task, read);
     let spec = read.state.task_spec(task.service, task.spec_version);
     docker::Task {

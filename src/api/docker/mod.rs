@@ -3,6 +3,7 @@
 pub mod images;
 pub mod logs;
 mod names;
+pub mod networks;
 pub mod nodes;
 pub mod services;
 pub mod swarm;

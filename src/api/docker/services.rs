@@ -15,6 +15,7 @@ use crate::api::convert::{service_spec_from_docker, service_to_docker};
 use crate::api::filters::Filters;
 use crate::api::view::counts;
 use crate::api::{ApiError, Backend, Read, lookup};
+use crate::spec::stack::{Feature, Features};
 use crate::spec::*;
 use crate::state::{Command, CredentialsUpdate, Service};
 
@@ -122,7 +123,13 @@ pub async fn remove<B: Backend>(
 /// An update in Docker's JSON says nothing of what Docker has no word for: that stays as it is.
 fn keep_additions(spec: &mut ServiceSpec, stored: &ServiceSpec) {
     spec.task.volume_policy = stored.task.volume_policy;
+    let labelled = |spec: &ServiceSpec| drain_label(&spec.labels, &spec.task.container.labels).is_some();
+    // One that came by a label goes with it.
+    let keeps_drain = !labelled(spec) && !labelled(stored);
     let (new, old) = (&mut spec.task.container, &stored.task.container);
+    if keeps_drain {
+        new.drain = old.drain;
+    }
     new.privileged = old.privileged;
     new.devices.clone_from(&old.devices);
     new.shm_size = old.shm_size;
@@ -134,7 +141,7 @@ fn keep_additions(spec: &mut ServiceSpec, stored: &ServiceSpec) {
 }
 
 fn show(service: &Service, read: &Read, with_status: bool) -> docker::Service {
-    let mut shown = service_to_docker(service);
+    let mut shown = service_to_docker(service, &read.state);
     if with_status {
         let counts = counts(service, read);
         shown.service_status = Some(docker::ServiceServiceStatus {
@@ -165,12 +172,12 @@ fn credentials(headers: &HeaderMap) -> Option<SecretBytes> {
 /// What a service may ask that this version cannot do yet: refused by name, never dropped.
 pub fn refuse_unsupported(spec: &ServiceSpec) -> Result<(), ApiError> {
     let container = &spec.task.container;
+    let lacks = |feature| !Features::supported().has(feature);
+    let node_network = |network: &NetworkAttachment| matches!(&network.target, NetworkTarget::Name(name) if matches!(name.as_str(), "host" | "none" | "bridge"));
     let refused = [
-        (!spec.task.networks.is_empty(), "networks"),
-        (
-            spec.endpoint.ports.iter().any(|port| port.mode == PublishMode::Ingress),
-            "ports in ingress mode (use mode=host)",
-        ),
+        (lacks(Feature::Networks) && !spec.task.networks.is_empty(), "networks"),
+        (spec.task.networks.iter().any(node_network), "the networks host, none and bridge"),
+        (lacks(Feature::IngressPorts) && spec.task.ingress, "ports in ingress mode (use mode=host)"),
         (!container.secrets.is_empty(), "secrets"),
         (!container.configs.is_empty(), "configs"),
         (

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use bollard::models as docker;
 use serde::Deserialize;
 
 use super::answer;
-use crate::api::convert::task_to_docker;
+use crate::api::convert::{TaskShown, task_to_docker};
 use crate::api::filters::Filters;
 use crate::api::{ApiError, Backend, Read, lookup};
 use crate::spec::*;
@@ -27,7 +26,7 @@ pub async fn list<B: Backend>(
 ) -> Result<Response, ApiError> {
     let filters = Filters::parse(query.filters.as_deref(), &FILTERS)?;
     let read = backend.read().await?;
-    let shown: Vec<docker::Task> = read
+    let shown: Vec<TaskShown> = read
         .state
         .tasks()
         .filter(|task| matches(task, &filters, &read))

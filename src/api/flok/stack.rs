@@ -8,8 +8,9 @@ use axum::extract::{Path, State};
 use crate::api::docker::{Body, services::refuse_unsupported};
 use crate::api::model::stack::{STACK_LABEL, StackChanged, StackDeploy};
 use crate::api::{ApiError, Backend, Read, WriteError};
-use crate::spec::{SecretBytes, ServiceId, ServiceSpec};
-use crate::state::{Command, CredentialsUpdate, Refusal, Service};
+use crate::spec::stack::{Feature, Features};
+use crate::spec::{Labels, NetworkId, NetworkTarget, SecretBytes, ServiceId, ServiceSpec};
+use crate::state::{self, Command, CredentialsUpdate, Network, Refusal, Service};
 
 /// How often a transaction is computed anew because another writer came between.
 const MAX_ATTEMPTS: usize = 5;
@@ -40,35 +41,51 @@ pub async fn remove<B: Backend>(
 ) -> Result<Json<StackChanged>, ApiError> {
     let read = backend.read().await?;
     let services: Vec<&Arc<Service>> = of_stack(&name, &read).collect();
-    if services.is_empty() {
+    let networks: Vec<&Arc<Network>> =
+        read.state.networks().filter(|network| stack_of(&network.spec.labels) == Some(&name)).collect();
+    if services.is_empty() && networks.is_empty() {
         return Err(ApiError::NotFound(format!("nothing found in stack: {name}")));
     }
     let removed = services.iter().map(|service| service.spec.name.clone()).collect();
-    let commands = services.iter().map(|service| Command::RemoveService { id: service.id }).collect();
-    backend.propose(Command::Transaction(commands)).await?;
-    Ok(Json(StackChanged { removed, ..StackChanged::default() }))
+    let removed_networks = networks.iter().map(|network| network.spec.name.clone()).collect();
+    let services = services.iter().map(|service| Command::RemoveService { id: service.id });
+    // Behind the services, which use them.
+    let networks = networks.iter().map(|network| Command::RemoveNetwork { id: network.id });
+    backend.propose(Command::Transaction(services.chain(networks).collect())).await?;
+    Ok(Json(StackChanged { removed, removed_networks, ..StackChanged::default() }))
 }
 
 fn validate(name: &str, stack: &StackDeploy) -> Result<(), ApiError> {
-    if !stack.networks.is_empty() || !stack.secrets.is_empty() || !stack.configs.is_empty() {
-        return Err(ApiError::NotImplemented(format!(
-            "stack {name}: networks, secrets and configs are not supported yet"
-        )));
+    if !stack.secrets.is_empty() || !stack.configs.is_empty() {
+        return Err(ApiError::NotImplemented(format!("stack {name}: secrets and configs are not supported yet")));
+    }
+    if !stack.networks.is_empty() && !Features::supported().has(Feature::Networks) {
+        return Err(ApiError::NotImplemented(format!("stack {name}: networks are not supported yet")));
     }
     for service in &stack.services {
         refuse_unsupported(service)?;
-        if service.labels.get(STACK_LABEL).map(String::as_str) != Some(name) {
-            return Err(ApiError::invalid(format!(
-                "service {} does not carry the label {STACK_LABEL}={name}",
-                service.name
-            )));
-        }
+        check_label(name, "service", &service.name, &service.labels)?;
+    }
+    for network in &stack.networks {
+        check_label(name, "network", &network.name, &network.labels)?;
     }
     Ok(())
 }
 
+fn check_label(stack: &str, kind: &str, name: &str, labels: &Labels) -> Result<(), ApiError> {
+    if stack_of(labels) == Some(stack) {
+        return Ok(());
+    }
+    Err(ApiError::invalid(format!("{kind} {name} does not carry the label {STACK_LABEL}={stack}")))
+}
+
+/// Of what stack an object with these labels is.
+fn stack_of(labels: &Labels) -> Option<&str> {
+    labels.get(STACK_LABEL).map(String::as_str)
+}
+
 fn of_stack<'a>(name: &'a str, read: &'a Read) -> impl Iterator<Item = &'a Arc<Service>> {
-    read.state.services().filter(move |service| service.spec.labels.get(STACK_LABEL).is_some_and(|stack| stack == name))
+    read.state.services().filter(move |service| stack_of(&service.spec.labels) == Some(name))
 }
 
 fn plan(
@@ -77,8 +94,8 @@ fn plan(
     read: &Read,
     new_id: impl Fn() -> u128,
 ) -> Result<(Vec<Command>, StackChanged), ApiError> {
-    let mut commands = Vec::new();
     let mut changed = StackChanged::default();
+    let mut commands = networks(name, stack, read, &new_id, &mut changed)?;
     for spec in &stack.services {
         let credentials = stack.credentials.get(&spec.name).map(|auth| SecretBytes(auth.clone().into_bytes()));
         match read.state.service_by_name(&spec.name) {
@@ -87,7 +104,7 @@ fn plan(
                 let id = ServiceId(new_id());
                 commands.push(Command::CreateService { id, spec: Box::new(spec.clone()), credentials });
             }
-            Some(service) => match update(name, service, spec, credentials)? {
+            Some(service) => match update(name, service, spec, credentials, &read.state)? {
                 Some(command) => {
                     changed.updated.push(spec.name.clone());
                     commands.push(command);
@@ -107,13 +124,55 @@ fn plan(
     Ok((commands, changed))
 }
 
+/// The networks that the stack owns and that are not there yet; those it only uses must be there.
+fn networks(
+    name: &str,
+    stack: &StackDeploy,
+    read: &Read,
+    new_id: impl Fn() -> u128,
+    changed: &mut StackChanged,
+) -> Result<Vec<Command>, ApiError> {
+    let missing = |name: &&String| read.state.network_by_name(name).is_none();
+    if let Some(missing) = stack.external_networks.iter().find(missing) {
+        return Err(ApiError::invalid(format!(
+            "network \"{missing}\" is declared as external, but could not be found. You need to create a swarm-scoped \
+             network before the stack is deployed: flok network create {missing}"
+        )));
+    }
+    let mut commands = Vec::new();
+    for spec in &stack.networks {
+        match read.state.network_by_name(&spec.name) {
+            None => {
+                changed.created_networks.push(spec.name.clone());
+                commands.push(Command::CreateNetwork { id: NetworkId(new_id()), spec: spec.clone() });
+            }
+            Some(network) if stack_of(&network.spec.labels) != Some(name) => {
+                return Err(ApiError::Conflict(format!(
+                    "network {} exists already and is not part of stack {name}: remove it, or name it as external",
+                    spec.name
+                )));
+            }
+            Some(network) if network.spec != *spec => {
+                return Err(ApiError::Conflict(format!(
+                    "network {} exists already with other settings, and a network cannot be changed: remove the stack \
+                     first, or give the network another name",
+                    spec.name
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(commands)
+}
+
 fn update(
     stack: &str,
     service: &Service,
     spec: &ServiceSpec,
     credentials: Option<SecretBytes>,
+    state: &state::State,
 ) -> Result<Option<Command>, ApiError> {
-    if service.spec.labels.get(STACK_LABEL).map(String::as_str) != Some(stack) {
+    if stack_of(&service.spec.labels) != Some(stack) {
         return Err(ApiError::Conflict(format!(
             "service {} exists already and is not part of stack {stack}: remove it, or name the stack differently",
             spec.name
@@ -126,6 +185,14 @@ fn update(
     let image = &service.spec.task.container.image;
     if image.split_once('@').is_some_and(|(tag, _)| tag == spec.task.container.image) {
         spec.task.container.image.clone_from(image);
+    }
+    // As they are stored, so that what is the same compares so.
+    for attachment in &mut spec.task.networks {
+        if let NetworkTarget::Name(name) = &attachment.target
+            && let Some(network) = state.network_by_name(name)
+        {
+            attachment.target = NetworkTarget::Id(network.id);
+        }
     }
     if service.spec == spec && credentials.is_none() {
         return Ok(None);

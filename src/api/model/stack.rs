@@ -12,7 +12,11 @@ pub const STACK_LABEL: &str = "com.docker.stack.namespace";
 pub struct StackDeploy {
     /// Each named `<stack>_<service>` and carrying [`STACK_LABEL`].
     pub services: Vec<ServiceSpec>,
+    /// Each named by its stack and carrying [`STACK_LABEL`]; those that exist already stay as they are.
     pub networks: Vec<NetworkSpec>,
+    /// Names of networks that must exist already.
+    #[serde(default)]
+    pub external_networks: Vec<String>,
     pub secrets: Vec<SecretSpec>,
     pub configs: Vec<ConfigSpec>,
     /// Remove services of the stack that are not named any more.
@@ -21,11 +25,15 @@ pub struct StackDeploy {
     pub credentials: std::collections::BTreeMap<String, String>,
 }
 
-/// What a deployment or removal changed, by name.
+/// What a deployment or removal changed, by name: services, and networks beside them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackChanged {
     pub created: Vec<String>,
     pub updated: Vec<String>,
     pub unchanged: Vec<String>,
     pub removed: Vec<String>,
+    #[serde(default)]
+    pub created_networks: Vec<String>,
+    #[serde(default)]
+    pub removed_networks: Vec<String>,
 }

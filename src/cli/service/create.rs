@@ -4,7 +4,7 @@ use bollard::models::*;
 use clap::Args;
 use rand::TryRng;
 
-use super::edit::{Values, mount, port};
+use super::edit::{Values, mount, network, port};
 use crate::api::client::Client;
 use crate::cli::output::print;
 use crate::cli::pinning::ImageArgs;
@@ -38,7 +38,10 @@ pub struct Create {
     /// Where tasks may run, for example node.labels.zone==a; repeat it
     #[arg(long, value_name = "CONSTRAINT")]
     constraint: Vec<String>,
-    /// Port to publish: mode=host,target=80,published=8080[,protocol=udp]; repeat it
+    /// Network to be on: NAME, or name=NAME,alias=OTHER_NAME; repeat it
+    #[arg(long, value_parser = network)]
+    network: Vec<NetworkAttachmentConfig>,
+    /// Port to publish: 8080:80[/udp] on every node, or mode=host,target=80,published=8080[,protocol=udp]; repeat it
     #[arg(long, short, value_parser = port)]
     publish: Vec<EndpointPortConfig>,
     /// Mount: type=volume|bind|tmpfs,source=NAME,target=/PATH[,readonly]; repeat it
@@ -97,6 +100,7 @@ impl Create {
             mode: Some(mode),
             task_template: Some(TaskSpec {
                 container_spec: Some(container),
+                networks: Some(self.network).filter(|networks| !networks.is_empty()),
                 placement: Some(TaskSpecPlacement { constraints: Some(self.constraint), ..Default::default() }),
                 ..Default::default()
             }),

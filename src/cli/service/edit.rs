@@ -5,6 +5,7 @@ use std::time::Duration;
 use bollard::models::*;
 use clap::Args;
 
+use crate::cli::key_value;
 use crate::spec::quantity::{parse_duration, parse_nano_cpus, parse_port_range, parse_size};
 
 /// Flags that set one value.
@@ -64,6 +65,9 @@ pub struct Values {
     /// Make the container's root file system read-only
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     read_only: Option<bool>,
+    /// How the service's name is answered: with one virtual address, or with the tasks' own in turn
+    #[arg(long, value_parser = ["vip", "dnsrr"])]
+    endpoint_mode: Option<String>,
 }
 
 impl Values {
@@ -90,6 +94,12 @@ impl Values {
                     _ => ServiceSpecUpdateConfigOrderEnum::STOP_FIRST,
                 }),
             );
+        }
+        if let Some(mode) = &self.endpoint_mode {
+            spec.endpoint_spec.get_or_insert_default().mode = Some(match mode.as_str() {
+                "dnsrr" => EndpointSpecModeEnum::DNSRR,
+                _ => EndpointSpecModeEnum::VIP,
+            });
         }
         let task = spec.task_template.get_or_insert_default();
         if let Some(most) = self.replicas_max_per_node {
@@ -184,6 +194,30 @@ pub fn port(text: &str) -> Result<EndpointPortConfig, String> {
     if port.target_port.is_none() { Err("there is no target port".into()) } else { Ok(port) }
 }
 
+/// `NAME`, or `name=NAME,alias=A,alias=B,driver-opt=KEY=VALUE`.
+pub fn network(text: &str) -> Result<NetworkAttachmentConfig, String> {
+    let mut network = NetworkAttachmentConfig::default();
+    if !text.contains('=') {
+        network.target = Some(text.to_owned());
+    } else {
+        for part in text.split(',') {
+            match part.split_once('=').unwrap_or((part, "")) {
+                ("name", value) => network.target = Some(value.into()),
+                ("alias", value) => network.aliases.get_or_insert_default().push(value.into()),
+                ("driver-opt", value) => {
+                    let (key, value) = key_value(value)?;
+                    network.driver_opts.get_or_insert_default().insert(key, value);
+                }
+                (other, _) => return Err(format!("{other:?} is none of name, alias, driver-opt")),
+            }
+        }
+    }
+    match network.target.as_deref() {
+        None | Some("") => Err("there is no name of a network".into()),
+        Some(_) => Ok(network),
+    }
+}
+
 /// `type=volume,source=data,target=/data[,readonly]`, with type bind, volume or tmpfs.
 pub fn mount(text: &str) -> Result<Mount, String> {
     let mut mount = Mount { typ: Some(MountType::VOLUME), ..Mount::default() };
@@ -223,6 +257,17 @@ mod tests {
         assert_eq!((short.target_port, short.published_port), (Some(80), Some(8080)));
         for text in ["", "mode=host", "target=0", "mode=x,target=1", "80-81:80", "a=b", "80/icmp"] {
             assert!(port(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn networks_read_in_both_forms() {
+        assert_eq!(network("back").unwrap().target.as_deref(), Some("back"));
+        let long = network("name=back,alias=db,alias=store,driver-opt=a=b").unwrap();
+        assert_eq!(long.aliases, Some(vec!["db".into(), "store".into()]));
+        assert_eq!(long.driver_opts.unwrap()["a"], "b");
+        for text in ["", "alias=db", "name=", "what=1,name=back"] {
+            assert!(network(text).is_err(), "{text}");
         }
     }
 

@@ -1,10 +1,11 @@
 //! `flok service update`.
 
 use bollard::models::*;
+use bollard::query_parameters::InspectNetworkOptions;
 use clap::Args;
 
 use super::create::image;
-use super::edit::{Values, mount, port};
+use super::edit::{Values, mount, network, port};
 use super::{Store, fetch, store};
 use crate::api::client::Client;
 use crate::cli::output::print;
@@ -46,7 +47,13 @@ pub struct Update {
     /// Remove a placement constraint; repeat it
     #[arg(long, value_name = "CONSTRAINT")]
     constraint_rm: Vec<String>,
-    /// Port to publish: mode=host,target=80,published=8080[,protocol=udp]
+    /// Add a network: NAME, or name=NAME,alias=OTHER_NAME; repeat it
+    #[arg(long, value_parser = network)]
+    network_add: Vec<NetworkAttachmentConfig>,
+    /// Remove a network, by name or id; repeat it
+    #[arg(long, value_name = "NETWORK")]
+    network_rm: Vec<String>,
+    /// Port to publish: 8080:80[/udp] on every node, or mode=host,target=80,published=8080[,protocol=udp]
     #[arg(long, value_parser = port)]
     publish_add: Vec<EndpointPortConfig>,
     /// Target port to publish no more
@@ -75,6 +82,12 @@ pub struct Update {
     service: String,
 }
 
+async fn network_id(client: &Client, name: &str) -> anyhow::Result<String> {
+    let options = None::<InspectNetworkOptions>;
+    let found = client.docker().inspect_network(name, options).await.map_err(|error| client.explain(error))?;
+    Ok(found.id.unwrap_or_else(|| name.to_owned()))
+}
+
 impl Update {
     pub async fn run(mut self, client: &Client) -> anyhow::Result<()> {
         let service = fetch(client, &self.service).await?;
@@ -84,6 +97,7 @@ impl Update {
             self.image = Some(self.images.pin(client, image).await?);
         }
         if !rollback {
+            self.resolve_networks(client).await?;
             self.edit(&mut spec)?;
             std::mem::take(&mut self.values).apply(&mut spec)?;
         }
@@ -93,6 +107,18 @@ impl Update {
         store(client, &service, spec, Store { rollback, credentials }).await?;
         print(&format!("{}\n", self.service))?;
         waiting::converged(client, &[tasks::service_name(&service)], &self.wait).await
+    }
+
+    /// The stored spec names networks by their ids.
+    async fn resolve_networks(&mut self, client: &Client) -> anyhow::Result<()> {
+        for name in &mut self.network_rm {
+            *name = network_id(client, name).await?;
+        }
+        for network in &mut self.network_add {
+            let name = network.target.take().unwrap_or_default();
+            network.target = Some(network_id(client, &name).await?);
+        }
+        Ok(())
     }
 
     fn edit(&mut self, spec: &mut ServiceSpec) -> anyhow::Result<()> {
@@ -106,6 +132,14 @@ impl Update {
         ports.append(&mut self.publish_add);
 
         let task = spec.task_template.get_or_insert_default();
+        let networks = task.networks.get_or_insert_default();
+        // One that is added again is changed.
+        let replaced: Vec<Option<String>> = self.network_add.iter().map(|network| network.target.clone()).collect();
+        let gone = |target: &Option<String>| {
+            replaced.contains(target) || target.as_ref().is_some_and(|target| self.network_rm.contains(target))
+        };
+        networks.retain(|network| !gone(&network.target));
+        networks.append(&mut self.network_add);
         if self.force {
             task.force_update = Some(task.force_update.unwrap_or(0) + 1);
         }

@@ -60,6 +60,7 @@ impl Deploy {
         let request = StackDeploy {
             services: stack.services,
             networks: stack.networks,
+            external_networks: stack.external_networks,
             secrets: stack.secrets,
             configs: stack.configs,
             prune: self.prune,
@@ -71,12 +72,14 @@ impl Deploy {
     }
 }
 
-fn render(changed: &StackChanged) -> String {
+pub(super) fn render(changed: &StackChanged) -> String {
     let groups = [
+        ("Creating network", &changed.created_networks),
         ("Creating service", &changed.created),
         ("Updating service", &changed.updated),
         ("Unchanged service", &changed.unchanged),
         ("Removing service", &changed.removed),
+        ("Removing network", &changed.removed_networks),
     ];
     groups.iter().flat_map(|(what, names)| names.iter().map(move |name| format!("{what} {name}\n"))).collect()
 }
@@ -92,8 +95,11 @@ mod tests {
             updated: vec!["s_b".into(), "s_c".into()],
             unchanged: vec![],
             removed: vec!["s_d".into()],
+            created_networks: vec!["s_default".into()],
+            removed_networks: vec!["s_old".into()],
         };
-        let expected = "Creating service s_a\nUpdating service s_b\nUpdating service s_c\nRemoving service s_d\n";
+        let expected = "Creating network s_default\nCreating service s_a\nUpdating service s_b\nUpdating service s_c\n\
+                        Removing service s_d\nRemoving network s_old\n";
         assert_eq!(render(&changed), expected);
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::deploy::stack_name;
+use super::deploy::{render, stack_name};
 use crate::api::client::Client;
 use crate::api::model::stack::StackChanged;
 use crate::cli::{each, output::print};
@@ -18,7 +18,7 @@ impl Rm {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
         each(self.names, async |name| {
             let changed: StackChanged = client.delete(&format!("/stacks/{name}")).await?;
-            print(&changed.removed.iter().map(|service| format!("Removing service {service}\n")).collect::<String>())
+            print(&render(&changed))
         })
         .await
     }

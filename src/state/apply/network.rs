@@ -24,16 +24,8 @@ impl State {
 
     pub(super) fn remove_network(&mut self, id: NetworkId) -> Result<(), Refusal> {
         let network = self.networks.get(&id).ok_or_else(|| not_found("network", id))?;
-        let in_use = |by: String| Refusal::Precondition(format!("network {} is in use by {by}", network.spec.name));
-        if let Some(service) = self.services().find(|service| service.spec.task.uses_network(id)) {
-            return Err(in_use(format!("service {}", service.spec.name)));
-        }
-        if let Some(task) = self
-            .tasks()
-            .filter(|task| task.is_live())
-            .find(|task| self.task_spec(task.service, task.spec_version).is_some_and(|spec| spec.uses_network(id)))
-        {
-            return Err(in_use(format!("task {}", task.id)));
+        if let Some(user) = self.network_user(id) {
+            return Err(Refusal::Precondition(format!("network {} is in use by {user}", network.spec.name)));
         }
         let published = |service: &&std::sync::Arc<Service>| {
             service.spec.endpoint.ports.iter().any(|port| port.mode == PublishMode::Ingress)

@@ -1,5 +1,7 @@
 //! One service.
 
+use std::time::Duration;
+
 use super::super::features::Feature;
 use super::super::problem::Place;
 use super::super::yaml::{Entry, Node};
@@ -44,7 +46,17 @@ impl Converter<'_> {
             },
         };
         spec.task.derive_from_ports(&spec.endpoint.ports);
+        if spec.task.container.drain.is_none() {
+            spec.task.container.drain = self.labelled_drain(entry.place, &path, &spec);
+        }
         Some(spec)
+    }
+
+    /// As a label, for files that Docker is to read too.
+    fn labelled_drain(&mut self, place: Place, path: &str, spec: &ServiceSpec) -> Option<Duration> {
+        let text = drain_label(&spec.labels, &spec.task.container.labels)?;
+        let read = quantity::parse_duration(text);
+        read.map_err(|why| self.report.problem(place, path, format!("label {DRAIN_LABEL}: {why}"))).ok()
     }
 
     fn check_service_name(&mut self, place: Place, path: &str, name: &str) {

@@ -1,0 +1,275 @@
+//! Networks.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use bollard::models as docker;
+use serde::Serialize;
+
+use super::{date, labels_in, labels_out};
+use crate::api::{ApiError, Read};
+use crate::spec::*;
+use crate::state::{Network, State};
+
+/// Reads a network as a client asks for it. What it may be is the state's to say.
+pub fn network_spec_from_docker(request: docker::NetworkCreateRequest) -> Result<NetworkSpec, ApiError> {
+    let name = &request.name;
+    let unsupported = |what: &str| Err(ApiError::NotImplemented(format!("network {name}: {what}")));
+    if request.config_only == Some(true) || request.config_from.is_some_and(|from| from.network.is_some_and(given)) {
+        return unsupported("config-only networks are not supported: write the configuration in the network itself");
+    }
+    if request.enable_ipv4 == Some(false) {
+        return unsupported("a network without IPv4 is not supported: leave --ipv4=false out");
+    }
+    match request.scope.as_deref() {
+        None | Some("" | "swarm") => {}
+        Some(other) => return unsupported(&format!("scope {other:?} is not the swarm's: use swarm, or leave it out")),
+    }
+    let ipam = request.ipam.unwrap_or_default();
+    if ipam.driver.as_deref().is_some_and(|driver| !matches!(driver, "" | "default")) {
+        return unsupported("IPAM drivers are not supported: leave --ipam-driver out");
+    }
+    if ipam.options.is_some_and(|options| !options.is_empty()) {
+        return unsupported("IPAM options are not supported: leave --ipam-opt out");
+    }
+    let configs = ipam.config.unwrap_or_default();
+    if configs.iter().any(|config| config.auxiliary_addresses.as_ref().is_some_and(|aux| !aux.is_empty())) {
+        return unsupported("auxiliary addresses are not supported: leave --aux-address out");
+    }
+    Ok(NetworkSpec {
+        labels: labels_in(request.labels),
+        driver: request.driver.filter(|driver| !driver.is_empty()).unwrap_or_else(|| "overlay".into()),
+        driver_options: labels_in(request.options),
+        internal: request.internal.unwrap_or(false),
+        attachable: request.attachable.unwrap_or(false),
+        ingress: request.ingress.unwrap_or(false),
+        ipv6: request.enable_ipv6.unwrap_or(false),
+        subnets: configs.into_iter().map(subnet_in).collect::<Result<_, _>>()?,
+        name: request.name,
+    })
+}
+
+fn given(text: String) -> bool {
+    !text.is_empty()
+}
+
+fn subnet_in(config: docker::IpamConfig) -> Result<SubnetSpec, ApiError> {
+    let subnet = config.subnet.filter(|text| !text.is_empty());
+    Ok(SubnetSpec {
+        subnet: subnet.ok_or_else(|| ApiError::invalid("an IPAM configuration needs a subnet: give --subnet"))?,
+        gateway: config.gateway.filter(|text| !text.is_empty()),
+        ip_range: config.ip_range.filter(|text| !text.is_empty()),
+    })
+}
+
+/// A network as `GET /networks` shows it.
+pub fn network_to_docker(network: &Network) -> docker::NetworkInspect {
+    let spec = &network.spec;
+    docker::NetworkInspect {
+        name: Some(spec.name.clone()),
+        id: Some(network.id.to_string()),
+        created: Some(date(network.meta.created_at)),
+        scope: Some("swarm".into()),
+        driver: Some("overlay".into()),
+        enable_ipv4: Some(true),
+        enable_ipv6: Some(spec.ipv6),
+        ipam: Some(docker::Ipam {
+            driver: Some("default".into()),
+            options: None,
+            config: Some(network.parsed_subnets().map(|subnet| subnet_out(spec, &subnet)).collect()),
+        }),
+        internal: Some(spec.internal),
+        attachable: Some(spec.attachable),
+        ingress: Some(spec.ingress),
+        config_from: Some(docker::ConfigReference { network: Some(String::new()) }),
+        config_only: Some(false),
+        options: labels_out(&spec.driver_options),
+        labels: labels_out(&spec.labels),
+        ..Default::default()
+    }
+}
+
+fn subnet_out(spec: &NetworkSpec, subnet: &Subnet) -> docker::IpamConfig {
+    docker::IpamConfig {
+        subnet: Some(subnet.to_string()),
+        ip_range: spec.subnet(subnet).and_then(|asked| asked.ip_range.clone()),
+        gateway: Some(spec.gateway(subnet).to_string()),
+        auxiliary_addresses: None,
+    }
+}
+
+/// The services on a network and their tasks, by name: what `network inspect --verbose` shows beside the rest.
+pub fn network_services(network: &Network, read: &Read) -> HashMap<String, serde_json::Value> {
+    let on = |service: &&std::sync::Arc<crate::state::Service>| {
+        read.state.networks_of(&service.spec.task).contains(&network.id)
+    };
+    let shown = read.state.services().filter(on).map(|service| {
+        let vips = service.vips.iter().filter(|vip| vip.0 == network.id).flat_map(|vip| &vip.1);
+        let tasks = read.state.tasks_of_service(service.id).filter(|task| task.outcome.is_none());
+        let info = docker::ServiceInfo {
+            vip: Some(vips.map(IpAddr::to_string).collect::<Vec<_>>().join(", ")),
+            ports: Some(service.ports.iter().filter(|_| network.spec.ingress).map(port_out).collect()),
+            local_lb_index: Some(0),
+            tasks: Some(tasks.filter_map(|task| task_info(network, task, &service.spec.name, read)).collect()),
+        };
+        (service.spec.name.clone(), serde_json::to_value(info).unwrap_or_default())
+    });
+    shown.collect()
+}
+
+fn port_out(port: &PortConfig) -> String {
+    format!("Target: {}, Publish: {}", port.target, port.published)
+}
+
+fn task_info(
+    network: &Network,
+    task: &crate::state::Task,
+    service: &str,
+    read: &Read,
+) -> Option<docker::NetworkTaskInfo> {
+    let place = task.attachments.iter().find(|place| place.network == network.id)?;
+    let host = task.node.and_then(|node| read.state.node(node)).map(|node| node.description.addr.to_string());
+    Some(docker::NetworkTaskInfo {
+        name: Some(format!("{service}.{}.{}", task.slot, task.id)),
+        endpoint_id: Some(task.id.to_string()),
+        endpoint_ip: place.addresses.first().map(IpAddr::to_string),
+        info: host.map(|host| HashMap::from([("Host IP".to_owned(), host)])),
+    })
+}
+
+/// An address with the prefix of its subnet, as Docker's clients read them.
+pub fn cidr(state: &State, network: NetworkId, addr: IpAddr) -> String {
+    let subnets = state.network(network).into_iter().flat_map(|network| network.parsed_subnets());
+    let prefix = subnets.into_iter().find(|subnet| subnet.contains(addr)).map(|subnet| subnet.prefix());
+    format!("{addr}/{}", prefix.unwrap_or(if addr.is_ipv4() { 32 } else { 128 }))
+}
+
+/// A task's place on a network, for which the models have no type.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct AttachmentShown {
+    network: AttachedNetwork,
+    addresses: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct AttachedNetwork {
+    #[serde(rename = "ID")]
+    id: String,
+    version: Option<docker::ObjectVersion>,
+    created_at: String,
+    updated_at: String,
+    spec: AttachedSpec,
+    driver_state: Driver,
+    #[serde(rename = "IPAMOptions")]
+    ipam_options: IpamOptions,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct AttachedSpec {
+    name: String,
+    labels: Labels,
+    driver_configuration: Driver,
+    attachable: bool,
+    ingress: bool,
+    internal: bool,
+    #[serde(rename = "IPv6Enabled")]
+    ipv6_enabled: bool,
+    scope: &'static str,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Driver {
+    name: &'static str,
+    options: Labels,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct IpamOptions {
+    driver: Driver,
+    configs: Vec<docker::IpamConfig>,
+}
+
+pub fn attachment_to_docker(attachment: &Attachment, state: &State) -> Option<AttachmentShown> {
+    let network = state.network(attachment.network)?;
+    let spec = &network.spec;
+    let driver = Driver { name: "overlay", options: spec.driver_options.clone() };
+    Some(AttachmentShown {
+        network: AttachedNetwork {
+            id: network.id.to_string(),
+            version: super::version(network.meta.version),
+            created_at: date(network.meta.created_at),
+            updated_at: date(network.meta.updated_at),
+            spec: AttachedSpec {
+                name: spec.name.clone(),
+                labels: spec.labels.clone(),
+                driver_configuration: driver.clone(),
+                attachable: spec.attachable,
+                ingress: spec.ingress,
+                internal: spec.internal,
+                ipv6_enabled: spec.ipv6,
+                scope: "swarm",
+            },
+            driver_state: driver,
+            ipam_options: IpamOptions {
+                driver: Driver { name: "default", options: Labels::new() },
+                configs: network.parsed_subnets().map(|subnet| subnet_out(spec, &subnet)).collect(),
+            },
+        },
+        addresses: attachment.addresses.iter().map(|addr| cidr(state, network.id, *addr)).collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: serde_json::Value) -> Result<NetworkSpec, ApiError> {
+        network_spec_from_docker(serde_json::from_value(json).expect("it is of the model's shape"))
+    }
+
+    #[test]
+    fn what_dockers_clients_send_is_read() {
+        let spec = read(serde_json::json!({
+            "Name": "back", "Driver": "overlay", "Scope": "", "EnableIPv4": true, "EnableIPv6": true, "Internal": true,
+            "Attachable": true, "Ingress": false, "ConfigOnly": false, "ConfigFrom": {"Network": ""},
+            "IPAM": {"Driver": "default", "Options": {}, "Config": [
+                {"Subnet": "10.5.0.0/24", "IPRange": "10.5.0.128/25", "Gateway": "10.5.0.1", "AuxiliaryAddresses": {}}]},
+            "Options": {"com.docker.network.driver.mtu": "1400"}, "Labels": {"a": "b"},
+        }));
+        let spec = spec.unwrap();
+        assert_eq!(
+            (spec.name.as_str(), spec.driver.as_str(), spec.internal, spec.ipv6),
+            ("back", "overlay", true, true)
+        );
+        let range = Some("10.5.0.128/25".into());
+        let gateway = Some("10.5.0.1".into());
+        assert_eq!(spec.subnets, [SubnetSpec { subnet: "10.5.0.0/24".into(), gateway, ip_range: range }]);
+        assert_eq!(spec.driver_options["com.docker.network.driver.mtu"], "1400");
+
+        let least = read(serde_json::json!({"Name": "back", "IPAM": null})).unwrap();
+        assert_eq!((least.driver.as_str(), least.subnets.len(), least.ipv6), ("overlay", 0, false));
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        for (field, value, part) in [
+            ("ConfigOnly", serde_json::json!(true), "config-only"),
+            ("EnableIPv4", serde_json::json!(false), "without IPv4"),
+            ("Scope", serde_json::json!("local"), "scope \"local\""),
+            ("IPAM", serde_json::json!({"Driver": "dhcp"}), "IPAM drivers"),
+            ("IPAM", serde_json::json!({"Options": {"a": "b"}}), "IPAM options"),
+            ("IPAM", serde_json::json!({"Config": [{"Gateway": "10.0.0.1"}]}), "needs a subnet"),
+            ("IPAM", serde_json::json!({"Config": [{"AuxiliaryAddresses": {"a": "10.0.0.1"}}]}), "auxiliary"),
+        ] {
+            let mut json = serde_json::json!({"Name": "back"});
+            json[field] = value;
+            let error = read(json).unwrap_err().to_string();
+            assert!(error.contains(part), "{field}: {error}");
+        }
+    }
+}

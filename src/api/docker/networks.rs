@@ -1,0 +1,113 @@
+//! `/networks`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bollard::models as docker;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Body, answer, truthy};
+use crate::api::convert::{network_services, network_spec_from_docker, network_to_docker};
+use crate::api::filters::Filters;
+use crate::api::{ApiError, Backend, WriteError, lookup};
+use crate::spec::NetworkId;
+use crate::state::{Command, Network, Refusal};
+
+#[derive(Debug, Deserialize)]
+pub struct ListQuery {
+    filters: Option<String>,
+}
+
+const FILTERS: [&str; 7] = ["id", "name", "label", "driver", "scope", "type", "dangling"];
+
+pub async fn list<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Query(query): Query<ListQuery>,
+) -> Result<Response, ApiError> {
+    let filters = Filters::parse(query.filters.as_deref(), &FILTERS)?;
+    let read = backend.read().await?;
+    let wanted = |network: &&Arc<Network>| {
+        filters.id("id", &network.id.to_string())
+            && filters.name(&network.spec.name)
+            && filters.labels("label", &network.spec.labels)
+            && filters.any("driver", |driver| driver == "overlay")
+            && filters.any("scope", |scope| scope == "swarm")
+            && filters.any("type", |kind| kind == "custom")
+            && filters.any("dangling", |wanted| truthy(Some(wanted)) != read.state.network_user(network.id).is_some())
+    };
+    let shown: Vec<docker::NetworkInspect> =
+        read.state.networks().filter(wanted).map(|network| network_to_docker(network)).collect();
+    Ok(answer(&read, shown))
+}
+
+#[derive(Debug, Deserialize)]
+pub struct InspectQuery {
+    verbose: Option<String>,
+    scope: Option<String>,
+}
+
+pub async fn inspect<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(wanted): Path<String>,
+    Query(query): Query<InspectQuery>,
+) -> Result<Response, ApiError> {
+    let read = backend.read().await?;
+    let network = lookup::network(&read.state, &wanted)?;
+    if query.scope.is_some_and(|scope| !matches!(scope.as_str(), "" | "swarm")) {
+        return Err(ApiError::not_found("network", &wanted));
+    }
+    let mut shown = network_to_docker(&network);
+    if truthy(query.verbose.as_deref()) {
+        shown.services = Some(network_services(&network, &read));
+    }
+    Ok(answer(&read, shown))
+}
+
+pub async fn create<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Body(body): Body<docker::NetworkCreateRequest>,
+) -> Result<Response, ApiError> {
+    let spec = network_spec_from_docker(body)?;
+    let id = NetworkId(backend.new_id());
+    backend.propose(Command::CreateNetwork { id, spec }).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "Id": id.to_string(), "Warning": "" }))).into_response())
+}
+
+pub async fn remove<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(wanted): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let read = backend.read().await?;
+    let network = lookup::network(&read.state, &wanted)?;
+    backend.propose(Command::RemoveNetwork { id: network.id }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes what nobody uses, but for the ingress network, which waits for its first service.
+pub async fn prune<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<docker::NetworkPruneResponse>, ApiError> {
+    let filters = Filters::parse(query.filters.as_deref(), &["label", "label!"])?;
+    let read = backend.read().await?;
+    let unused = |network: &&Arc<Network>| {
+        !network.spec.ingress
+            && filters.labels("label", &network.spec.labels)
+            && (!filters.has("label!") || !filters.labels("label!", &network.spec.labels))
+            && read.state.network_user(network.id).is_none()
+    };
+    let mut deleted = Vec::new();
+    for network in read.state.networks().filter(unused) {
+        match backend.propose(Command::RemoveNetwork { id: network.id }).await {
+            Ok(_) => deleted.push(network.spec.name.clone()),
+            // Used or removed by somebody else meanwhile.
+            Err(WriteError::Refused(Refusal::Precondition(_) | Refusal::NotFound(_))) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Json(docker::NetworkPruneResponse { networks_deleted: Some(deleted) }))
+}
