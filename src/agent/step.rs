@@ -87,7 +87,11 @@ impl Step<'_> {
                     self.start(false);
                 }
             }
-            Phase::Running if unwanted => self.stop(None),
+            Phase::Running if unwanted => self.drain(None),
+            Phase::Draining { until, instead } if *until <= self.now => {
+                let instead = instead.clone();
+                self.stop(instead);
+            }
             Phase::BackingOff { .. } if unwanted => self.end(TaskState::Shutdown, ""),
             Phase::BackingOff { until } if *until <= self.now => {
                 self.task.restarts_in_place += 1;
@@ -166,7 +170,7 @@ impl Step<'_> {
     fn exited(&mut self, exit: Exit) {
         match &self.task.phase {
             Phase::Starting { .. } => self.task.phase = Phase::Starting { exit: Some(exit) },
-            Phase::Stopping { instead, .. } => {
+            Phase::Draining { instead, .. } | Phase::Stopping { instead, .. } => {
                 let (state, message) = match instead.clone() {
                     Some(why) => (TaskState::Failed, why),
                     None => (TaskState::Shutdown, String::new()),
@@ -210,8 +214,22 @@ impl Step<'_> {
     fn health_changed(&mut self, health: Health) {
         self.task.health = health;
         if health == Health::Unhealthy && self.task.phase == Phase::Running {
-            self.stop(Some("task: unhealthy: its health check failed too often".to_owned()));
+            self.drain(Some("task: unhealthy: its health check failed too often".to_owned()));
         }
+    }
+
+    /// The managers know already that it is to end, or hear it with the next report, and take it out of every node's
+    /// balance; the stop signal waits until that has been done and what was under way is answered.
+    fn drain(&mut self, instead: Option<String>) {
+        let time = self.task.assignment.as_ref().map_or(Duration::ZERO, |assignment| {
+            let on_networks = !assignment.attachments.is_empty();
+            assignment.spec.container.drain.unwrap_or(if on_networks { DEFAULT_DRAIN } else { Duration::ZERO })
+        });
+        if time.is_zero() {
+            return self.stop(instead);
+        }
+        self.task.message = "draining".to_owned();
+        self.task.phase = Phase::Draining { until: self.now + time, instead };
     }
 
     fn stop(&mut self, instead: Option<String>) {

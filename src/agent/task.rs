@@ -25,6 +25,11 @@ pub(super) enum Phase {
     BackingOff {
         until: MonoMs,
     },
+    /// To end soon: gets no new connections any more, and serves those it has. `instead` as in `Stopping`.
+    Draining {
+        until: MonoMs,
+        instead: Option<String>,
+    },
     /// Told to end. `instead`: why the outcome is not simply that it was asked to.
     Stopping {
         /// End of the grace, or of the patience after SIGKILL.
@@ -119,7 +124,7 @@ impl Task {
         match &self.phase {
             Phase::Ready => self.start_at(),
             Phase::BackingOff { until } => Some(*until),
-            Phase::Stopping { until, .. } => Some(*until),
+            Phase::Draining { until, .. } | Phase::Stopping { until, .. } => Some(*until),
             Phase::Unpersisted { retry_at, .. } | Phase::Unremoved { retry_at } => Some(*retry_at),
             _ => None,
         }
@@ -148,7 +153,7 @@ impl Task {
             },
             _ => shortened(&self.message),
         };
-        let running = matches!(self.phase, Phase::Running | Phase::Stopping { .. });
+        let running = matches!(self.phase, Phase::Running | Phase::Draining { .. } | Phase::Stopping { .. });
         TaskReport {
             task: self.id,
             state: ended.map_or(self.reached, |outcome| outcome.state),

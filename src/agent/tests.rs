@@ -132,6 +132,58 @@ fn a_task_goes_from_assignment_to_running() {
     assert_eq!((report.pid, report.container_id.as_deref(), report.ran_for), (Some(7), Some("c1"), Some(second())));
 }
 
+/// A running task with an address, whose spec may say how long it drains.
+fn on_a_network(drain: Option<Duration>) -> Case {
+    let mut case = Case::new();
+    case.run();
+    case.assign(|assignment| {
+        let addresses = vec!["10.5.0.2".parse().unwrap()];
+        assignment.attachments = vec![Attachment { network: NetworkId(1), addresses, aliases: Vec::new() }];
+        assignment.spec.container.drain = drain;
+    });
+    case
+}
+
+#[test]
+fn a_task_on_a_network_drains_before_the_stop_signal() {
+    let mut case = on_a_network(None);
+    assert_eq!(case.desire(DesiredState::Shutdown), []);
+    assert_eq!(case.machine.next_deadline(), Some(case.now + DEFAULT_DRAIN));
+    assert_eq!((case.report().pid, case.report().message.as_str()), (Some(7), "draining"));
+    assert_eq!(case.tell(), [], "the same wish again does not begin anew");
+    assert_eq!(case.pass(DEFAULT_DRAIN - Duration::from_millis(1)), []);
+    assert_eq!(case.pass(Duration::from_millis(1)), [Action::Stop { task: TASK }]);
+    assert_eq!(case.pass(Duration::from_secs(3)), [Action::Kill { task: TASK }], "the grace begins with the signal");
+}
+
+#[test]
+fn the_spec_says_how_long_a_task_drains() {
+    let mut long = on_a_network(Some(second() * 5));
+    long.desire(DesiredState::Shutdown);
+    assert_eq!(long.pass(second() * 4), []);
+    assert_eq!(long.pass(second()), [Action::Stop { task: TASK }]);
+    let mut none = on_a_network(Some(Duration::ZERO));
+    assert_eq!(none.desire(DesiredState::Shutdown), [Action::Stop { task: TASK }]);
+}
+
+#[test]
+fn a_process_that_ends_while_it_drains_was_asked_to() {
+    let mut case = on_a_network(None);
+    case.desire(DesiredState::Shutdown);
+    assert_eq!(case.exited(0), [Action::Release { task: TASK }]);
+    assert_eq!(case.wind_up().state, TaskState::Shutdown);
+}
+
+#[test]
+fn an_unhealthy_task_drains_and_has_failed() {
+    let mut case = on_a_network(None);
+    assert_eq!(case.event(EventKind::Health(Health::Unhealthy)), []);
+    assert_eq!(case.report().health, Health::Unhealthy, "told at once, so that it gets no new connections");
+    assert_eq!(case.pass(DEFAULT_DRAIN), [Action::Stop { task: TASK }]);
+    assert_eq!(case.exited(143), [Action::Release { task: TASK }]);
+    assert_eq!(case.wind_up().state, TaskState::Failed);
+}
+
 #[test]
 fn the_same_assignments_again_do_nothing() {
     let mut case = Case::new();
