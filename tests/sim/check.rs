@@ -2,9 +2,12 @@
 //! every log holder is compared with it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use flok::consensus::replica::Replica;
 use flok::consensus::wire::MembershipContext;
+use flok::dispatcher::{NetworkBuilder, Networks};
+use flok::gossip::Table;
 use flok::spec::*;
 use flok::state::watch::{self, Difference, ObjectChange};
 use flok::state::{Applied, Entry, Fingerprint, NodeHealth, Proposal, Refusal, Reply, State, Task};
@@ -47,6 +50,7 @@ pub struct Checker {
     tasks_ever: BTreeSet<TaskId>,
     acknowledged_up_to: u64,
     trace: Sha256,
+    networks: NetworkBuilder,
     pub verbose: bool,
 }
 
@@ -69,6 +73,7 @@ impl Checker {
             tasks_ever: BTreeSet::new(),
             acknowledged_up_to: 0,
             trace: Sha256::new(),
+            networks: NetworkBuilder::default(),
             verbose,
         }
     }
@@ -254,6 +259,10 @@ impl Checker {
                 _ => {}
             }
         }
+        check_addresses(&after);
+        if let Some(networks) = self.networks.build(&after, &Table::default()) {
+            after.nodes().for_each(|node| check_isolation(&after, node.id, &networks.of(node.id)));
+        }
         let mut raft_ids = BTreeSet::new();
         for raft in after.nodes().filter_map(|node| node.raft) {
             assert!(raft_ids.insert(raft.raft_id), "raft id {} is held twice", raft.raft_id);
@@ -292,6 +301,45 @@ fn check_slot(state: &State, task: &Task) {
         previous.spec.update.order == UpdateOrder::StartFirst || previous.spec.rollback.order == UpdateOrder::StartFirst
     });
     assert!(live <= most.max(if begun { 2 } else { 1 }), "slot {} has {live} live tasks", task.slot);
+}
+
+/// No address of a network belongs to two at once, and each lies in a subnet of its network.
+fn check_addresses(state: &State) {
+    let mut given = BTreeSet::new();
+    let mut give = |network: NetworkId, addr: &IpAddr| {
+        assert!(given.insert(*addr), "{addr} is given twice");
+        let subnets = state.network(network).map(|network| network.parsed_subnets().collect::<Vec<_>>());
+        // A network may go while its last tasks stop.
+        assert!(subnets.is_none_or(|all| all.iter().any(|subnet| subnet.contains(*addr))), "{addr} is of no subnet");
+    };
+    for task in state.tasks().filter(|task| task.outcome.is_none()) {
+        for place in &task.attachments {
+            place.addresses.iter().for_each(|addr| give(place.network, addr));
+        }
+    }
+    for (network, vips) in state.services().flat_map(|service| &service.vips) {
+        vips.iter().for_each(|addr| give(*network, addr));
+    }
+}
+
+/// A node learns of the networks that its tasks are on and of the ingress network, and of their members alone.
+fn check_isolation(state: &State, node: NodeId, networks: &Networks) {
+    for (id, view) in &networks.list {
+        let on_it = |task: &&std::sync::Arc<Task>| {
+            task.outcome.is_none() && task.attachments.iter().any(|place| place.network == *id)
+        };
+        assert!(view.ingress || state.tasks_of_node(node).any(|task| on_it(&task)), "{node} learns of network {id}");
+        for (task, endpoint) in &view.endpoints {
+            let task = state.task(*task).filter(on_it).unwrap_or_else(|| panic!("{task} is not on network {id}"));
+            let place = task.attachments.iter().find(|place| place.network == *id).expect("it was just found");
+            assert_eq!(place.addresses, endpoint.addresses, "{} has other addresses on {id}", task.id);
+        }
+        for service in view.services.keys() {
+            let service = state.service(*service).expect("a service that is shown is there");
+            let on_it = state.networks_of(&service.spec.task).contains(id);
+            assert!(on_it, "service {} is not on network {id}", service.spec.name);
+        }
+    }
 }
 
 /// Nothing of a node is given twice.

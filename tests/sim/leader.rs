@@ -1,7 +1,9 @@
-//! The leader's loop, as `node::swarm::leader` runs it: verdicts, orchestrator, scheduler over one draft; then the voters.
+//! The leader's loop, as `node::swarm::leader` runs it: verdicts, orchestrator, allocator, scheduler over one
+//! draft; then the voters.
 
 use std::collections::VecDeque;
 
+use flok::allocator::Allocator;
 use flok::consensus::replica::Fatal;
 use flok::membership::verdicts::Verdicts;
 use flok::membership::voters::{self, Circumstances, MemberProgress, RaftProgress, VoterStep};
@@ -74,7 +76,9 @@ impl Daemon {
         let mut draft = Draft::new(state, context.unix());
         tenure.verdicts.plan(&mut draft, table, &self.detector, context.clocks);
         orchestrator::plan(&mut draft, table, context.clocks, &mut tenure.rng);
-        scheduler::plan(&mut draft, table, context.clocks, &mut tenure.rng);
+        let mut allocator = Allocator::default();
+        allocator.plan(&mut draft);
+        scheduler::plan(&mut draft, table, context.clocks, &mut tenure.rng, &mut allocator);
         self.leader.rest = entries(draft.into_steps());
     }
 

@@ -12,6 +12,7 @@ use crate::context::Ms;
 use crate::world::{Event, World};
 
 const MOST_SERVICES: usize = 6;
+const MOST_NETWORKS: usize = 6;
 /// Tasks that need a port of their host for themselves: one a node, and nodes are few.
 const MOST_WITH_PORT: u64 = 2;
 const MOST_HOSTS: usize = 12;
@@ -39,6 +40,7 @@ pub struct Workload {
     /// Between two operations, at most.
     pub gap: Ms,
     services: u64,
+    networks: u64,
 }
 
 impl Workload {
@@ -84,6 +86,8 @@ impl World {
             80..84 => self.join(via),
             84..87 => self.leave(),
             87..90 => self.remove_node(via),
+            90..93 => self.create_network(via),
+            93..95 => self.remove_network(via),
             _ => {
                 self.command(via, Command::Noop);
             }
@@ -198,6 +202,13 @@ impl World {
             max_failure_ratio: 0.3,
             order: if port.is_some() { UpdateOrder::StopFirst } else { order },
         };
+        let open = (id.0 % 7 == 0).then_some(PortConfig {
+            name: None,
+            protocol: Protocol::Tcp,
+            target: 80,
+            published: 0,
+            mode: PublishMode::Ingress,
+        });
         let ports = port.map(|published| PortConfig {
             name: None,
             protocol: Protocol::Tcp,
@@ -223,17 +234,62 @@ impl World {
                 resources: Resources { reservations, ..Resources::default() },
                 restart: RestartPolicy { condition, ..RestartPolicy::default() },
                 placement: Placement::default(),
-                networks: Vec::new(),
+                networks: self.some_networks(id),
                 log_driver: None,
                 force_update: 0,
                 host_ports: Vec::new(),
                 volume_policy: VolumePolicy::default(),
+                ingress: false,
             },
             rollback: UpdateConfig { failure_action: FailureAction::Pause, ..update.clone() },
             update,
-            endpoint: EndpointSpec { ports: ports.into_iter().collect(), ..EndpointSpec::default() },
+            endpoint: EndpointSpec { ports: ports.into_iter().chain(open).collect(), ..EndpointSpec::default() },
         };
         self.command(via, Command::CreateService { id, spec: Box::new(spec), credentials: None });
+    }
+
+    /// Up to two of those that are there.
+    fn some_networks(&self, of: ServiceId) -> Vec<NetworkAttachment> {
+        let networks = self.check.reference.networks().filter(|network| !network.spec.ingress);
+        let chosen = networks.filter(|network| (of.0 ^ network.id.0) % 3 == 0).take(2);
+        let attachment = |id: NetworkId| NetworkAttachment {
+            target: NetworkTarget::Id(id),
+            aliases: vec!["alias".into()],
+            driver_options: Labels::new(),
+        };
+        chosen.map(|network| attachment(network.id)).collect()
+    }
+
+    fn create_network(&mut self, via: usize) {
+        if self.check.reference.networks().len() >= MOST_NETWORKS {
+            return;
+        }
+        self.workload.networks += 1;
+        let number = self.workload.networks;
+        // Some are small, so that tasks wait for one another's addresses.
+        let asked = SubnetSpec { subnet: format!("10.200.{}.0/28", number % 250), gateway: None, ip_range: None };
+        let spec = NetworkSpec {
+            name: format!("n{number}"),
+            labels: Labels::new(),
+            driver: "overlay".into(),
+            driver_options: Labels::new(),
+            internal: number % 4 == 0,
+            attachable: false,
+            ingress: false,
+            ipv6: number % 2 == 0,
+            subnets: if number % 3 == 0 { vec![asked] } else { Vec::new() },
+        };
+        let id = NetworkId(self.rng.random());
+        self.command(via, Command::CreateNetwork { id, spec });
+    }
+
+    /// Refused while somebody is on it.
+    fn remove_network(&mut self, via: usize) {
+        let networks = self.check.reference.networks().filter(|network| !network.spec.ingress);
+        let networks: Vec<NetworkId> = networks.map(|network| network.id).collect();
+        if let Some(id) = networks.choose(&mut self.rng).copied() {
+            self.command(via, Command::RemoveNetwork { id });
+        }
     }
 
     /// Scales, rolls out, or rolls back.
