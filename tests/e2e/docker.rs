@@ -218,3 +218,57 @@ fn docker_is_told_why_something_is_refused() {
     // None of it left anything behind.
     shows(first, &["service", "ls"], "{{.Name}}", &[&["twice"]]);
 }
+
+#[test]
+#[ignore = "needs root, containerd, network namespaces and the docker command"]
+fn docker_makes_shows_and_removes_networks() {
+    let swarm = Swarm::of(1);
+    let host = &swarm.hosts[0];
+    let networks = "{{.Name}}\t{{.Driver}}\t{{.Scope}}";
+    shows(host, &["network", "ls"], networks, &[&["ingress", "overlay", "swarm"]]);
+    let asked = ["--subnet", "10.50.0.0/24", "--gateway", "10.50.0.254", "--ip-range", "10.50.0.128/25"];
+    let create = ["network", "create", "--driver", "overlay"];
+    let options = ["--internal", "--attachable", "--label", "tier=data", "--opt", "com.docker.network.driver.mtu=1400"];
+    let id = ok(host, &[create.as_slice(), &asked, &options, &["given"]].concat());
+    ok(host, &[create.as_slice(), &["--ipv6", "allocated"]].concat());
+
+    let config = "{{range .IPAM.Config}}{{.Subnet}} {{.Gateway}} {{.IPRange}};{{end}}";
+    let inspect =
+        |name: &str, template: &str| ok(host, &["network", "inspect", "--format", template, name]).trim().to_owned();
+    assert_eq!(inspect("given", "{{.Id}}"), id.trim());
+    assert_eq!(inspect("given", config), "10.50.0.0/24 10.50.0.254 10.50.0.128/25;");
+    assert_eq!(inspect("given", "{{.Scope}} {{.Internal}} {{.Attachable}} {{.Ingress}}"), "swarm true true false");
+    assert_eq!(inspect("given", "{{json .Labels}}"), r#"{"tier":"data"}"#);
+    // The leader gives subnets of both families to those that name none.
+    for name in ["ingress", "allocated"] {
+        eventually(&format!("subnets of {name}"), PATIENCE, || {
+            let found = inspect(name, config);
+            let both = found.starts_with("10.") && found.contains("; fd") | found.contains(";fd");
+            if both { Ok(()) } else { Err(found) }
+        });
+    }
+    assert!(ok(host, &["network", "inspect", "--verbose", "given"]).contains("\"Services\": {}"));
+    assert_eq!(ok(host, &["network", "ls", "--quiet", "--no-trunc", "--filter", "label=tier=data"]), id);
+    assert_eq!(host.ok(&["network", "ls", "--quiet", "--no-trunc", "--filter", "name=given"]), id);
+
+    let says = |args: &[&str], words: &str| {
+        let said = refused(host, args);
+        assert!(said.contains(words), "docker {args:?}: {words:?} in {said}");
+    };
+    says(&[create.as_slice(), &["given"]].concat(), "network with name given already exists");
+    let overlapping = [create.as_slice(), &["--subnet", "10.50.0.0/16", "wide"]].concat();
+    says(&overlapping, "subnet 10.50.0.0/16 overlaps with 10.50.0.0/24 of network given");
+    says(&[create.as_slice(), &["--subnet", "10.51.0.7/24", "bits"]].concat(), "10.51.0.7/24");
+    says(&[create.as_slice(), &["--subnet", "10.99.0.0/16", "nodes"]].concat(), "holds the address 10.99.0.");
+    says(&["network", "create", "--driver", "macvlan", "other"], "use overlay");
+    says(&[create.as_slice(), &["--ingress", "second"]].concat(), "already present");
+    says(&["network", "inspect", "nothing"], "network nothing not found");
+    says(&["network", "rm", "nothing"], "network nothing not found");
+
+    assert_eq!(ok(host, &["network", "rm", "given"]).trim(), "given");
+    let made = host.ok(&["network", "create", "--subnet", "10.50.0.0/24", "again"]);
+    assert_eq!(inspect("again", "{{.Id}}"), made.trim(), "what is gone left nothing behind");
+    let pruned = ok(host, &["network", "prune", "--force"]);
+    assert!(pruned.contains("allocated") && pruned.contains("again"), "{pruned}");
+    shows(host, &["network", "ls"], networks, &[&["ingress", "overlay", "swarm"]]);
+}

@@ -266,8 +266,7 @@ impl World {
         }
         self.workload.networks += 1;
         let number = self.workload.networks;
-        // Some are small, so that tasks wait for one another's addresses.
-        let asked = SubnetSpec { subnet: format!("10.200.{}.0/28", number % 250), gateway: None, ip_range: None };
+        let asked = SubnetSpec { subnet: format!("10.200.{}.0/25", number % 250), gateway: None, ip_range: None };
         let spec = NetworkSpec {
             name: format!("n{number}"),
             labels: Labels::new(),

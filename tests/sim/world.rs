@@ -187,7 +187,8 @@ impl World {
         let swarm = Swarm {
             id: daemon::SWARM,
             meta: Meta::default(),
-            spec: SwarmSpec { task_history: 2, ..SwarmSpec::default() },
+            // Small subnets, so that networks grow.
+            spec: SwarmSpec { task_history: 2, subnet_size: 28, ..SwarmSpec::default() },
             ca_public_key: [1; 32],
             ca_secret_key: SecretBytes(vec![2; 32]),
             worker_token: SecretBytes(vec![3; 16]),

@@ -205,3 +205,79 @@ fn update(
         credentials,
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::NetworkSpec;
+    use crate::state::fixture::{Fixture, network_spec, service_spec};
+
+    fn labels() -> Labels {
+        [(STACK_LABEL.to_owned(), "s".to_owned())].into()
+    }
+
+    /// A stack of one service on one network of its own and one external.
+    fn stack() -> StackDeploy {
+        let attach = |name: &str| crate::spec::NetworkAttachment {
+            target: NetworkTarget::Name(name.into()),
+            aliases: vec!["web".into()],
+            driver_options: Labels::new(),
+        };
+        let mut service = ServiceSpec { labels: labels(), ..service_spec("s_web", 1) };
+        service.task.networks = vec![attach("s_default"), attach("outside")];
+        StackDeploy {
+            services: vec![service],
+            networks: vec![NetworkSpec { labels: labels(), ..network_spec("s_default", &[]) }],
+            external_networks: vec!["outside".into()],
+            secrets: Vec::new(),
+            configs: Vec::new(),
+            prune: false,
+            credentials: Default::default(),
+        }
+    }
+
+    fn planned(swarm: &Fixture, stack: &StackDeploy) -> Result<(Vec<Command>, StackChanged), ApiError> {
+        let state = Arc::new(swarm.state.clone());
+        let read = Read { state, observed: Arc::default(), leader: None, stale: None };
+        plan("s", stack, &read, || 77)
+    }
+
+    fn deployed() -> Fixture {
+        let mut swarm = Fixture::nodes(1);
+        swarm.network("outside", &[]);
+        let (commands, changed) = planned(&swarm, &stack()).unwrap();
+        assert_eq!((changed.created, changed.created_networks), (vec!["s_web".into()], vec!["s_default".into()]));
+        swarm.command(Command::Transaction(commands));
+        swarm
+    }
+
+    #[test]
+    fn what_is_deployed_again_is_unchanged() {
+        let swarm = deployed();
+        let (commands, changed) = planned(&swarm, &stack()).unwrap();
+        assert_eq!(commands, []);
+        assert_eq!(changed.unchanged, ["s_web"]);
+    }
+
+    #[test]
+    fn a_missing_external_network_is_named() {
+        let mut asked = stack();
+        asked.external_networks.push("elsewhere".into());
+        let error = planned(&deployed(), &asked).unwrap_err().to_string();
+        assert!(error.contains("\"elsewhere\" is declared as external, but could not be found"), "{error}");
+    }
+
+    #[test]
+    fn a_network_is_neither_changed_nor_taken_over() {
+        let mut asked = stack();
+        asked.networks[0].internal = true;
+        let error = planned(&deployed(), &asked).unwrap_err().to_string();
+        assert!(error.contains("s_default exists already with other settings"), "{error}");
+
+        let mut swarm = Fixture::nodes(1);
+        swarm.network("outside", &[]);
+        swarm.network("s_default", &[]);
+        let error = planned(&swarm, &stack()).unwrap_err().to_string();
+        assert!(error.contains("s_default exists already and is not part of stack s"), "{error}");
+    }
+}

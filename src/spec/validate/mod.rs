@@ -22,7 +22,7 @@ const MAX_DATA_NAME: usize = 64;
 #[error("{0}")]
 pub struct InvalidSpec(String);
 
-type Checked = Result<(), InvalidSpec>;
+pub(in crate::spec) type Checked = Result<(), InvalidSpec>;
 
 /// The refusal, unless `ok`.
 fn require(ok: bool, why: impl FnOnce() -> String) -> Checked {
@@ -155,7 +155,7 @@ fn check_dns_name(name: &str) -> Checked {
 }
 
 /// Other names of a service on a network: as in DNS, and with the underscores that services have too.
-fn check_alias(alias: &str) -> Checked {
+pub(in crate::spec) fn check_alias(alias: &str) -> Checked {
     let inner = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     let label =
         |label: &str| (1..=MAX_NAME).contains(&label.len()) && label.bytes().all(inner) && has_alphanumeric_ends(label);

@@ -7,6 +7,7 @@ use super::super::problem::Place;
 use super::super::yaml::{Entry, Node};
 use super::{Converter, IMAGE_LABEL, deploy, section, text_map};
 use crate::spec::image::ImageReference;
+use crate::spec::validate::check_alias;
 use crate::spec::*;
 
 /// Docker's names for services are DNS labels.
@@ -216,6 +217,9 @@ impl Converter<'_> {
                 continue;
             };
             let aliases = entry.value.strings("aliases");
+            if let Some(Err(why)) = aliases.iter().map(|alias| check_alias(alias)).find(Result::is_err) {
+                self.report.problem(entry.place, &format!("{path}.networks.{}", entry.key), why.to_string());
+            }
             attachments.push(attach(network, aliases, text_map(entry.value.get("driver_opts"))));
         }
         if own.is_empty() {

@@ -332,3 +332,61 @@ configs:
     assert_eq!(task.container.configs[0].file.name, "/c");
     assert_eq!(stack.external_secrets, ["two"]);
 }
+
+#[test]
+fn networks_are_read_with_all_their_settings() {
+    let text = "
+services:
+  a:
+    image: i
+    ports: ['8080:80', '53:53/udp', {target: 81, published: 8081, mode: host}]
+    networks:
+      back: {aliases: [db, db.internal], driver_opts: {k: v}}
+    x-drain: 2s
+    deploy: {endpoint_mode: vip}
+  b:
+    image: i
+    networks: [back, default]
+    deploy: {endpoint_mode: dnsrr, labels: {flok.drain: 0s}}
+networks:
+  back:
+    driver_opts: {com.docker.network.driver.mtu: '1400'}
+    labels: {tier: data}
+    enable_ipv6: true
+    ipam: {config: [{subnet: 10.9.0.0/24, gateway: 10.9.0.9, ip_range: 10.9.0.128/25}, {subnet: 'fd00:9::/64'}]}
+";
+    let stack = Case::new(text).all_features().stack();
+    let [a, b] = stack.services.as_slice() else { panic!("two services") };
+    assert_eq!(a.task.networks[0].aliases, ["a", "db", "db.internal"]);
+    assert_eq!(a.task.networks[0].driver_options["k"], "v");
+    assert_eq!((a.task.container.drain, b.task.container.drain), (Some(Duration::from_secs(2)), Some(Duration::ZERO)));
+    assert_eq!((a.endpoint.mode, b.endpoint.mode), (EndpointMode::Vip, EndpointMode::Dnsrr));
+    assert_eq!((a.task.ingress, b.task.ingress), (true, false));
+    assert_eq!(a.task.host_ports.iter().map(|port| port.published).collect::<Vec<_>>(), [8081]);
+    let [back, default] = stack.networks.as_slice() else { panic!("two networks") };
+    assert_eq!((back.name.as_str(), default.name.as_str()), ("s_back", "s_default"));
+    let subnet = |subnet: &str, gateway: Option<&str>, range: Option<&str>| SubnetSpec {
+        subnet: subnet.into(),
+        gateway: gateway.map(str::to_owned),
+        ip_range: range.map(str::to_owned),
+    };
+    let subnets = [subnet("10.9.0.0/24", Some("10.9.0.9"), Some("10.9.0.128/25")), subnet("fd00:9::/64", None, None)];
+    assert_eq!(back.subnets, subnets);
+    assert!(back.ipv6 && back.labels["tier"] == "data" && back.labels[NAMESPACE_LABEL] == "s");
+    assert_eq!(back.driver_options["com.docker.network.driver.mtu"], "1400");
+    assert!(stack.networks.iter().all(|network| network.validate().is_ok()));
+    assert!(stack.services.iter().all(|service| service.validate().is_ok()));
+}
+
+#[test]
+fn bad_networks_are_refused_where_they_stand() {
+    let problems = |text: &str| Case::new(text).all_features().problems().join("\n");
+    let alias = problems(&web("    networks: {default: {aliases: ['a b']}}\n"));
+    assert!(alias.starts_with("0.yml:4:16: services.web.networks.default: alias \"a b\" is no DNS name"), "{alias}");
+    let undefined = problems(&web("    networks: [nowhere]\n"));
+    assert!(undefined.contains("undefined network \"nowhere\""), "{undefined}");
+    let drain = problems(&web("    x-drain: soon\n"));
+    assert!(drain.contains("services.web.x-drain"), "{drain}");
+    let mode = problems(&web("    ports: ['80:80']\n    deploy: {endpoint_mode: dnsrr}\n"));
+    assert!(mode.contains("dnsrr cannot be combined with ports in ingress mode"), "{mode}");
+}
