@@ -202,7 +202,7 @@ impl World {
             max_failure_ratio: 0.3,
             order: if port.is_some() { UpdateOrder::StopFirst } else { order },
         };
-        let open = (id.0 % 7 == 0).then_some(PortConfig {
+        let open = id.0.is_multiple_of(7).then_some(PortConfig {
             name: None,
             protocol: Protocol::Tcp,
             target: 80,
@@ -251,7 +251,7 @@ impl World {
     /// Up to two of those that are there.
     fn some_networks(&self, of: ServiceId) -> Vec<NetworkAttachment> {
         let networks = self.check.reference.networks().filter(|network| !network.spec.ingress);
-        let chosen = networks.filter(|network| (of.0 ^ network.id.0) % 3 == 0).take(2);
+        let chosen = networks.filter(|network| (of.0 ^ network.id.0).is_multiple_of(3)).take(2);
         let attachment = |id: NetworkId| NetworkAttachment {
             target: NetworkTarget::Id(id),
             aliases: vec!["alias".into()],
@@ -272,11 +272,11 @@ impl World {
             labels: Labels::new(),
             driver: "overlay".into(),
             driver_options: Labels::new(),
-            internal: number % 4 == 0,
+            internal: number.is_multiple_of(4),
             attachable: false,
             ingress: false,
-            ipv6: number % 2 == 0,
-            subnets: if number % 3 == 0 { vec![asked] } else { Vec::new() },
+            ipv6: number.is_multiple_of(2),
+            subnets: if number.is_multiple_of(3) { vec![asked] } else { Vec::new() },
         };
         let id = NetworkId(self.rng.random());
         self.command(via, Command::CreateNetwork { id, spec });
