@@ -8,6 +8,7 @@ use clap::Args;
 use super::join_token::{Role, join_line};
 use crate::api::client::Client;
 use crate::cli::output::print;
+use crate::spec::Subnet;
 
 /// Founding includes a first election.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -26,6 +27,15 @@ pub struct Init {
     /// Address on which other nodes reach this one (IP[:PORT])
     #[arg(long, value_name = "ADDR")]
     listen_addr: Option<String>,
+    /// UDP port of the networks' tunnels between nodes [default: 4789]
+    #[arg(long, value_name = "PORT")]
+    data_path_port: Option<u16>,
+    /// Where networks get their subnets from [default: 10.0.0.0/8]; repeat it
+    #[arg(long, value_name = "CIDR")]
+    default_addr_pool: Vec<Subnet>,
+    /// Prefix length of these subnets [default: 24]
+    #[arg(long, value_name = "LENGTH")]
+    default_addr_pool_mask_length: Option<u8>,
     /// Make a new swarm of this manager's state: the other managers are given up
     #[arg(long)]
     force_new_cluster: bool,
@@ -37,6 +47,9 @@ impl Init {
             listen_addr: self.listen_addr,
             advertise_addr: self.advertise_addr,
             force_new_cluster: Some(self.force_new_cluster),
+            data_path_port: self.data_path_port.map(u32::from),
+            default_addr_pool: Some(self.default_addr_pool.iter().map(Subnet::to_string).collect()),
+            subnet_size: self.default_addr_pool_mask_length.map(u32::from),
             ..SwarmInitRequest::default()
         };
         let docker = client.patient(WITHIN);

@@ -305,6 +305,7 @@ impl Shared {
 
     /// This node holds the log no more.
     pub async fn drop_log(&self) {
+        self.networks.send_replace(None);
         if let Some(log) = self.log.send_replace(None) {
             log.shutdown().await;
         }
