@@ -19,7 +19,8 @@ impl Converter<'_> {
             .collect();
         let uses_default = |service: &Entry| match service.value.get("networks") {
             None => true,
-            Some(own) => own.entries().is_empty() || own.get(DEFAULT_NETWORK).is_some(),
+            // Named in a list, it has no settings.
+            Some(own) => own.entries().is_empty() || own.entries().iter().any(|entry| entry.key == DEFAULT_NETWORK),
         };
         let needs_default = section(root, "services").iter().any(uses_default)
             && !defined.iter().any(|entry| entry.key == DEFAULT_NETWORK)

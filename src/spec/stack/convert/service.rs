@@ -207,14 +207,14 @@ impl Converter<'_> {
         let defined = |name: &str| section(root, "networks").iter().find(|entry| entry.key == name);
         let mut attachments = Vec::new();
         for entry in own {
-            let Some(network) = defined(&entry.key).map(|network| self.scoped(&entry.key, &network.value)) else {
-                if entry.key == "default" {
-                    attachments.push(attach(format!("{}_default", self.name), Vec::new(), Labels::new()));
-                } else {
+            let network = match defined(&entry.key) {
+                Some(network) => self.scoped(&entry.key, &network.value),
+                None if entry.key == "default" => format!("{}_default", self.name),
+                None => {
                     let message = format!("undefined network {:?}: define it under the top-level networks", entry.key);
                     self.report.problem(entry.place, &format!("{path}.networks"), message);
+                    continue;
                 }
-                continue;
             };
             let aliases = entry.value.strings("aliases");
             if let Some(Err(why)) = aliases.iter().map(|alias| check_alias(alias)).find(Result::is_err) {
