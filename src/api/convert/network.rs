@@ -256,6 +256,42 @@ mod tests {
     }
 
     #[test]
+    fn places_on_networks_are_shown_as_dockers_clients_read_them() {
+        use crate::state::fixture::{Fixture, attach_to, node};
+        let mut swarm = Fixture::nodes(1);
+        let net = swarm.network("back", &["10.5.0.0/16", "fd00:5::/64"]);
+        let web = swarm.service("web", 1, |spec| spec.task.networks = vec![attach_to(net)]);
+        swarm.give_vips(web);
+        let task = swarm.running(web, 1, node(1));
+        let state = std::sync::Arc::new(swarm.state.clone());
+        let read = Read { state, observed: Default::default(), leader: None, stale: None };
+
+        let service = crate::api::convert::service_to_docker(swarm.state.service(web).unwrap(), &swarm.state);
+        let shown = serde_json::to_value(&service).unwrap();
+        let id = net.to_string();
+        assert_eq!(
+            shown["Endpoint"]["VirtualIPs"],
+            serde_json::json!([{"NetworkID": id, "Addr": "10.5.0.2/16"}, {"NetworkID": id, "Addr": "fd00:5::2/64"}])
+        );
+        let shown = crate::api::convert::task_to_docker(swarm.state.task(task).unwrap(), &read);
+        let shown = serde_json::to_value(&shown).unwrap();
+        let place = &shown["NetworksAttachments"][0];
+        assert_eq!((shown["ID"].as_str(), place["Network"]["ID"].as_str()), (Some(&*task.to_string()), Some(&*id)));
+        assert_eq!(place["Network"]["Spec"]["Name"], "back");
+        assert_eq!(place["Addresses"], serde_json::json!(["10.5.0.3/16", "fd00:5::3/64"]));
+        let gateway = &place["Network"]["IPAMOptions"]["Configs"][0];
+        assert_eq!((&gateway["Subnet"], &gateway["Gateway"]), (&"10.5.0.0/16".into(), &"10.5.0.1".into()));
+
+        let services = network_services(swarm.state.network(net).unwrap(), &read);
+        let tasks = &services["web"]["Tasks"];
+        assert_eq!(
+            (tasks[0]["EndpointIP"].as_str(), services["web"]["VIP"].as_str()),
+            (Some("10.5.0.3"), Some("10.5.0.2, fd00:5::2"))
+        );
+        assert_eq!(tasks[0]["Info"]["Host IP"], "10.99.0.1");
+    }
+
+    #[test]
     fn what_is_not_supported_is_refused_by_name() {
         for (field, value, part) in [
             ("ConfigOnly", serde_json::json!(true), "config-only"),
