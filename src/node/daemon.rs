@@ -141,6 +141,20 @@ impl Host {
         self.worker.assign(Wanted { assignments: view.assignments.clone(), dependencies: view.dependencies.clone() });
     }
 
+    /// What is as it was is not told again.
+    pub fn set_networks(&self, networks: Networks) {
+        let told = self.networks.send_if_modified(|known| {
+            let differs = known.as_deref() != Some(&networks);
+            if differs {
+                *known = Some(Arc::new(networks.clone()));
+            }
+            differs
+        });
+        if told {
+            self.worker.set_networks(networks);
+        }
+    }
+
     pub fn set_quorum(&self, heard: bool) {
         self.worker.set_quorum(heard);
     }

@@ -125,7 +125,7 @@ async fn when_cut_off(shared: &Shared, log: &Consensus) {
 fn take_own_networks(shared: &Shared, networks: &mut watch::Receiver<Option<Arc<SwarmNetworks>>>) {
     let newest = networks.borrow_and_update().clone();
     if let Some(newest) = newest {
-        shared.take_networks(newest.of(shared.me));
+        shared.host.set_networks(newest.of(shared.me));
     }
 }
 
@@ -167,7 +167,7 @@ fn take_message(shared: &Shared, from: NodeId, message: Downlink, networks: &Mut
         Downlink::Networks(update) => {
             let mut held = networks.lock().unwrap_or_else(PoisonError::into_inner);
             match held.apply(*update) {
-                Ok(()) => shared.take_networks(held.clone()),
+                Ok(()) => shared.host.set_networks(held.clone()),
                 Err(error) => {
                     tracing::debug!(%from, %error, "an update of networks was refused");
                     shared.transport.redial(from);

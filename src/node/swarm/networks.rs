@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::Shared;
 use crate::consensus::Consensus;
-use crate::dispatcher::{NetworkBuilder, Networks};
+use crate::dispatcher::NetworkBuilder;
 use crate::gossip::Table;
 use crate::state::{NodeHealth, State};
 
@@ -51,17 +51,4 @@ pub async fn run(shared: Arc<Shared>, log: Consensus) {
 /// Whether every node that is thought to be up has said something.
 fn all_heard(state: &State, table: &Table) -> bool {
     state.nodes().filter(|node| node.health == NodeHealth::Up).all(|node| table.get(node.id).is_some())
-}
-
-impl Shared {
-    /// A newer view of this node's networks, wherever it came from.
-    pub fn take_networks(&self, networks: Networks) {
-        self.host.networks.send_if_modified(|known| {
-            let differs = known.as_deref() != Some(&networks);
-            if differs {
-                *known = Some(Arc::new(networks));
-            }
-            differs
-        });
-    }
 }
