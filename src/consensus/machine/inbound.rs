@@ -50,6 +50,11 @@ impl Machine {
         if self.pending.iter().any(|pending| pending.snapshot.is_some()) {
             return Err(MessageError::Dropped("while a snapshot is being written"));
         }
+        // It would put its own membership in force at once, and the changes that wait for the disk on top of it.
+        let changes_wait = self.pending.iter().any(|pending| !pending.committed.is_empty());
+        if changes_wait && message.get_msg_type() == MessageType::MsgSnapshot {
+            return Err(MessageError::Dropped("while a membership change is being written"));
+        }
         self.check_against_log(&message)?;
         self.heard.insert(message.from, self.ticks);
         // What raft refuses (an unknown peer's response) is as good as lost.

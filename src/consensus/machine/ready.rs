@@ -16,7 +16,8 @@ pub(super) struct Pending {
     /// What the disk holds once it is written; `None`: nothing of its own to write.
     pub(super) write: Option<HardState>,
     send: Vec<Outgoing>,
-    committed: Vec<Entry>,
+    /// A change of the membership, and what follows it: waits for the disk.
+    pub(super) committed: Vec<Entry>,
     pub(super) snapshot: Option<(u64, Vec<u8>)>,
 }
 

@@ -210,6 +210,42 @@ fn a_membership_takes_effect_only_when_the_disk_knows_that_it_is_committed() {
 }
 
 #[test]
+fn a_snapshot_waits_for_the_membership_change_that_waits_for_the_disk() {
+    let mut world = World::new(1, &[1, 2, 3]);
+    world.ticks(30);
+    let leader = world.leaders()[0];
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    world.change(&[MemberChange::Learner(9)]);
+    let has_change = |world: &World| {
+        let last = world.disk(follower).entries.last();
+        last.is_some_and(|entry| entry.get_entry_type() != EntryType::EntryNormal)
+    };
+    while !has_change(&world) {
+        world.steps(1);
+    }
+    // From here on its disk stands still, so that it cannot note that the change is committed.
+    world.hold_disk(follower, true);
+    world.ticks(3);
+    assert!(world.machine(follower).status().learners.is_empty(), "the change waits");
+
+    let mut message = Message::default();
+    message.set_msg_type(MessageType::MsgSnapshot);
+    (message.to, message.from, message.term) = (follower, leader, world.machine(leader).term());
+    let meta = message.mut_snapshot().mut_metadata();
+    (meta.index, meta.term) = (world.machine(leader).log().last() + 5, world.machine(leader).term());
+    *meta.mut_conf_state() = ConfState::from((vec![1, 2, 3], vec![9]));
+    let bytes = message.write_to_bytes().unwrap();
+    let send = |world: &mut World| {
+        world.with(follower, |machine| machine.handle_snapshot(PeerMessage::parse(&bytes).unwrap(), vec![0]))
+    };
+    assert!(matches!(send(&mut world), Err(crate::consensus::MessageError::Dropped(_))));
+    world.hold_disk(follower, false);
+    world.ticks(1);
+    assert_eq!(world.machine(follower).status().learners, [9]);
+    assert!(send(&mut world).is_ok());
+}
+
+#[test]
 fn a_follower_that_was_away_for_long_catches_up_by_a_snapshot() {
     let mut world = World::new(1, &[1, 2, 3]);
     world.ticks(30);
