@@ -131,9 +131,9 @@ impl Swarm {
                 swarm.apply(Command::AdmitNode { node: Box::new(node) });
             }
         }
-        for number in 0..NETWORKS.min(case.services) {
-            let id = NetworkId(u128::from(number) + 1);
-            swarm.apply(Command::CreateNetwork { id, spec: a_network(number) });
+        let networks = if case.features.iter().any(|feature| feature == "network") { NETWORKS } else { 0 };
+        for number in 0..networks {
+            swarm.apply(Command::CreateNetwork { id: network_id(number), spec: a_network(number) });
         }
         for number in 0..case.services {
             swarm.create_service(case, number);
@@ -220,6 +220,11 @@ fn a_service(case: &Case, number: u64, replicas: u64) -> ServiceSpec {
     }
 }
 
+/// Out of the way of the ingress network's, which is the swarm's.
+fn network_id(number: u64) -> NetworkId {
+    NetworkId(u128::from(number) + 1_000)
+}
+
 fn a_network(number: u64) -> NetworkSpec {
     NetworkSpec {
         name: format!("network-{number}"),
@@ -235,7 +240,7 @@ fn a_network(number: u64) -> NetworkSpec {
 }
 
 fn an_attachment(number: u64) -> NetworkAttachment {
-    let target = NetworkTarget::Id(NetworkId(u128::from(number % NETWORKS) + 1));
+    let target = NetworkTarget::Id(network_id(number % NETWORKS));
     NetworkAttachment { target, aliases: vec![format!("app-{number}")], driver_options: Labels::new() }
 }
 
