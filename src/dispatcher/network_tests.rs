@@ -57,7 +57,7 @@ impl Swarm {
             task,
             state,
             message: String::new(),
-            container_id: None,
+            container_id: Some("0123456789abcdef".to_owned()),
             pid: (state == TaskState::Running).then_some(7),
             exit_code: None,
             ran_for: None,
@@ -110,7 +110,7 @@ fn a_node_knows_the_networks_of_its_tasks_and_ingress() {
     assert_eq!(known(3), [ingress].into());
     let view = swarm.view(a);
     assert_eq!(view.endpoints.keys().collect::<Vec<_>>(), [&task], "nobody of another network");
-    assert_eq!(view.endpoints[&task].names, [format!("web.1.{task}")]);
+    assert_eq!(view.endpoints[&task].names, ["0123456789ab".to_owned(), format!("web.1.{task}")]);
     assert_eq!(view.endpoints[&task].node, node(1));
     assert_eq!(view.services.keys().collect::<Vec<_>>(), [&web]);
 

@@ -153,7 +153,11 @@ impl NetworkBuilder {
             }
             let heard = |task: &&Arc<Task>| match old {
                 None => true,
-                Some(old) => up(old, task.id) != up(&held.record, task.id) || old.leaving != held.record.leaving,
+                Some(old) => {
+                    let told =
+                        |record: &NodeRecord| (up(record, task.id), short_id(record, task.id).map(str::to_owned));
+                    told(old) != told(&held.record) || old.leaving != held.record.leaving
+                }
             };
             places(state.tasks_of_node(node).filter(heard).map(Arc::as_ref), touched);
             self.records.insert(node, Arc::clone(&held.record));
@@ -202,6 +206,7 @@ fn endpoint(state: &State, table: &Table, network: NetworkId, task: &Task) -> Op
     let named = state.service(task.service).map(|service| task_name(&service.spec.name, task));
     let spec = state.task_spec(task.service, task.spec_version);
     let hostname = spec.and_then(|spec| spec.container.hostname.clone()).filter(|name| !name.contains("{{"));
+    let hostname = hostname.or_else(|| short_id(&table.get(node)?.record, task.id).map(str::to_owned));
     Some(Endpoint {
         service: task.service,
         node,
@@ -209,6 +214,12 @@ fn endpoint(state: &State, table: &Table, network: NetworkId, task: &Task) -> Op
         names: hostname.into_iter().filter(|name| !name.is_empty()).chain(named).collect(),
         serving: serves(state, table, node, task),
     })
+}
+
+/// What a task's container is called by itself where its spec says nothing: the start of its id, as in Docker.
+fn short_id(record: &NodeRecord, task: TaskId) -> Option<&str> {
+    const LENGTH: usize = 12;
+    record.tasks.get(&task)?.container_id.as_deref()?.get(..LENGTH)
 }
 
 /// Whether a task gets new connections.
