@@ -195,6 +195,7 @@ impl Replica {
     pub fn handle_snapshot_saved(&mut self, job: SnapshotMetadata, compacted: u64, stored: Option<u64>) {
         self.snapshotting = false;
         if let Some(bytes) = stored {
+            tracing::info!(index = job.index, bytes, compacted, "the state was written down, and the log shortened");
             self.snapshot_bytes = bytes;
             self.machine.handle_snapshot_saved(job, compacted);
         }
@@ -302,6 +303,7 @@ impl Replica {
                 };
                 self.state.check_level()?;
                 (self.bytes_since, self.snapshot_bytes) = (0, data.len() as u64);
+                tracing::info!(bytes = data.len(), "the leader's snapshot takes the place of the log");
             }
         }
         Ok(())

@@ -13,6 +13,7 @@ mod records;
 #[cfg(test)]
 mod tests;
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use raft::eraftpb::{Entry, HardState, SnapshotMetadata};
@@ -91,8 +92,13 @@ impl LogStore {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(doing(error)),
             _ => {}
         }
-        let file =
-            std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(&unfinished).map_err(doing)?;
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&unfinished)
+            .map_err(doing)?;
         let backend = redb::backends::FileBackend::new(file).map_err(open_error)?;
         let store = LogStore::create_on(backend, key, identity, first, rng)?;
         std::fs::rename(&unfinished, path).map_err(doing)?;

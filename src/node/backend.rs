@@ -65,6 +65,22 @@ impl Daemon {
         ))
     }
 
+    /// A node that is to be removed must not count among the log's voters any more. Whether it may be removed is the log's
+    /// to say; here only what the log would refuse anyway is left to it.
+    async fn release_log(&self, log: &Consensus, id: NodeId, force: bool) -> Result<(), WriteError> {
+        let state = log.state();
+        let Some(node) = state.node(id) else { return Ok(()) };
+        let gone = matches!(node.health, NodeHealth::Down { .. } | NodeHealth::Left { .. });
+        let others = state.nodes().any(|other| other.id != id && other.raft.is_some());
+        if node.raft.is_none() || !others || !(gone || force) {
+            return Ok(());
+        }
+        log.change_membership(vec![(id, None)]).await.map_err(|error| match error {
+            ProposeError::NoQuorum { missing, may_happen } => self.no_quorum(log, &missing, may_happen),
+            error => WriteError::Unavailable(format!("{} still holds the log: {error}", node.name())),
+        })
+    }
+
     fn names(&self, state: &State, nodes: &[NodeId]) -> Vec<String> {
         let name = |id: &NodeId| state.node(*id).map_or_else(|| id.to_string(), |node| node.name().to_owned());
         nodes.iter().map(name).collect()
@@ -122,7 +138,7 @@ impl Backend for Daemon {
     async fn propose(&self, command: Command) -> Result<Reply, WriteError> {
         let (shared, log) = self.log().await.map_err(|error| WriteError::Unavailable(error.to_string()))?;
         if let Command::RemoveNode { id, force } = &command {
-            release_log(&log, *id, *force).await?;
+            self.release_log(&log, *id, *force).await?;
         }
         let within = if shared.without_quorum() > Some(GRACE) { GRACE / 2 } else { PROPOSE_DEADLINE };
         match log.propose_within(command, within).await {
@@ -219,18 +235,4 @@ impl Backend for Daemon {
         })
         .await;
     }
-}
-
-/// A node that is to be removed must not count among the log's voters any more. Whether it may be removed is the log's to
-/// say; here only what the log would refuse anyway is left to it.
-async fn release_log(log: &Consensus, id: NodeId, force: bool) -> Result<(), WriteError> {
-    let state = log.state();
-    let Some(node) = state.node(id) else { return Ok(()) };
-    let gone = matches!(node.health, NodeHealth::Down { .. } | NodeHealth::Left { .. });
-    let others = state.nodes().any(|other| other.id != id && other.raft.is_some());
-    if node.raft.is_none() || !others || !(gone || force) {
-        return Ok(());
-    }
-    let released = log.change_membership(vec![(id, None)]).await;
-    released.map_err(|error| WriteError::Unavailable(format!("{} still holds the log: {error}", node.name())))
 }

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::counters::Counters;
 use super::handle::Shared;
 use super::identity;
-use super::join::{self, Admission, Doorkeeper};
+use super::join::{self, Admission, Doorkeeper, NotRecognised};
 use super::links::{Link, Links, Waiting};
 use super::protocol::{Lane, Protocol, Topic};
 use super::serve::{Incoming, Server};
@@ -64,7 +64,7 @@ pub(super) enum Command {
 /// How a side task of the driver ended.
 enum Outcome {
     Greeted(Result<(), OpenError>),
-    Presented(Result<(), String>),
+    Presented(Result<(), NotRecognised>),
 }
 
 type SideTask = BoxFuture<'static, (PeerId, ConnectionId, Outcome)>;
@@ -432,6 +432,11 @@ impl Driver {
             }
             Outcome::Presented(Err(reason)) => {
                 self.give_up(peer, id);
+                // A worker is in no position to say so.
+                let manager = self.shared.roster.sender(&peer).filter(|sender| sender.role == Role::Manager);
+                if let (NotRecognised::Removed, Some(manager)) = (&reason, manager) {
+                    self.outbox.push_back(Incoming::Disowned(manager.node));
+                }
                 self.not_reached(peer, Lane::Main, format!("it does not count this node as a member: {reason}"));
             }
         }
@@ -450,12 +455,13 @@ impl Driver {
                     let stream = MessageStream::new(stream, Protocol::Join, counters, CancellationToken::new());
                     join::present(stream, certificate, addr).await
                 }
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("the connection closed".into()),
+                Ok(Err(error)) => Err(NotRecognised::Other(error.to_string())),
+                Err(_) => Err(NotRecognised::Other("the connection closed".into())),
             }
         };
         self.side_tasks.push(Box::pin(async move {
-            let presented = timeout(GREETING_LIMIT, presenting).await.unwrap_or(Err("no answer".into()));
+            let late = Err(NotRecognised::Other("no answer".into()));
+            let presented = timeout(GREETING_LIMIT, presenting).await.unwrap_or(late);
             (peer, id, Outcome::Presented(presented))
         }));
     }

@@ -52,6 +52,8 @@ pub enum Incoming {
     /// A first, or no more, connection to the node. Says nothing about the node's life.
     Connected(NodeId),
     Disconnected(NodeId),
+    /// A manager says that this node was removed from the swarm.
+    Disowned(NodeId),
 }
 
 /// Where the answer to a request goes. Dropped without one, the request is refused.

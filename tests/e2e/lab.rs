@@ -35,6 +35,18 @@ pub fn run(program: &str, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Kills a command that was started by [`Host::command`]: what it runs, and what waits for that.
+pub fn kill_all_of(mut command: Child) {
+    let pid = command.id();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    for child in children.split_whitespace() {
+        // It may have ended by itself.
+        let _ = Command::new("kill").args(["-KILL", child]).output();
+    }
+    let _ = command.kill();
+    command.wait().unwrap();
+}
+
 pub struct Lab {
     name: String,
     dir: PathBuf,
@@ -256,12 +268,27 @@ impl Host {
         self.wait_ready();
     }
 
+    /// Starts the daemon on a machine whose clock is off: `+400d`, `-2h`. Its monotonic clock is the real one.
+    pub fn start_daemon_at(&mut self, offset: &str, extra: &[&str]) {
+        let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1".replace("x86_64", std::env::consts::ARCH);
+        assert!(Path::new(&library).exists(), "{library} is missing: install Debian's libfaketime");
+        let clock = [("LD_PRELOAD", library.as_str()), ("FAKETIME", offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+        self.launch_daemon_with(extra, &clock);
+        self.wait_ready();
+    }
+
     /// Starts the daemon, which may not come up.
     pub fn launch_daemon(&mut self, extra: &[&str]) {
+        self.launch_daemon_with(extra, &[]);
+    }
+
+    pub fn launch_daemon_with(&mut self, extra: &[&str], variables: &[(&str, &str)]) {
         assert!(self.daemon.is_none(), "the daemon runs");
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = self.command(flok());
+        let mut command = self.command("env");
         command
+            .args(variables.iter().map(|(name, value)| format!("{name}={value}")))
+            .arg(flok())
             .arg("daemon")
             .arg("--data-dir")
             .arg(self.data_dir())
@@ -287,8 +314,12 @@ impl Host {
         });
     }
 
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
     pub fn log_tail(&self) -> String {
-        let log = fs::read_to_string(self.log_path()).unwrap_or_default();
+        let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(30)..].join("\n")
     }
@@ -357,6 +388,13 @@ impl Host {
         let list = self.ctr(&["tasks", "ls"]);
         let running = list.lines().filter(|line| line.contains("RUNNING"));
         running.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+    }
+
+    /// The process ids of those containers, as the host numbers them.
+    pub fn running_processes(&self) -> Vec<String> {
+        let list = self.ctr(&["tasks", "ls"]);
+        let running = list.lines().filter(|line| line.contains("RUNNING"));
+        running.filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect()
     }
 
     /// Makes the host see so many percent of its memory in use, as if by something outside of the swarm.

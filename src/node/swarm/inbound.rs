@@ -35,6 +35,11 @@ pub async fn run(shared: Arc<Shared>, mut incoming: mpsc::Receiver<Incoming>, ca
                 shared.observed.hurry();
             }
             Incoming::Disconnected(node) => tracing::debug!(%node, "disconnected"),
+            // It was away when it was removed: neither its log nor a stream could tell it.
+            Incoming::Disowned(manager) => {
+                tracing::warn!(%manager, "a manager says that this node was removed");
+                shared.host.removed_from_swarm();
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::membership::Rings;
 use crate::node::clock;
 use crate::spec::NodeId;
 use crate::state::State;
-use crate::transport::MemberList;
+use crate::transport::{Certificate, MemberList};
 
 /// Changes of the state within this are taken together.
 const COALESCE: Duration = Duration::from_millis(2);
@@ -178,8 +178,7 @@ fn take_message(shared: &Shared, from: NodeId, message: Downlink, networks: &Mut
         Downlink::Pulse { echo: Some(echo), .. } => gossiping::heed(shared, shared.observed.handle_echo(&echo)),
         Downlink::Pulse { echo: None, .. } => {}
         Downlink::Certificate(certificate) => {
-            shared.transport.set_certificate((*certificate).clone());
-            shared.change_standing(|standing| standing.certificate = *certificate);
+            take_certificate(shared, *certificate);
         }
     }
 }
@@ -229,9 +228,15 @@ fn renew_own(shared: &Shared, state: &State) {
         return;
     }
     if let Some(certificate) = admission::certificate(swarm, node) {
-        shared.transport.set_certificate(certificate.clone());
-        shared.change_standing(|standing| standing.certificate = certificate);
+        take_certificate(shared, certificate);
     }
+}
+
+fn take_certificate(shared: &Shared, certificate: Certificate) {
+    let left = certificate.expires_at - clock::unix();
+    tracing::info!(role = ?certificate.role, days_left = left.as_secs() / 86_400, "a new membership certificate");
+    shared.transport.set_certificate(certificate.clone());
+    shared.change_standing(|standing| standing.certificate = certificate);
 }
 
 /// Holds the log exactly while the members say so.

@@ -13,7 +13,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{Admitted, Answer, Hello, JoinError, JoinRequest, MAX_CLOCK_SKEW, Refusal, Request, VERSION, Welcome};
+use super::{
+    Admitted, Answer, Hello, JoinError, JoinRequest, MAX_CLOCK_SKEW, NotRecognised, Refusal, Request, VERSION, Welcome,
+};
 use crate::spec::UnixMs;
 use crate::transport::certificate::{Certificate, CertificateError};
 use crate::transport::clock;
@@ -117,7 +119,7 @@ async fn join_at(
         match answer {
             Answer::Admitted(admitted) => check_admitted(identity, &greeting, *admitted, addr),
             Answer::Refused(refusal) => Err(JoinError::Refused { addr, refusal }),
-            Answer::Known | Answer::NotKnown(_) => Err(JoinError::Unexpected { addr }),
+            Answer::Known | Answer::NotKnown(_) | Answer::NoMember => Err(JoinError::Unexpected { addr }),
         }
     })
     .await
@@ -143,7 +145,7 @@ pub(in crate::transport) async fn present(
     mut stream: MessageStream,
     certificate: Certificate,
     addr: SocketAddr,
-) -> Result<(), String> {
+) -> Result<(), NotRecognised> {
     let talk = async {
         stream.send_value(&Hello { version: VERSION }).await?;
         let Welcome::Member { .. } = stream.receive_value().await? else { return Ok(Answer::NotKnown(String::new())) };
@@ -152,9 +154,10 @@ pub(in crate::transport) async fn present(
     };
     match talk.await {
         Ok(Answer::Known) => Ok(()),
-        Ok(Answer::NotKnown(reason)) => Err(reason),
-        Ok(Answer::Admitted(_) | Answer::Refused(_)) => Err("an unexpected answer".into()),
-        Err::<_, StreamError>(error) => Err(error.to_string()),
+        Ok(Answer::NoMember) => Err(NotRecognised::Removed),
+        Ok(Answer::NotKnown(reason)) => Err(NotRecognised::Other(reason)),
+        Ok(Answer::Admitted(_) | Answer::Refused(_)) => Err(NotRecognised::Other("an unexpected answer".into())),
+        Err::<_, StreamError>(error) => Err(NotRecognised::Other(error.to_string())),
     }
 }
 

@@ -160,6 +160,17 @@ enum Answer {
     Known,
     Refused(Refusal),
     NotKnown(String),
+    /// The certificate is older than a member list that does not hold its owner: the node was removed.
+    NoMember,
+}
+
+/// Why showing its certificate did not help a node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotRecognised {
+    #[error("it was removed from the swarm")]
+    Removed,
+    #[error("{0}")]
+    Other(String),
 }
 
 #[cfg(test)]

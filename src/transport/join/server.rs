@@ -59,6 +59,7 @@ impl Doorkeeper {
                 Ok(Request::Join { secret, request }) => self.decide(secret, *request).await,
                 Ok(Request::Present { certificate, addr }) => match self.recognise(&certificate, addr) {
                     Ok(()) => Answer::Known,
+                    Err(NotAdmitted::NoMember { .. }) => Answer::NoMember,
                     Err(reason) => Answer::NotKnown(reason.to_string()),
                 },
                 Err(_) => Answer::NotKnown("the request does not decode".into()),

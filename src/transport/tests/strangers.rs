@@ -105,10 +105,24 @@ async fn a_stranger_who_subscribes_and_publishes_neither_reads_gossip_nor_is_hea
 async fn a_node_that_believes_itself_a_member_is_told_that_it_is_none() {
     let node = Node::start(1, Role::Manager).await;
     acquaint(1, &[&node]);
-    let stranger = Node::start(9, Role::Manager).await;
+    let mut stranger = Node::start(9, Role::Manager).await;
     stranger.transport.set_members(list(1, &[&node, &stranger]));
     let error = stranger.ask(node.id(), Protocol::Forward).await.unwrap_err().to_string();
     assert!(error.contains("does not count this node as a member"), "{error}");
+    let by = stranger.until(|incoming| if let Incoming::Disowned(by) = incoming { Some(by) } else { None }).await;
+    assert_eq!(by, node.id());
+}
+
+#[tokio::test]
+async fn a_workers_word_that_a_node_was_removed_is_not_taken() {
+    let worker = Node::start(1, Role::Worker).await;
+    acquaint(1, &[&worker]);
+    let mut node = Node::start(9, Role::Manager).await;
+    node.transport.set_members(list(1, &[&worker, &node]));
+    node.ask(worker.id(), Protocol::Logs).await.unwrap_err();
+    while let Ok(incoming) = node.incoming.try_recv() {
+        assert!(!matches!(incoming, Incoming::Disowned(_)));
+    }
 }
 
 #[tokio::test]
