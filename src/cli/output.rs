@@ -21,6 +21,19 @@ pub struct FormatArg {
     pub format: Format,
 }
 
+/// `--format`, for commands that print JSON unless they are asked for something for people.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct JsonArg {
+    /// How to print: as JSON, which is what is printed anyway
+    #[arg(long, value_enum, conflicts_with = "pretty")]
+    pub format: Option<Json>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Json {
+    Json,
+}
+
 /// Columns have a key for JSON and a heading for the table.
 #[derive(Debug)]
 pub struct Table {

@@ -24,6 +24,7 @@ pub async fn status<B: Backend>(State(backend): State<Arc<B>>) -> Result<Respons
         leader: read.leader.map(|leader| leader.to_string()),
         no_quorum_for_ms: read.stale.as_ref().map(|stale| u64::try_from(stale.age.as_millis()).unwrap_or(u64::MAX)),
         missing: read.stale.as_ref().map(|stale| stale.missing.clone()).unwrap_or_default(),
+        notice: mass_failure(&read),
         applied_index: read.state.applied(),
         feature_level: swarm.feature_level.0,
         nodes: read.state.nodes().map(|node| node_status(node, &read)).collect(),
@@ -42,6 +43,7 @@ fn node_status(node: &Node, read: &Read) -> NodeStatus {
     };
     let health = match node.health {
         NodeHealth::Unknown => "unknown",
+        NodeHealth::Up if read.observed.is_suspect(node.id) => "suspect",
         NodeHealth::Up => "up",
         NodeHealth::Down { .. } => "down",
         NodeHealth::HeldDown { .. } => "held-down",
@@ -75,6 +77,23 @@ fn load(node: NodeId, read: &Read) -> Option<LoadStatus> {
         cpu_pressure: load.cpu_pressure,
         memory_pressure: load.memory_pressure,
         io_pressure: load.io_pressure,
+    })
+}
+
+/// Why suspects are not replaced: the leader waits where they, with those already down, are more than half of the swarm.
+fn mass_failure(read: &Read) -> Option<String> {
+    let members: Vec<&Arc<Node>> =
+        read.state.nodes().filter(|node| !matches!(node.health, NodeHealth::Left { .. })).collect();
+    let down = members.iter().filter(|node| matches!(node.health, NodeHealth::Down { .. })).count();
+    let is_suspect = |node: &&&Arc<Node>| node.health == NodeHealth::Up && read.observed.is_suspect(node.id);
+    let suspects = members.iter().filter(is_suspect).count();
+    let gone = down + suspects;
+    (suspects > 0 && gone * 2 > members.len()).then(|| {
+        format!(
+            "{gone} of {} nodes do not answer, more than half: nothing is replaced for a while, in case it is the network \
+             that failed",
+            members.len()
+        )
     })
 }
 

@@ -11,6 +11,9 @@ pub struct SwarmStatus {
     pub no_quorum_for_ms: Option<u64>,
     /// Names of log holders that do not answer.
     pub missing: Vec<String>,
+    /// What keeps the swarm from acting, in words for people.
+    #[serde(default)]
+    pub notice: Option<String>,
     pub applied_index: u64,
     pub feature_level: u32,
     pub nodes: Vec<NodeStatus>,
@@ -25,7 +28,7 @@ pub struct NodeStatus {
     pub role: String,
     /// `leader`, `voter`, `standby` or empty.
     pub raft: String,
-    /// `up`, `down`, `held-down`, `left`, `unknown`.
+    /// `up`, `suspect`, `down`, `held-down`, `left`, `unknown`.
     pub health: String,
     pub availability: String,
     pub address: String,

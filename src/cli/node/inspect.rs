@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::{display_name, fetch};
 use crate::api::client::Client;
-use crate::cli::output::{print, print_json};
+use crate::cli::output::{JsonArg, print, print_json};
 use crate::spec::quantity::format_size;
 
 /// Show nodes in full
@@ -16,6 +16,8 @@ pub struct Inspect {
     /// For people instead of as JSON
     #[arg(long)]
     pretty: bool,
+    #[command(flatten)]
+    _format: JsonArg,
     /// Names, ids or "self"
     #[arg(required = true, value_name = "NODE")]
     nodes: Vec<String>,

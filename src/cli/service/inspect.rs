@@ -8,7 +8,7 @@ use clap::Args;
 use super::fetch;
 use super::ls::mode;
 use crate::api::client::Client;
-use crate::cli::output::{print, print_json};
+use crate::cli::output::{JsonArg, print, print_json};
 use crate::cli::tasks::{ports, service_name};
 
 /// Show services in full
@@ -17,6 +17,8 @@ pub struct Inspect {
     /// For people instead of as JSON
     #[arg(long)]
     pretty: bool,
+    #[command(flatten)]
+    _format: JsonArg,
     #[arg(required = true, value_name = "SERVICE")]
     services: Vec<String>,
 }

@@ -4,9 +4,10 @@ use anyhow::Context;
 use bollard::models::{JoinTokens, Swarm, SwarmSpec};
 use bollard::query_parameters::UpdateSwarmOptions;
 use clap::Args;
+use serde_json::json;
 
 use crate::api::client::Client;
-use crate::cli::output::print;
+use crate::cli::output::{Format, FormatArg, print};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
@@ -28,6 +29,8 @@ pub struct JoinToken {
     /// Make a new token; the old one is no longer accepted
     #[arg(long)]
     rotate: bool,
+    #[command(flatten)]
+    format: FormatArg,
     role: Role,
 }
 
@@ -36,12 +39,16 @@ impl JoinToken {
         let name = if self.role == Role::Manager { "manager" } else { "worker" };
         if self.rotate {
             rotate(client, self.role).await?;
-            if !self.quiet {
+            if !self.quiet && self.format.format == Format::Table {
                 print(&format!("Successfully rotated {name} join token.\n\n"))?;
             }
         }
         if self.quiet {
             return print(&format!("{}\n", token(client, self.role).await?));
+        }
+        if self.format.format == Format::Json {
+            let (token, address) = (token(client, self.role).await?, own_address(client).await?);
+            return print(&format!("{}\n", json!({ "Role": name, "Token": token, "Address": address })));
         }
         let line = join_line(client, self.role).await?;
         print(&format!("To add a {name} to this swarm, run the following command:\n\n    {line}\n\n"))
@@ -77,10 +84,13 @@ async fn token(client: &Client, role: Role) -> anyhow::Result<String> {
 
 /// The command to run on the node that joins.
 pub async fn join_line(client: &Client, role: Role) -> anyhow::Result<String> {
-    let token = token(client, role).await?;
+    Ok(format!("flok swarm join --token {} {}", token(client, role).await?, own_address(client).await?))
+}
+
+/// Where others reach this manager.
+async fn own_address(client: &Client) -> anyhow::Result<String> {
     let info = client.docker().info().await.map_err(|error| client.explain(error))?;
     let id = info.swarm.and_then(|swarm| swarm.node_id).context("the daemon named no node of its own")?;
     let node = client.docker().inspect_node(&id).await.map_err(|error| client.explain(error))?;
-    let address = node.manager_status.and_then(|status| status.addr).context("this node has no manager's address")?;
-    Ok(format!("flok swarm join --token {token} {address}"))
+    node.manager_status.and_then(|status| status.addr).context("this node has no manager's address")
 }

@@ -38,6 +38,9 @@ fn render(status: &SwarmStatus) -> String {
     } else {
         line("Quorum", "yes".into());
     }
+    if let Some(notice) = &status.notice {
+        line("Notice", notice.clone());
+    }
     let tasks = status.tasks;
     let pending = if tasks.pending > 0 { format!(", {} waiting for a node", tasks.pending) } else { String::new() };
     line("Services", status.services.to_string());
@@ -104,6 +107,7 @@ mod tests {
             leader: Some("b".into()),
             no_quorum_for_ms: Some(1500),
             missing: vec!["host-c".into()],
+            notice: Some("most of it is gone".into()),
             applied_index: 7,
             feature_level: 1,
             nodes: vec![node("a", "voter"), node("b", "leader")],
@@ -114,6 +118,7 @@ mod tests {
         for part in [
             "Leader:   host-b",
             "none for 1.5 s; missing: host-c",
+            "Notice:   most of it is gone",
             "3 of 4 running, 1 waiting for a node",
             "a *  ",
             "2       12%   50%",
