@@ -34,6 +34,7 @@ packages_of() {
     skopeo) echo skopeo ;;
     # Its command only: Debian's daemon comes along and is not started.
     docker) echo docker.io ;;
+    /usr/lib/*/faketime/libfaketime.so.1) echo libfaketime ;;
     docker-registry) echo docker-registry ;;
     /bin/busybox) echo busybox-static ;;
     redis-server) echo redis-server ;;
@@ -48,7 +49,7 @@ need() {
   local command missing=()
   for command in "$@"; do
     # shellcheck disable=SC2207
-    PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || missing+=($(packages_of "$command"))
+    [[ $command == /* && -e $command ]] || PATH=$PATH:/usr/sbin:/sbin command -v "$command" >/dev/null || missing+=($(packages_of "$command"))
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   command -v apt-get >/dev/null || die "missing: ${missing[*]}; this is no Debian, so install what they stand for and run this again"

@@ -1,6 +1,10 @@
 //! Daemons that stop, die and start again under running containers; disks that fill, and disks that are old.
 
-use super::lab::{eventually, run};
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::time::Duration;
+
+use super::lab::{Lab, eventually, kill_all_of, run};
 use super::swarm::{PATIENCE, Swarm, containers_of};
 
 const WEB: &str = "
@@ -107,29 +111,59 @@ fn a_node_restored_from_an_old_copy_does_no_harm() {
     swarm.running(1, "s_web", 3);
 }
 
+/// Five services.
+fn five(replicas: u32) -> String {
+    let service =
+        |index: usize| format!("  web{index}: {{ image: 'flok/whoami:latest', deploy: {{ replicas: {replicas} }} }}\n");
+    format!("services:\n{}", (0..5).map(service).collect::<String>())
+}
+
+/// Names of a stack's services that the daemon on `via` knows.
+fn services_of(swarm: &Swarm, via: usize, stack: &str) -> Result<Vec<String>, String> {
+    let list = swarm.hosts[via].get("/services")?;
+    let names = list.as_array().ok_or_else(|| list.to_string())?.iter();
+    let names = names.filter_map(|service| service["Spec"]["Name"].as_str().map(str::to_owned));
+    Ok(names.filter(|name| name.starts_with(&format!("{stack}_"))).collect())
+}
+
 #[test]
 #[ignore = "needs root, containerd and network namespaces"]
 fn a_deploy_whose_leader_and_client_are_killed_is_whole_or_not_there() {
     let mut swarm = Swarm::of(3);
     swarm.load("whoami");
     swarm.voters_are(0, 3);
-    let service =
-        |index: usize| format!("  web{index}: {{ image: 'flok/whoami:latest', deploy: {{ replicas: 1 }} }}\n");
-    let yaml = format!("services:\n{}", (0..5).map(service).collect::<String>());
+    // From before the request was sent until after it was answered.
+    for (round, delay_ms) in [0, 20, 40, 80, 160].into_iter().enumerate() {
+        let stack = format!("r{round}");
+        let leader = swarm.leader(0);
+        let client = swarm.deploying(leader, &stack, &five(0));
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        swarm.host(leader).kill_daemon();
+        kill_all_of(client);
+        swarm.host(leader).start_daemon(&[]);
+        swarm.nodes_are(leader, 3, "ready");
+        let found = services_of(&swarm, leader, &stack).unwrap();
+        assert!(found.is_empty() || found.len() == 5, "after {delay_ms} ms: {found:?}");
+    }
+
+    // Seen anywhere, it is there as a whole, and goes on without whoever began it.
     let leader = swarm.leader(0);
-    let mut client = swarm.deploying(leader, "x", &yaml);
+    let via = usize::from(leader == 0);
+    let client = swarm.deploying(leader, "x", &five(1));
+    let first_seen = eventually("the stack to be seen", PATIENCE, || match services_of(&swarm, via, "x")? {
+        none if none.is_empty() => Err("nothing".into()),
+        some => Ok(some),
+    });
+    assert_eq!(first_seen.len(), 5, "{first_seen:?}");
     swarm.host(leader).kill_daemon();
-    client.kill().unwrap();
-    client.wait().unwrap();
+    kill_all_of(client);
+    for index in 0..5 {
+        swarm.running(via, &format!("x_web{index}"), 1);
+    }
     swarm.host(leader).start_daemon(&[]);
     swarm.nodes_are(leader, 3, "ready");
-    let list = swarm.hosts[leader].get("/services").unwrap();
-    let count = list.as_array().unwrap().len();
-    assert!(count == 0 || count == 5, "{count} of 5 services: {list}");
-    swarm.deploy(leader, "x", &yaml);
-    for index in 0..5 {
-        swarm.running(leader, &format!("x_web{index}"), 1);
-    }
+    swarm.deploy(leader, "x", &five(1));
+    assert_eq!(services_of(&swarm, leader, "x").unwrap().len(), 5, "deployed again it is the same stack");
 }
 
 #[test]
@@ -169,5 +203,106 @@ fn a_full_data_disk_is_named_and_loses_nothing() {
     });
     for name in taken {
         assert!(names.contains(&name), "{name} was acknowledged and is lost; there are {names:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn the_service_manager_is_told_when_the_daemon_is_ready_and_when_it_stops() {
+    let mut lab = Lab::new(1);
+    let path = lab.dir().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let told = || {
+        let mut word = [0; 64];
+        let length = manager.recv(&mut word).expect("the daemon says something");
+        String::from_utf8_lossy(&word[..length]).into_owned()
+    };
+    lab.hosts[0].launch_daemon_with(&[], &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+    assert_eq!(told(), "READY=1");
+    lab.hosts[0].ok(&["version"]);
+    lab.hosts[0].stop_daemon();
+    assert_eq!(told(), "STOPPING=1");
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_leader_that_is_stopped_hands_over_before_it_goes() {
+    let mut swarm = Swarm::of(3);
+    swarm.voters_are(0, 3);
+    let leader = swarm.leader(0);
+    let old = swarm.node_id(0, leader);
+    swarm.host(leader).stop_daemon();
+    // Without it, they would wait for an election, and name the old one or none.
+    let others = (0..3).filter(|index| *index != leader);
+    let named: Vec<String> = others.map(|index| swarm.status(index).unwrap()["leader"].to_string()).collect();
+    assert!(named.iter().any(|name| name != "null" && !name.contains(&old)), "{named:?}");
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn every_setting_reaches_the_daemon_from_file_flag_or_variable() {
+    let mut lab = Lab::new(1);
+    let config = lab.hosts[0].dir.join("flok.toml");
+    std::fs::write(&config, "hostname = 'from-file'\nlabel = ['disk=ssd']\ngeneric-resource = ['gpu=2']\n").unwrap();
+    let flags = ["--config", config.to_str().unwrap(), "--reserve-memory", "1g"];
+    let variables = [("FLOK_HOSTNAME", "from-variable"), ("FLOK_RESERVE_CPUS", "0.5"), ("FLOK_LOG_FORMAT", "json")];
+    lab.hosts[0].launch_daemon_with(&flags, &variables);
+    lab.hosts[0].wait_ready();
+    lab.hosts[0].ok(&["swarm", "init"]);
+    let node = lab.hosts[0].json(&["node", "inspect", "self"]);
+    let node = if node.is_array() { node[0].clone() } else { node };
+    let description = &node["Description"];
+    assert_eq!(description["Hostname"], "from-variable", "{node}");
+    assert_eq!(description["Engine"]["Labels"]["disk"], "ssd", "{node}");
+    assert!(description["Resources"]["GenericResources"].to_string().contains("gpu"), "{node}");
+    let cpus = std::thread::available_parallelism().unwrap().get() as u64 * 1_000_000_000;
+    assert_eq!(description["Resources"]["NanoCPUs"], cpus - 500_000_000, "{node}");
+    let total: u64 = run("sh", &["-c", "awk '/^MemTotal/{print $2}' /proc/meminfo"]).trim().parse().unwrap();
+    assert_eq!(description["Resources"]["MemoryBytes"], (total << 10) - (1 << 30), "{node}");
+    assert!(lab.hosts[0].log().lines().all(|line| line.starts_with('{')), "{}", lab.hosts[0].log_tail());
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_log_that_has_grown_is_shortened_and_who_was_away_catches_up() {
+    const SHORTENED: &str = "the log shortened";
+    const REPLACED: &str = "the leader's snapshot takes the place of the log";
+    let mut swarm = Swarm::of(3);
+    swarm.voters_are(0, 3);
+    let create = ["service", "create", "--detach", "--name", "kept", "--replicas", "0", "flok/whoami:latest"];
+    swarm.hosts[0].ok(&create);
+    let via = usize::from(swarm.leader(0) == 0);
+    let away = (0..3).find(|index| *index != via && *index != swarm.leader(0)).unwrap();
+    swarm.host(away).kill_daemon();
+    let before = swarm.hosts[away].log().matches(REPLACED).count();
+    // Each is an entry, though the state refuses it: it names an old version.
+    let url = "http://flok/swarm/update?version=1&rotateWorkerToken=1&number=[1-9000]";
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "-d", "{}", "--parallel", "--parallel-max", "32", "-o", "/dev/null", "--unix-socket"]);
+    let status = curl.arg(swarm.hosts[via].socket()).arg(url).status().unwrap();
+    assert!(status.success());
+    for index in (0..3).filter(|index| *index != away) {
+        eventually("the log to be shortened", PATIENCE, || match swarm.hosts[index].log() {
+            log if log.contains(SHORTENED) => Ok(()),
+            _ => Err(swarm.status(index)?["applied_index"].to_string()),
+        });
+    }
+    swarm.hosts[via].ok(&["service", "scale", "--detach", "kept=0"]);
+    swarm.hosts[via].ok(&["service", "update", "--detach", "--label-add", "late=yes", "kept"]);
+
+    swarm.host(away).start_daemon(&[]);
+    swarm.nodes_are(away, 3, "ready");
+    assert!(swarm.hosts[away].log().matches(REPLACED).count() > before, "it caught up by a snapshot");
+    let fresh = swarm.add_host();
+    swarm.host(fresh).start_daemon(&[]);
+    swarm.join(fresh, "manager");
+    swarm.nodes_are(fresh, 4, "ready");
+    swarm.host(via).kill_daemon();
+    swarm.host(via).start_daemon(&[]);
+    swarm.nodes_are(via, 4, "ready");
+    for index in [away, fresh, via] {
+        let kept = swarm.hosts[index].get("/services/kept").unwrap();
+        assert_eq!(kept["Spec"]["Labels"]["late"], "yes", "n{}: {kept}", index + 1);
     }
 }

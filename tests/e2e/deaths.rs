@@ -84,7 +84,7 @@ fn a_host_that_was_cut_off_stops_what_was_replaced_when_it_returns() {
     swarm.load("whoami");
     swarm.voters_are(0, 3);
     swarm.deploy(0, "s", WEB);
-    swarm.running(0, "s_web", 6);
+    let before = swarm.running(0, "s_web", 6);
     let cut = follower(&swarm);
     let via = other_than(cut);
     let lost = swarm.node_id(via, cut);
@@ -94,15 +94,26 @@ fn a_host_that_was_cut_off_stops_what_was_replaced_when_it_returns() {
     let replaced = swarm.running(via, "s_web", 6);
     assert!(!nodes_of(&replaced).contains(&lost));
     assert_eq!(swarm.hosts[cut].running_containers().len(), 2, "cut off, it goes on");
+    let bound = format!(
+        "services: {{ one: {{ image: 'flok/whoami:latest', deploy: {{ placement: {{ constraints: \
+         [ 'node.hostname == {}' ] }} }} }} }}",
+        swarm.hosts[cut].name()
+    );
+    swarm.deploy(via, "bound", &bound);
+    swarm.task_that(via, "bound_one", "waits", |task| task.state == "pending" && task.error.contains("down"));
 
     swarm.hosts[cut].heal();
+    // It is not trusted with new tasks at once.
+    swarm.task_that(via, "bound_one", "is held back", |task| task.error.contains("back after a failure"));
     swarm.nodes_are(via, 3, "ready");
+    let old = containers_of(&before);
     eventually("the old tasks to be stopped", PATIENCE, || match swarm.hosts[cut].running_containers() {
-        list if list.is_empty() => Ok(()),
+        list if list.iter().all(|id| !old.contains(id)) => Ok(()),
         list => Err(list.join(" ")),
     });
     let now = swarm.running(cut, "s_web", 6);
     assert_eq!(containers_of(&now), containers_of(&replaced), "nothing was lost or moved on its return");
+    assert_eq!(swarm.running(cut, "bound_one", 1)[0].node, lost);
 }
 
 #[test]

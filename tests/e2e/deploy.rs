@@ -248,3 +248,39 @@ fn a_node_under_memory_load_from_outside_gets_fewer_tasks_than_its_idle_twins() 
 fn a_node_under_cpu_load_from_outside_gets_fewer_tasks_than_its_idle_twins() {
     busy_nodes_get_fewer_tasks("cpu_pressure", |host| host.show_cpu_pressure(95));
 }
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn everything_that_is_shown_can_be_had_as_json() {
+    let swarm = Swarm::of(1);
+    swarm.load("whoami");
+    swarm.deploy(0, "s", WHOAMI);
+    swarm.running(0, "s_web", 3);
+    let shown = |args: &[&str]| {
+        let text = swarm.hosts[0].ok(&[args, &["--format", "json"]].concat());
+        let parts = serde_json::Deserializer::from_str(&text).into_iter::<serde_json::Value>();
+        let parts: Result<Vec<_>, _> = parts.collect();
+        format!("{:?}", parts.unwrap_or_else(|error| panic!("flok {args:?}: {error}: {text}")))
+    };
+    let node = swarm.node_id(0, 0);
+    for args in [vec!["node", "ls"], vec!["node", "inspect", "n1"], vec!["swarm", "status"], vec!["info"]] {
+        assert!(shown(&args).contains(&node), "{args:?}: {}", shown(&args));
+    }
+    for args in [
+        vec!["service", "ls"],
+        vec!["service", "ps", "s_web"],
+        vec!["service", "inspect", "s_web"],
+        vec!["stack", "services", "s"],
+        vec!["stack", "ps", "s"],
+        vec!["node", "ps", "n1"],
+    ] {
+        assert!(shown(&args).contains("s_web"), "{args:?}: {}", shown(&args));
+    }
+    assert!(shown(&["stack", "ls"]).contains("\"s\""), "{}", shown(&["stack", "ls"]));
+    assert!(shown(&["version"]).contains(env!("CARGO_PKG_VERSION")));
+    assert!(
+        shown(&["swarm", "join-token", "worker"]).contains("TKN-"),
+        "{}",
+        shown(&["swarm", "join-token", "worker"])
+    );
+}

@@ -28,7 +28,10 @@ fn refused(host: &Host, args: &[&str]) -> String {
 
 /// The lines of a table, each cut into the columns that the template names, tab by tab.
 fn rows(host: &Host, args: &[&str], template: &str) -> Vec<Vec<String>> {
-    let text = ok(host, &[args, &["--format", template]].concat());
+    cut(&ok(host, &[args, &["--format", template]].concat()))
+}
+
+fn cut(text: &str) -> Vec<Vec<String>> {
     let mut rows: Vec<Vec<String>> =
         text.lines().map(|line| line.split('\t').map(str::to_owned).collect::<Vec<_>>()).collect();
     rows.sort();
@@ -38,7 +41,11 @@ fn rows(host: &Host, args: &[&str], template: &str) -> Vec<Vec<String>> {
 /// Waits until the table reads so.
 fn shows(host: &Host, args: &[&str], template: &str, wanted: &[&[&str]]) {
     eventually(&format!("docker {args:?} to show {wanted:?}"), PATIENCE, || {
-        let found = rows(host, args, template);
+        let output = docker(host, &[args, &["--format", template]].concat());
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+        let found = cut(&String::from_utf8_lossy(&output.stdout));
         if found == wanted { Ok(()) } else { Err(format!("{found:?}")) }
     });
 }

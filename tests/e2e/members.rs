@@ -67,6 +67,25 @@ fn a_node_leaves_and_is_removed() {
 
 #[test]
 #[ignore = "needs root, containerd and network namespaces"]
+fn a_manager_that_joins_late_knows_everything_the_others_observe() {
+    let mut swarm = Swarm::of(3);
+    swarm.load("whoami");
+    swarm.deploy(0, "s", WEB);
+    let before = swarm.running(0, "s_web", 6);
+    swarm.hosts[1].show_memory_used(60);
+    swarm.load_is(0, 1, "memory", |percent| percent > 50.0);
+    let late = swarm.add_host();
+    swarm.host(late).start_daemon(&[]);
+    swarm.join(late, "manager");
+    // That tasks run, where, and in which containers is in no log: it comes by gossip alone.
+    assert_eq!(swarm.running(late, "s_web", 6), before);
+    swarm.load_is(late, 0, "memory", |percent| percent < 50.0);
+    swarm.load_is(late, 1, "memory", |percent| percent > 50.0);
+    swarm.load_is(late, 2, "memory", |percent| percent < 50.0);
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
 fn a_wrong_token_is_refused_with_its_reason() {
     let mut swarm = Swarm::of(1);
     let stranger = swarm.add_host();
