@@ -15,12 +15,23 @@ use super::wire::{Members, MembershipContext};
 use crate::spec::{FeatureLevel, NodeId};
 use crate::state::{Applied, BeyondBuild, Entry, Proposal, RaftStanding, Reply, State, snapshot};
 
-/// The newest entries that stay in the log beside a snapshot, so that a peer that was away for a moment needs none.
-const KEEP_ENTRIES: u64 = 4096;
-const KEEP_BYTES: u64 = 8 << 20;
-/// A snapshot is due after this many entries, or this many bytes and no less than the last snapshot's own.
-const SNAPSHOT_ENTRIES: u64 = 8192;
-const SNAPSHOT_BYTES: u64 = 16 << 20;
+/// When a snapshot is due, and what of the log stays beside it. The simulator's are small, so that its short logs have
+/// snapshots, too.
+#[derive(Debug, Clone, Copy)]
+pub struct Retention {
+    /// A snapshot is due after this many entries, or this many bytes and no less than the last snapshot's own.
+    pub snapshot_entries: u64,
+    pub snapshot_bytes: u64,
+    /// The newest entries that stay, so that a peer that was away for a moment needs no snapshot.
+    pub keep_entries: u64,
+    pub keep_bytes: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        Retention { snapshot_entries: 8192, snapshot_bytes: 16 << 20, keep_entries: 4096, keep_bytes: 8 << 20 }
+    }
+}
 
 /// Why this node must stop holding the log. Nothing may be sent after it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -41,6 +52,7 @@ pub struct ReplicaConfig {
     pub seed: u64,
     /// Log holders by raft id, for a joiner whose log is empty.
     pub peers: BTreeMap<u64, NodeId>,
+    pub retention: Retention,
 }
 
 /// What to do now; see [`super::machine::Effects`].
@@ -88,6 +100,7 @@ pub struct Replica {
     bytes_since: u64,
     snapshot_bytes: u64,
     snapshotting: bool,
+    retention: Retention,
 }
 
 impl Replica {
@@ -117,6 +130,7 @@ impl Replica {
             bytes_since: 0,
             snapshot_bytes,
             snapshotting: false,
+            retention: config.retention,
         };
         replica.learn_members();
         Ok(replica)
@@ -225,14 +239,15 @@ impl Replica {
     /// A snapshot, if one is due. Not again before [`Self::handle_snapshot_saved`].
     pub fn poll_snapshot(&mut self) -> Option<SnapshotJob> {
         let log = self.machine.log();
+        let Retention { snapshot_entries, snapshot_bytes, keep_entries, keep_bytes } = self.retention;
         let due = log.snapshot_wanted()
-            || self.machine.delivered() >= log.snapshot_index() + SNAPSHOT_ENTRIES
-            || self.bytes_since >= SNAPSHOT_BYTES.max(self.snapshot_bytes);
+            || self.machine.delivered() >= log.snapshot_index() + snapshot_entries
+            || self.bytes_since >= snapshot_bytes.max(self.snapshot_bytes);
         if self.snapshotting || !due {
             return None;
         }
         let meta = self.machine.snapshot_metadata()?;
-        let index = log.tail_start(KEEP_ENTRIES, KEEP_BYTES).min(meta.index);
+        let index = log.tail_start(keep_entries, keep_bytes).min(meta.index);
         let term = log.term_of(index)?;
         self.snapshotting = true;
         self.bytes_since = 0;

@@ -14,7 +14,7 @@ use super::disk::Disk;
 use super::driver::{Driver, Shared};
 use super::error::StoreError;
 use super::handle::{Consensus, Inner};
-use super::replica::{Fatal, Replica, ReplicaConfig};
+use super::replica::{Fatal, Replica, ReplicaConfig, Retention};
 use super::seal::LogKey;
 use super::status::Status;
 use super::store::{First, LogIdentity, LogStore};
@@ -64,7 +64,8 @@ impl Consensus {
     pub fn start(mut store: LogStore, config: Config, courier: Arc<dyn Courier>) -> Result<Consensus, Fatal> {
         let LogIdentity { node, raft_id, .. } = *store.identity();
         let recovered = store.recover()?;
-        let replica_config = ReplicaConfig { node, raft_id, seed: config.seed, peers: config.peers };
+        let replica_config =
+            ReplicaConfig { node, raft_id, seed: config.seed, peers: config.peers, retention: Retention::default() };
         let replica = Replica::new(replica_config, recovered)?;
         let (disk, done) = Disk::start(store)
             .map_err(|error| StoreError::Io { doing: "served", why: format!("no thread: {error}") })?;
@@ -122,7 +123,13 @@ pub fn force_new_cluster(
     let term = recovered.entries.last().map_or(recovered.compacted.1, |entry| entry.term);
     let term = term.max(recovered.hard_state.term) + 1;
     recovered.hard_state.commit = last;
-    let config = ReplicaConfig { node: identity.node, raft_id: identity.raft_id, seed: 0, peers: BTreeMap::new() };
+    let config = ReplicaConfig {
+        node: identity.node,
+        raft_id: identity.raft_id,
+        seed: 0,
+        peers: BTreeMap::new(),
+        retention: Retention::default(),
+    };
     let mut replica = Replica::new(config, recovered)?;
     while replica.poll()?.is_some() {}
     let mut state = replica.state().clone();
