@@ -39,7 +39,7 @@ impl Status {
         self.role == RaftRole::Leader && self.stopped.is_none()
     }
 
-    pub(super) fn of(replica: &Replica) -> Status {
+    pub fn of(replica: &Replica) -> Status {
         let status = replica.machine().status();
         let nodes = |ids: &[u64]| ids.iter().filter_map(|id| replica.node_of(*id)).collect::<Vec<_>>();
         let followers = status.followers.iter().filter_map(|(id, follower)| Some((replica.node_of(*id)?, *follower)));

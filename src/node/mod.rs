@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use self::config::Config;
 use self::daemon::{Daemon, Order};
 use self::standing::DataDir;
+pub use self::swarm::decisions;
 
 /// For requests under way and for handing leadership over.
 const STOP_WITHIN: Duration = Duration::from_secs(10);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use super::decisions::{self, LogChange};
 use super::dispatch::{Downlink, WatchOrders, follow};
 use super::{Shared, admission, gossiping, roster};
 use crate::consensus::{Consensus, First};
@@ -245,23 +246,23 @@ async fn keep_log(shared: Arc<Shared>) {
     loop {
         let wanted = views.borrow_and_update().members.list.get(&shared.me).and_then(|member| member.raft);
         let held = shared.standing().raft_id;
-        let done = match (wanted, held) {
-            // Never anew for a raft id whose log this node has or had: it must not forget what it acknowledged.
-            (Some(raft), held) if held.is_none_or(|held| held < raft.raft_id) => {
-                tracing::info!(raft_id = raft.raft_id, "this node is to hold the log");
+        // By the log's own word, or by that of a manager that has read further in it.
+        let released = shared.released() || is_behind(&shared);
+        let done = match decisions::log_change(wanted, held, released) {
+            LogChange::Make { raft_id } => {
+                tracing::info!(raft_id, "this node is to hold the log");
                 if shared.log().is_some() {
                     // Taken away, and given anew, while this node was away.
                     shared.drop_log().await;
                 }
-                shared.create_log(raft.raft_id, First::Empty).await
+                shared.create_log(raft_id, First::Empty).await
             }
-            // By the log's own word, or by that of a manager that has read further in it.
-            (None, Some(_)) if shared.released() || is_behind(&shared) => {
+            LogChange::Drop => {
                 tracing::info!("this node holds the log no more");
                 shared.drop_log().await;
                 Ok(())
             }
-            _ => Ok(()),
+            LogChange::None => Ok(()),
         };
         if let Err(error) = done {
             tracing::error!(%error, "the log cannot be held");

@@ -5,18 +5,14 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::Shared;
-use crate::allocator::Allocator;
+use super::{Shared, decisions};
 use crate::consensus::Consensus;
 use crate::membership::verdicts::Verdicts;
-use crate::membership::voters::{self, Circumstances, MemberProgress, RaftProgress, VoterStep};
+use crate::membership::voters::{self, Circumstances, VoterStep};
 use crate::node::clock;
-use crate::spec::{MonoMs, NodeId};
-use crate::state::{Command, Draft, State, Step, codec};
-use crate::{consensus, orchestrator, scheduler};
+use crate::spec::MonoMs;
+use crate::state::{Command, State, Step};
 
-/// An entry of the log holds at most this much of a plan; the rest of the limit is for what is around it.
-const MAX_PLAN_BYTES: usize = consensus::MAX_ENTRY_BYTES - 4096;
 /// At least this long between two ticks, so that what happens together is decided together.
 const MIN_GAP: Duration = Duration::from_millis(10);
 /// While somebody is suspected, time alone can change the decision.
@@ -88,8 +84,7 @@ impl Tenure {
         let state = log.state();
         self.planned = state.applied();
         shared.observed.detect(&state, Some(self.since));
-        let steps = self.plan(shared, &state);
-        for chunk in entries(steps) {
+        for chunk in self.plan(shared, &state) {
             let count = chunk.len();
             match log.propose(Command::Plan(chunk)).await {
                 Ok(Ok(reply)) => tracing::debug!(count, ?reply, "planned"),
@@ -104,11 +99,11 @@ impl Tenure {
         self.settle_voters(shared, log);
     }
 
-    fn plan(&mut self, shared: &Shared, state: &State) -> Vec<Step> {
-        let now = clock::now();
+    fn plan(&mut self, shared: &Shared, state: &State) -> Vec<Vec<Step>> {
         let table = shared.observed.table();
-        let mut draft = Draft::new(state, now.unix);
-        let decided = shared.observed.with_detector(|detector| self.verdicts.plan(&mut draft, &table, detector, now));
+        let (decided, entries) = shared.observed.with_detector(|detector| {
+            decisions::plan(&mut self.verdicts, state, &table, detector, clock::now(), &mut self.rng)
+        });
         for condemned in &decided.down {
             tracing::warn!(node = %condemned.node, accusers = condemned.accusers.len(), "node is down");
         }
@@ -120,11 +115,7 @@ impl Tenure {
             _ => {}
         }
         self.held_back_said = decided.held_back.is_some();
-        orchestrator::plan(&mut draft, &table, now, &mut self.rng);
-        let mut allocator = Allocator::default();
-        allocator.plan(&mut draft);
-        scheduler::plan(&mut draft, &table, now, &mut self.rng, &mut allocator);
-        draft.into_steps()
+        entries
     }
 
     /// One change of the voters at a time, beside the ticks: it may wait for a new member to catch up.
@@ -135,9 +126,10 @@ impl Tenure {
         }
         let state = log.state();
         let table = shared.observed.table();
-        let progress = progress(log, &state);
+        let status = log.status().borrow().clone();
+        let progress = decisions::progress(&status, shared.me, &state);
         let step = voters::plan(&Circumstances {
-            strangers: log.status().borrow().strangers,
+            strangers: status.strangers,
             me: shared.me,
             state: &state,
             suspects: table.suspects(),
@@ -160,36 +152,4 @@ impl Tenure {
             }
         });
     }
-}
-
-/// How far the log holders are, by raft id, as voter choice wants it.
-fn progress(log: &Consensus, state: &State) -> RaftProgress {
-    let status = log.status().borrow().clone();
-    let raft_id = |node: &NodeId| Some(state.node(*node)?.raft?.raft_id);
-    let followers = status.followers.iter().filter_map(|(node, follower)| {
-        let progress = MemberProgress { matched: follower.matched, recently_active: follower.active };
-        Some((raft_id(node)?, progress))
-    });
-    let own = raft_id(&log.node()).map(|id| (id, MemberProgress { matched: status.last, recently_active: true }));
-    RaftProgress { committed: status.commit, members: followers.chain(own).collect() }
-}
-
-/// Cuts a plan into entries; each step is valid alone.
-fn entries(steps: Vec<Step>) -> Vec<Vec<Step>> {
-    let mut entries = Vec::new();
-    let mut entry = Vec::new();
-    let mut size = 0;
-    for step in steps {
-        let bytes = codec::encode(&step).len();
-        if size + bytes > MAX_PLAN_BYTES && !entry.is_empty() {
-            entries.push(std::mem::take(&mut entry));
-            size = 0;
-        }
-        size += bytes;
-        entry.push(step);
-    }
-    if !entry.is_empty() {
-        entries.push(entry);
-    }
-    entries
 }

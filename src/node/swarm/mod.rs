@@ -6,6 +6,7 @@
 
 pub mod admission;
 mod courier;
+pub mod decisions;
 mod detector;
 pub mod dispatch;
 mod gossiping;
