@@ -48,6 +48,8 @@ pub struct Checker {
     /// Up to where each holder has been looked at.
     seen: BTreeMap<NodeId, u64>,
     tasks_ever: BTreeSet<TaskId>,
+    /// Where the data of each slot with a named volume is.
+    homes: BTreeMap<(ServiceId, Slot), NodeId>,
     acknowledged_up_to: u64,
     trace: Sha256,
     networks: NetworkBuilder,
@@ -71,6 +73,7 @@ impl Checker {
             answers: BTreeMap::new(),
             seen: BTreeMap::new(),
             tasks_ever: BTreeSet::new(),
+            homes: BTreeMap::new(),
             acknowledged_up_to: 0,
             trace: Sha256::new(),
             networks: NetworkBuilder::default(),
@@ -252,6 +255,7 @@ impl Checker {
                     check_forward(&old, &new);
                     if old.assigned_at.is_none() && new.assigned_at.is_some() {
                         check_node(&after, new.node.expect("an assigned task has a node"));
+                        self.check_home(&after, &new);
                     }
                     check_slot(&after, &new);
                 }
@@ -263,9 +267,24 @@ impl Checker {
         if let Some(networks) = self.networks.build(&after, &Table::default()) {
             after.nodes().for_each(|node| check_isolation(&after, node.id, &networks.of(node.id)));
         }
+        if let Some(swarm) = after.swarm() {
+            let knows_less = after.nodes().find(|node| node.description.feature_level < swarm.feature_level);
+            assert!(knows_less.is_none(), "the swarm is at a level that {knows_less:?} does not know");
+        }
         let mut raft_ids = BTreeSet::new();
         for raft in after.nodes().filter_map(|node| node.raft) {
             assert!(raft_ids.insert(raft.raft_id), "raft id {} is held twice", raft.raft_id);
+        }
+    }
+
+    /// Data stays where it is, unless the spec lets its task begin anew elsewhere.
+    fn check_home(&mut self, state: &State, task: &Task) {
+        let spec = state.task_spec(task.service, task.spec_version).expect("a task's spec is kept");
+        let (true, Slot::Replica(_)) = (spec.named_local_volumes().next().is_some(), task.slot) else { return };
+        let node = task.node.expect("an assigned task has a node");
+        if let Some(home) = self.homes.insert((task.service, task.slot), node) {
+            let empty = spec.volume_policy == VolumePolicy::StartEmpty;
+            assert!(home == node || empty, "{} is on {node}, its data on {home}", task.id);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flok::spec::*;
-use flok::state::{NodeHealth, Service, State, UpdateState};
+use flok::state::{NodeHealth, Service, State, Task, UpdateState};
 
 use crate::world::World;
 
@@ -28,7 +28,9 @@ impl World {
             return Some("a membership change is under way".into());
         }
         let voters = status.voters.len();
-        let managers = self.members().into_iter().filter(|at| self.hosts[*at].role == Role::Manager).count();
+        let state = &self.check.reference;
+        let manages = |at: &usize| state.node(self.hosts[*at].node).is_some_and(|node| node.is_manager());
+        let managers = self.members().into_iter().filter(manages).count();
         let wanted = match managers {
             0..=2 => managers,
             more => ((more - 1) | 1).min(7),
@@ -85,7 +87,10 @@ impl World {
         let live: Vec<_> = state.tasks_of_service(service.id).filter(|task| task.is_live()).collect();
         // A port of the host is there once a node.
         let room = if service.spec.endpoint.ports.is_empty() { usize::MAX } else { takers(state) };
-        let update = service.update.as_ref().map(|update| update.state).filter(|_| live.len() <= room);
+        // A task waits for the node that has its data, be it held down, or gone for good.
+        let waits = |task: &Task| task.assigned_at.is_none() && waits_for_its_data(state, task);
+        let free = live.len() <= room && !live.iter().any(|task| waits(task));
+        let update = service.update.as_ref().map(|update| update.state).filter(|_| free);
         if matches!(update, Some(UpdateState::Updating | UpdateState::RollbackStarted)) {
             return Some(format!("is being updated: {:?}", service.update));
         }
@@ -106,7 +111,7 @@ impl World {
         }
         let waiting = live.iter().filter(|task| task.assigned_at.is_none() && !task.pending_reason.is_empty()).count();
         let may_wait = waiting == live.len().saturating_sub(room);
-        for task in live.into_iter().filter(|task| !may_wait || task.assigned_at.is_some()) {
+        for task in live.into_iter().filter(|task| (!may_wait || task.assigned_at.is_some()) && !waits(task)) {
             let at = task.node.and_then(|node| self.host_of(node));
             let runs = at.is_some_and(|at| self.hosts[at].runtime.running().any(|running| running == task.id));
             if !runs {
@@ -125,4 +130,12 @@ impl World {
 /// Nodes that have a global service's task: all that take any, and those held down that had one.
 fn takers(state: &State) -> usize {
     state.nodes().filter(|node| node.takes_tasks()).count()
+}
+
+fn waits_for_its_data(state: &State, task: &Task) -> bool {
+    let Some(spec) = state.task_spec(task.service, task.spec_version) else { return false };
+    let home = |volume: &str| state.volume_home(task.service, task.slot, volume);
+    let homes: Vec<NodeId> = spec.named_local_volumes().filter_map(home).collect();
+    let away = |home: &NodeId| state.node(*home).is_none_or(|node| !node.takes_tasks());
+    spec.volume_policy == VolumePolicy::Wait && homes.iter().any(away)
 }

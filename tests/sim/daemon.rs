@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flok::consensus::machine::TICK;
-use flok::consensus::replica::Fatal;
+use flok::consensus::replica::{Fatal, Retention};
+use flok::consensus::wire::Response;
 use flok::consensus::{First, LogIdentity, LogStore};
 use flok::dispatcher::{Dispatcher, Update, View, diff};
 use flok::gossip::{EchoVerdict, Exchange, Publisher, Repair, RepairAnswer, RepairRequest, SignedRecord, Statement};
-use flok::membership::{CutDetector, Observer, Reply, Rings, WatchList};
+use flok::membership::{AlarmReport, CutDetector, Observer, Reply, Rings, WatchList, observer};
+use flok::node::decisions::{self, LogChange};
 use flok::spec::*;
-use flok::state::{State, codec};
+use flok::state::{RaftMember, State, codec};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -21,6 +23,7 @@ use crate::worker::{Runtime, Worker};
 
 pub const SWARM: SwarmId = SwarmId(7);
 pub const TICK_MS: Ms = TICK.as_millis() as Ms;
+pub const PROBE_MS: Ms = observer::PROBE_INTERVAL.as_millis() as Ms;
 const PULSE: Ms = 1_000;
 const ASK_AFTER: Ms = 3_000;
 const PATIENCE: Ms = 3_000;
@@ -41,6 +44,7 @@ pub struct Parts<'a> {
     pub standing: &'a mut Standing,
     pub runtime: &'a mut Runtime,
     pub description: &'a NodeDescription,
+    pub retention: Retention,
 }
 
 /// Why a daemon ends itself.
@@ -74,8 +78,12 @@ pub struct Daemon {
     repair: Repair,
     /// Whom a comparison is under way with, since when.
     comparing: Option<(NodeId, Ms)>,
+    /// The probe thread's.
     observer: Observer,
+    /// Whom to watch, as the thread was last told.
     watch: WatchList,
+    /// What the thread said and nobody has sent on; the newest counts.
+    report: Option<AlarmReport>,
     dispatcher: Dispatcher,
     servers: BTreeMap<NodeId, Server>,
     /// Streams that wait for their read: for whom, which session, since when.
@@ -133,6 +141,7 @@ impl Daemon {
             leader: Leader::default(),
             observer: Observer::new(me, incarnation),
             watch: WatchList::default(),
+            report: None,
             dispatcher: Dispatcher::default(),
             servers: BTreeMap::new(),
             beginning: BTreeMap::new(),
@@ -147,7 +156,7 @@ impl Daemon {
                 Some(first) => daemon.create_store(raft_id, first, parts, context),
                 None => LogStore::open_on(parts.disk.open(), &log::key(), &daemon.identity(raft_id), daemon.nonces()),
             };
-            daemon.log = Some(Log::start(store.map_err(Fatal::from)?, BTreeMap::new(), context)?);
+            daemon.log = Some(Log::start(store.map_err(Fatal::from)?, BTreeMap::new(), parts.retention, context)?);
             daemon.look_at_log(parts, context)?;
         }
         Ok(daemon)
@@ -190,11 +199,22 @@ impl Daemon {
         self.worker.tick(context);
         self.work(parts, context);
         self.gossip(parts, context)?;
-        if self.ticks.is_multiple_of(2) {
-            self.watch_others(context);
-        }
+        self.renew_watch();
+        self.report_alarms(context);
         self.lead(context)?;
         Ok(())
+    }
+
+    /// The probe thread's turn, every [`PROBE_MS`]. It has read what arrived.
+    pub fn probe(&mut self, context: &mut Context<'_>) {
+        self.observer.handle_watch_list(&self.watch);
+        self.observer.handle_tick(context.mono());
+        for subject in self.watch.watched.keys() {
+            context.send(*subject, Message::Probe { suspicion: self.observer.suspicion_of(*subject) });
+        }
+        if let Some(report) = self.observer.poll_report(context.mono()) {
+            self.report = Some(report);
+        }
     }
 
     pub fn take(
@@ -223,7 +243,11 @@ impl Daemon {
             }
             Message::Request { life, sequence, request } => {
                 if let Some(log) = &mut self.log {
-                    let response = log.serve(request);
+                    let response = if may_command(log.state(), from) {
+                        log.serve(request)
+                    } else {
+                        Response::Invalid("only managers may change the swarm".into())
+                    };
                     log.round(context)?;
                     context.send(from, Message::Response { life, sequence, response });
                 }
@@ -307,25 +331,31 @@ impl Daemon {
             self.worker.assign(&view, context);
         }
         self.view = view;
-        let running = self.log.as_ref().map(Log::raft_id);
-        let behind = self.log.as_ref().is_some_and(|log| later > log.state().applied());
+        self.keep_log(wanted, later, parts, context)
+    }
+
+    /// Holds the log exactly while the members say so.
+    fn keep_log(
+        &mut self,
+        wanted: Option<RaftMember>,
+        told: u64,
+        parts: &mut Parts<'_>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Stop> {
+        let behind = self.log.as_ref().is_some_and(|log| told > log.state().applied());
         let released = self.log.as_ref().and_then(|log| log.state().node(self.me)).is_some_and(|n| n.raft.is_none());
-        let taken = match (wanted, running) {
-            (None, Some(_)) => behind || released,
-            (Some(raft), Some(old)) => raft.raft_id > old,
-            (_, None) => false,
-        };
-        if taken {
+        let change = decisions::log_change(wanted, parts.standing.raft_id, released || behind);
+        if change != LogChange::None && self.log.is_some() {
             context.check.note(|| format!("{} holds the log no more", self.me));
             self.log = None;
             parts.disk.wipe();
             parts.standing.raft_id = None;
         }
-        if let (Some(raft), None) = (wanted, &self.log) {
-            let store = self.create_store(raft.raft_id, First::Empty, parts, context).map_err(Fatal::from)?;
+        if let LogChange::Make { raft_id } = change {
+            let store = self.create_store(raft_id, First::Empty, parts, context).map_err(Fatal::from)?;
             let list = &self.view.members.list;
             let peers = list.iter().filter_map(|(id, member)| Some((member.raft?.raft_id, *id))).collect();
-            self.log = Some(Log::start(store, peers, context)?);
+            self.log = Some(Log::start(store, peers, parts.retention, context)?);
         }
         Ok(())
     }
@@ -419,16 +449,15 @@ impl Daemon {
 
     // The failure detector.
 
-    fn watch_others(&mut self, context: &mut Context<'_>) {
+    fn renew_watch(&mut self) {
         if let Some(state) = self.log.as_ref().map(Log::state).filter(|state| state.swarm().is_some()) {
             self.watch = WatchList::for_observer(self.me, &Rings::of(state), state, self.exchange.table());
         }
-        self.observer.handle_watch_list(&self.watch);
-        self.observer.handle_tick(context.mono());
-        for subject in self.watch.watched.keys() {
-            context.send(*subject, Message::Probe { suspicion: self.observer.suspicion_of(*subject) });
-        }
-        let Some(report) = self.observer.poll_report(context.mono()) else { return };
+    }
+
+    /// What the probe thread last said goes to the managers.
+    fn report_alarms(&mut self, context: &mut Context<'_>) {
+        let Some(report) = self.report.take() else { return };
         self.publisher.set_unreachable(report.alarms.clone(), context.mono());
         for manager in managers(&self.view).collect::<Vec<_>>() {
             if manager == self.me {
@@ -636,6 +665,10 @@ impl Server {
         context.send(node, Message::Downlink { session: self.session, number: self.number, news });
         self.number += 1;
     }
+}
+
+fn may_command(state: &State, node: NodeId) -> bool {
+    state.swarm().is_none() || state.node(node).is_some_and(|node| node.is_manager())
 }
 
 pub fn managers(view: &View) -> impl Iterator<Item = NodeId> {

@@ -99,6 +99,18 @@ impl Disk {
         self.inner().cut
     }
 
+    /// All of it, as a reader sees it.
+    pub fn image(&self) -> Vec<u8> {
+        self.inner().current.clone()
+    }
+
+    /// Becomes what `image` says.
+    pub fn restore(&self, image: Vec<u8>) {
+        let mut inner = self.inner();
+        let generation = inner.generation + 1;
+        *inner = Inner { generation, current: image.clone(), durable: image, ..Inner::default() };
+    }
+
     pub fn wipe(&self) {
         let mut inner = self.inner();
         let generation = inner.generation + 1;

@@ -1,6 +1,7 @@
 //! What goes wrong, and when. Each seed draws which kinds of faults its world knows, so that some worlds have a few kinds
 //! in plenty and others a little of everything.
 
+use flok::state::RaftStanding;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -23,11 +24,17 @@ pub enum Fault {
     SyncFails,
     SlowDisk,
     ClockJumps,
+    /// Nothing of a daemon runs for a while.
     Freeze,
+    /// Its probe thread gets no turn, or it alone does.
+    ProbeLags,
+    Hangs,
+    CopyDisk,
+    RestoreDisk,
     EverybodyDies,
 }
 
-const ALL: [Fault; 14] = [
+const ALL: [Fault; 18] = [
     Fault::Partition,
     Fault::OneWay,
     Fault::Isolate,
@@ -41,6 +48,10 @@ const ALL: [Fault; 14] = [
     Fault::SlowDisk,
     Fault::ClockJumps,
     Fault::Freeze,
+    Fault::ProbeLags,
+    Fault::Hangs,
+    Fault::CopyDisk,
+    Fault::RestoreDisk,
     Fault::EverybodyDies,
 ];
 
@@ -126,8 +137,22 @@ impl World {
             }
             Fault::Freeze => {
                 let time = self.rng.random_range(100..8_000);
+                let until = self.now + time;
+                (self.hosts[at].frozen_until, self.hosts[at].probe_frozen_until) = (until, until);
+            }
+            Fault::ProbeLags => {
+                let time = self.rng.random_range(100..4_000);
+                self.hosts[at].probe_frozen_until = self.now + time;
+            }
+            Fault::Hangs => {
+                let time = self.rng.random_range(1_000..9_000);
                 self.hosts[at].frozen_until = self.now + time;
             }
+            Fault::CopyDisk => {
+                self.copy_disk(at);
+                self.return_of(at);
+            }
+            Fault::RestoreDisk => self.restore_some_disk(),
             Fault::EverybodyDies => {
                 for at in members {
                     self.cut_power(at);
@@ -136,6 +161,20 @@ impl World {
             }
         }
         self.note_impairments();
+    }
+
+    /// Of a node that does not vote: what a voter has forgotten, no log can mend.
+    fn restore_some_disk(&mut self) {
+        let votes = |at: usize| {
+            let node = self.check.reference.node(self.hosts[at].node);
+            node.is_none_or(|node| node.raft.is_some_and(|raft| raft.standing == RaftStanding::Voter))
+        };
+        let choices: Vec<usize> =
+            self.members().into_iter().filter(|at| self.hosts[*at].copy.is_some() && !votes(*at)).collect();
+        if let Some(at) = choices.choose(&mut self.rng).copied() {
+            self.restore_disk(at);
+            self.return_of(at);
+        }
     }
 
     fn return_of(&mut self, at: usize) {
@@ -150,7 +189,10 @@ impl World {
         for at in 0..self.hosts.len() {
             let host = &self.hosts[at];
             let cut = self.network.blocked.iter().any(|(from, to)| *from == at || *to == at);
-            let away = !host.power || host.daemon.is_none() || host.frozen_until > self.now;
+            let away = !host.power
+                || host.daemon.is_none()
+                || host.frozen_until > self.now
+                || host.probe_frozen_until > self.now;
             if cut || away || bad_network || host.slow_disk {
                 self.impair(at);
             }
@@ -164,7 +206,8 @@ impl World {
         self.network = Network::calm();
         for at in 0..self.hosts.len() {
             let host = &mut self.hosts[at];
-            (host.slow_disk, host.frozen_until, host.runtime.calm) = (false, 0, true);
+            (host.slow_disk, host.runtime.calm) = (false, true);
+            (host.frozen_until, host.probe_frozen_until) = (0, 0);
             host.disk.mend();
         }
         for at in self.members() {

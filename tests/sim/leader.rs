@@ -3,21 +3,20 @@
 
 use std::collections::VecDeque;
 
-use flok::allocator::Allocator;
+use flok::consensus::Status;
 use flok::consensus::replica::Fatal;
 use flok::membership::verdicts::Verdicts;
-use flok::membership::voters::{self, Circumstances, MemberProgress, RaftProgress, VoterStep};
+use flok::membership::voters::{self, Circumstances, VoterStep};
+use flok::node::decisions;
 use flok::spec::MonoMs;
-use flok::state::{Command, Draft, State, Step, codec};
-use flok::{orchestrator, scheduler};
+use flok::state::{Command, State, Step};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::context::{Context, Ms};
 use crate::daemon::Daemon;
-use crate::log::{Answer, Asker, Log};
+use crate::log::{Answer, Asker};
 
-const MAX_PLAN_BYTES: usize = flok::consensus::MAX_ENTRY_BYTES - 4096;
 const ALERT_TICK: Ms = 100;
 const CALM_TICK: Ms = 500;
 
@@ -72,14 +71,9 @@ impl Daemon {
 
     fn plan(&mut self, state: &State, context: &Context<'_>) {
         let tenure = self.leader.tenure.as_mut().expect("a leader has a tenure");
-        let table = self.exchange.table();
-        let mut draft = Draft::new(state, context.unix());
-        tenure.verdicts.plan(&mut draft, table, &self.detector, context.clocks);
-        orchestrator::plan(&mut draft, table, context.clocks, &mut tenure.rng);
-        let mut allocator = Allocator::default();
-        allocator.plan(&mut draft);
-        scheduler::plan(&mut draft, table, context.clocks, &mut tenure.rng, &mut allocator);
-        self.leader.rest = entries(draft.into_steps());
+        let Tenure { verdicts, rng, .. } = tenure;
+        let (_, entries) = decisions::plan(verdicts, state, self.exchange.table(), &self.detector, context.clocks, rng);
+        self.leader.rest = entries.into();
     }
 
     fn propose_rest(&mut self, context: &mut Context<'_>) {
@@ -123,9 +117,10 @@ impl Daemon {
         if self.leader.change_under_way || context.now < self.leader.change_rests_until {
             return Ok(());
         }
-        let progress = progress(log, state);
+        let status = Status::of(&log.replica);
+        let progress = decisions::progress(&status, self.me, state);
         let step = voters::plan(&Circumstances {
-            strangers: log.replica.strangers().next().is_some(),
+            strangers: status.strangers,
             me: self.me,
             state,
             suspects: self.exchange.table().suspects(),
@@ -145,35 +140,4 @@ impl Daemon {
         }
         Ok(())
     }
-}
-
-fn progress(log: &Log, state: &State) -> RaftProgress {
-    let status = log.replica.machine().status();
-    let followers = status
-        .followers
-        .iter()
-        .map(|(id, follower)| (*id, MemberProgress { matched: follower.matched, recently_active: follower.active }));
-    let own = (log.raft_id(), MemberProgress { matched: status.last, recently_active: true });
-    let known = |id: &u64| state.nodes().any(|node| node.raft.is_some_and(|raft| raft.raft_id == *id));
-    let members = followers.chain([own]).filter(|(id, _)| known(id)).collect();
-    RaftProgress { committed: status.commit, members }
-}
-
-/// Cuts a plan into entries, as the daemon does.
-fn entries(steps: Vec<Step>) -> VecDeque<Vec<Step>> {
-    let mut entries = VecDeque::new();
-    let (mut entry, mut size) = (Vec::new(), 0);
-    for step in steps {
-        let bytes = codec::encode(&step).len();
-        if size + bytes > MAX_PLAN_BYTES && !entry.is_empty() {
-            entries.push_back(std::mem::take(&mut entry));
-            size = 0;
-        }
-        size += bytes;
-        entry.push(step);
-    }
-    if !entry.is_empty() {
-        entries.push_back(entry);
-    }
-    entries
 }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use flok::consensus::machine::Write;
-use flok::consensus::replica::{Fatal, Replica, ReplicaConfig, SendSnapshot};
+use flok::consensus::replica::{Fatal, Replica, ReplicaConfig, Retention, SendSnapshot};
 use flok::consensus::wire::{Members, MembershipContext, Request, Response};
 use flok::consensus::{LogKey, LogStore, RaftRole, Refused, StoreError};
 use flok::spec::{ClientId, FeatureLevel, NodeId, UnixMs};
@@ -104,12 +104,17 @@ pub fn key() -> LogKey {
 }
 
 impl Log {
-    pub fn start(mut store: LogStore, peers: BTreeMap<u64, NodeId>, context: &mut Context<'_>) -> Result<Log, Fatal> {
+    pub fn start(
+        mut store: LogStore,
+        peers: BTreeMap<u64, NodeId>,
+        retention: Retention,
+        context: &mut Context<'_>,
+    ) -> Result<Log, Fatal> {
         let identity = *store.identity();
         let recovered = store.recover()?;
         let seed = context.rng.random();
-        let replica =
-            Replica::new(ReplicaConfig { node: identity.node, raft_id: identity.raft_id, seed, peers }, recovered)?;
+        let config = ReplicaConfig { node: identity.node, raft_id: identity.raft_id, seed, peers, retention };
+        let replica = Replica::new(config, recovered)?;
         let mut log = Log {
             replica,
             store,
@@ -147,10 +152,6 @@ impl Log {
 
     pub fn has_quorum(&self) -> bool {
         self.replica.machine().status().has_quorum
-    }
-
-    pub fn raft_id(&self) -> u64 {
-        self.replica.machine().id()
     }
 
     pub fn tick(&mut self, context: &mut Context<'_>) -> Result<(), Fatal> {

@@ -14,6 +14,8 @@ use rand::RngExt;
 
 use crate::context::{Context, Effect, Ms};
 
+pub type Outcomes = BTreeMap<TaskId, Outcome>;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Process {
     /// Made, never started.
@@ -40,7 +42,7 @@ struct Container {
 #[derive(Debug, Default)]
 pub struct Runtime {
     containers: BTreeMap<TaskId, Container>,
-    outcomes: BTreeMap<TaskId, Outcome>,
+    outcomes: Outcomes,
     /// Every task that ever had a process here.
     started: BTreeSet<TaskId>,
     last_pid: u32,
@@ -70,6 +72,15 @@ impl Runtime {
                 container.process = Process::Lost;
             }
         }
+    }
+
+    /// What the agent has written down of tasks that ended.
+    pub fn outcomes(&self) -> Outcomes {
+        self.outcomes.clone()
+    }
+
+    pub fn restore_outcomes(&mut self, outcomes: Outcomes) {
+        self.outcomes = outcomes;
     }
 
     /// The daemon died: what it had under way happened or not.

@@ -41,11 +41,14 @@ pub struct Workload {
     pub gap: Ms,
     services: u64,
     networks: u64,
+    /// Builds of several feature levels meet: some newcomers know less than the swarm, or more. The first host's build
+    /// stays as it is, and so does the host: its level is the highest that the simulator's build knows.
+    mixed: bool,
 }
 
 impl Workload {
-    pub fn new(gap: Ms) -> Workload {
-        Workload { gap, ..Workload::default() }
+    pub fn new(gap: Ms, mixed: bool) -> Workload {
+        Workload { gap, mixed, ..Workload::default() }
     }
 
     pub fn next_operation(&mut self) -> u64 {
@@ -88,6 +91,9 @@ impl World {
             87..90 => self.remove_node(via),
             90..93 => self.create_network(via),
             93..95 => self.remove_network(via),
+            95..97 => self.change_role(via),
+            97 if self.workload.mixed => self.upgrade(),
+            98 if self.workload.mixed => self.raise_level(via),
             _ => {
                 self.command(via, Command::Noop);
             }
@@ -111,6 +117,10 @@ impl World {
             if self.rng.random_bool(0.3) {
                 self.hosts[host].role = Role::Worker;
             }
+            if self.workload.mixed {
+                let known = FEATURE_LEVEL.0 - 1..=FEATURE_LEVEL.0 + 1;
+                self.hosts[host].description.feature_level = FeatureLevel(self.rng.random_range(known));
+            }
             self.admit(via, host);
         }
     }
@@ -124,7 +134,9 @@ impl World {
         if members.len() <= 4 || under_way || self.leader().is_none() {
             return;
         }
-        let Some(at) = members.choose(&mut self.rng).copied() else { return };
+        let Some(at) = members.choose(&mut self.rng).copied().filter(|at| *at > 0 || !self.workload.mixed) else {
+            return;
+        };
         self.hosts[at].gone = true;
         let node = self.hosts[at].node;
         self.check.note(|| format!("{node} leaves"));
@@ -169,6 +181,37 @@ impl World {
         }
     }
 
+    /// Two managers at least stay.
+    fn change_role(&mut self, via: usize) {
+        let nodes: Vec<_> = self.check.reference.nodes().cloned().collect();
+        let here = |node: &Node| self.host_of(node.id).is_some_and(|host| !self.hosts[host].gone);
+        let managers = nodes.iter().filter(|node| node.is_manager() && here(node)).count();
+        let Some(node) = nodes.choose(&mut self.rng) else { return };
+        let role = match node.spec.role {
+            Role::Worker => Role::Manager,
+            Role::Manager if managers > 2 => Role::Worker,
+            Role::Manager => return,
+        };
+        let spec = NodeSpec { role, ..node.spec.clone() };
+        self.command(via, Command::UpdateNode { id: node.id, version: node.meta.version, spec });
+    }
+
+    /// A daemon starts again with a newer build.
+    fn upgrade(&mut self) {
+        let choices: Vec<usize> = self.members().into_iter().filter(|at| *at > 0).collect();
+        if let Some(at) = choices.choose(&mut self.rng).copied() {
+            self.hosts[at].description.feature_level = FeatureLevel(FEATURE_LEVEL.0 + 1);
+            self.kill_daemon(at);
+            let after = self.rng.random_range(50..2_000);
+            self.start_later(at, after);
+        }
+    }
+
+    /// Refused as long as anybody's build knows less; the checker holds it to that.
+    fn raise_level(&mut self, via: usize) {
+        self.command(via, Command::RaiseFeatureLevel { to: FeatureLevel(FEATURE_LEVEL.0 + 1) });
+    }
+
     fn create_service(&mut self, via: usize) {
         if self.check.reference.services().len() >= MOST_SERVICES {
             return;
@@ -191,6 +234,8 @@ impl World {
         if let (ServiceMode::Replicated { replicas }, Some(_)) = (&mut mode, port) {
             *replicas = (*replicas).min(MOST_WITH_PORT);
         }
+        let with_volume = port.is_none() && !mode.is_global() && !mode.is_job() && self.rng.random_bool(0.3);
+        let policy = [VolumePolicy::Wait, VolumePolicy::StartEmpty].choose(&mut self.rng).copied().expect("two");
         let condition = if mode.is_job() { RestartCondition::OnFailure } else { RestartCondition::Any };
         let order = [UpdateOrder::StopFirst, UpdateOrder::StartFirst].choose(&mut self.rng).copied().expect("two");
         let action = [FailureAction::Pause, FailureAction::Continue, FailureAction::Rollback];
@@ -229,6 +274,7 @@ impl World {
                 container: ContainerSpec {
                     image: format!("example.org/{image}:1"),
                     stop_grace: Some(Duration::from_millis(self.rng.random_range(500..4_000))),
+                    mounts: with_volume.then(a_volume).into_iter().collect(),
                     ..ContainerSpec::default()
                 },
                 resources: Resources { reservations, ..Resources::default() },
@@ -238,7 +284,7 @@ impl World {
                 log_driver: None,
                 force_update: 0,
                 host_ports: Vec::new(),
-                volume_policy: VolumePolicy::default(),
+                volume_policy: policy,
                 ingress: false,
             },
             rollback: UpdateConfig { failure_action: FailureAction::Pause, ..update.clone() },
@@ -346,5 +392,18 @@ impl World {
                 self.command(via, Command::UpdateNode { id: node.id, version: node.meta.version, spec });
             }
         }
+    }
+}
+
+/// Its data lives on the node that mounted it first.
+fn a_volume() -> Mount {
+    Mount {
+        kind: MountKind::Volume,
+        source: Some("data".into()),
+        target: "/data".into(),
+        read_only: false,
+        bind: BindOptions::default(),
+        volume: VolumeOptions::default(),
+        tmpfs: TmpfsOptions::default(),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use flok::consensus::replica::Fatal;
+use flok::consensus::replica::{Fatal, Retention};
 use flok::consensus::{FIRST_RAFT_ID, StoreError, new_swarm};
 use flok::spec::*;
 use flok::state::{Command, Meta, Node, NodeHealth, RaftMember, RaftStanding, Swarm};
@@ -12,11 +12,11 @@ use rand::{RngExt, SeedableRng};
 
 use crate::check::Checker;
 use crate::context::{Context, Effect, Lane, Message, Ms};
-use crate::daemon::{self, Daemon, Parts, Standing, Stop, TICK_MS};
+use crate::daemon::{self, Daemon, PROBE_MS, Parts, Standing, Stop, TICK_MS};
 use crate::disk::Disk;
 use crate::faults::Faults;
 use crate::log::{Answer, Asker};
-use crate::worker::Runtime;
+use crate::worker::{Outcomes, Runtime};
 use crate::workload::Workload;
 
 /// When the world began, for people.
@@ -25,6 +25,11 @@ const EPOCH: u64 = 1_760_000_000_000;
 #[derive(Debug)]
 pub enum Event {
     Tick {
+        host: usize,
+        life: u64,
+    },
+    /// The probe thread's turn.
+    Probe {
         host: usize,
         life: u64,
     },
@@ -67,6 +72,8 @@ pub enum Event {
 pub struct Host {
     pub node: NodeId,
     pub description: NodeDescription,
+    pub retention: Retention,
+    /// That it is admitted with.
     pub role: Role,
     pub disk: Disk,
     pub standing: Standing,
@@ -80,13 +87,25 @@ pub struct Host {
     /// Left, was removed, or was given up: never returns.
     pub gone: bool,
     pub slow_disk: bool,
-    /// Nothing of it runs until then.
+    /// The daemon's main runtime stands still until then, and its probe thread until that.
     pub frozen_until: Ms,
+    pub probe_frozen_until: Ms,
     pub wall_offset: i64,
     mono_offset: u64,
     /// A fault of its disk explains that its log ends.
     pub excused: bool,
+    /// A copy of its data directory.
+    pub copy: Option<Copy>,
+    /// Lives on such a copy: its log may lack what it had acknowledged.
+    pub restored: bool,
     pub start_under_way: bool,
+}
+
+/// Of the daemon's data directory, while the daemon did not run. What containerd holds is no part of it.
+pub struct Copy {
+    disk: Vec<u8>,
+    standing: Standing,
+    outcomes: Outcomes,
 }
 
 #[derive(Debug, Clone)]
@@ -130,7 +149,7 @@ impl World {
             network: Network::calm(),
             check: Checker::new(verbose),
             faults: Faults::draw(&mut rng),
-            workload: Workload::new(rng.random_range(100..2_500)),
+            workload: Workload::new(rng.random_range(100..2_500), rng.random_bool(0.3)),
             queue: BTreeMap::new(),
             events: 0,
             lives: 0,
@@ -146,6 +165,7 @@ impl World {
     pub fn add_host(&mut self) -> usize {
         let number = self.hosts.len();
         let addr = IpAddr::V4(Ipv4Addr::from_bits(Ipv4Addr::new(10, 99, 0, 1).to_bits() + number as u32));
+        let retention = self.retention();
         self.hosts.push(Host {
             node: NodeId(self.rng.random()),
             description: NodeDescription {
@@ -159,6 +179,7 @@ impl World {
                 probe_port: 7946,
                 feature_level: FEATURE_LEVEL,
             },
+            retention,
             role: Role::Manager,
             disk: Disk::default(),
             standing: Standing::default(),
@@ -170,12 +191,24 @@ impl World {
             gone: false,
             slow_disk: false,
             frozen_until: 0,
+            probe_frozen_until: 0,
             wall_offset: 0,
             mono_offset: self.rng.random_range(0..1_000_000),
             excused: false,
+            copy: None,
+            restored: false,
             start_under_way: false,
         });
         number
+    }
+
+    /// Some hosts keep a long log, some nearly none.
+    fn retention(&mut self) -> Retention {
+        Retention {
+            snapshot_entries: self.rng.random_range(8..200),
+            keep_entries: self.rng.random_range(0..100),
+            ..Retention::default()
+        }
     }
 
     /// The first node makes the swarm.
@@ -265,10 +298,9 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
-        if let Some((host, until)) = self.is_frozen(&event) {
-            let wait = until - self.now;
-            // In the order in which they came.
-            debug_assert!(host < self.hosts.len());
+        if let Some(until) = self.is_frozen(&event) {
+            // In the order in which they came; the probe thread reads what has arrived before it judges.
+            let wait = until - self.now + Ms::from(matches!(event, Event::Probe { .. }));
             self.schedule(wait, event);
             return;
         }
@@ -277,6 +309,15 @@ impl World {
                 if self.lives(host, life) {
                     self.schedule(TICK_MS, Event::Tick { host, life });
                     self.with_daemon(host, |daemon, parts, context| daemon.tick(parts, context));
+                }
+            }
+            Event::Probe { host, life } => {
+                if self.lives(host, life) {
+                    self.schedule(PROBE_MS, Event::Probe { host, life });
+                    self.with_daemon(host, |daemon, _, context| {
+                        daemon.probe(context);
+                        Ok(())
+                    });
                 }
             }
             Event::Disk { host, life } => {
@@ -302,14 +343,19 @@ impl World {
         }
     }
 
-    fn is_frozen(&self, event: &Event) -> Option<(usize, Ms)> {
-        let host = match event {
-            Event::Tick { host, .. } | Event::Disk { host, .. } | Event::Execute { host, .. } => *host,
-            Event::Deliver { to, .. } => *to,
+    fn is_frozen(&self, event: &Event) -> Option<Ms> {
+        let until = match event {
+            Event::Tick { host, .. } | Event::Disk { host, .. } | Event::Execute { host, .. } => {
+                self.hosts[*host].frozen_until
+            }
+            Event::Deliver { to, message, .. } if message.lane() == Lane::Datagram => {
+                self.hosts[*to].probe_frozen_until
+            }
+            Event::Deliver { to, .. } => self.hosts[*to].frozen_until,
+            Event::Probe { host, .. } => self.hosts[*host].probe_frozen_until,
             _ => return None,
         };
-        let until = self.hosts[host].frozen_until;
-        (until > self.now).then_some((host, until))
+        (until > self.now).then_some(until)
     }
 
     fn lives(&self, host: usize, life: u64) -> bool {
@@ -327,8 +373,8 @@ impl World {
         let Some(mut daemon) = host.daemon.take() else { return };
         let clocks = clocks(*now, host);
         let mut context = Context { now: *now, clocks, life: daemon.life, rng, check, effects: Vec::new() };
-        let Host { disk, standing, runtime, description, .. } = host;
-        let mut parts = Parts { disk, standing, runtime, description };
+        let Host { disk, standing, runtime, description, retention, .. } = host;
+        let mut parts = Parts { disk, standing, runtime, description, retention: *retention };
         let result = act(&mut daemon, &mut parts, &mut context);
         let effects = std::mem::take(&mut context.effects);
         let life = daemon.life;
@@ -468,8 +514,8 @@ impl World {
         assert!(host.power && host.daemon.is_none(), "a host runs one daemon");
         let clocks = clocks(*now, host);
         let mut context = Context { now: *now, clocks, life, rng, check, effects: Vec::new() };
-        let Host { node, disk, standing, runtime, description, .. } = host;
-        let mut parts = Parts { disk, standing, runtime, description };
+        let Host { node, disk, standing, runtime, description, retention, .. } = host;
+        let mut parts = Parts { disk, standing, runtime, description, retention: *retention };
         let started = Daemon::start(*node, &mut parts, first.then(new_swarm), &mut context);
         let effects = std::mem::take(&mut context.effects);
         check.note(|| format!("{node} starts, life {life}"));
@@ -478,6 +524,8 @@ impl World {
                 host.daemon = Some(daemon);
                 let phase = self.rng.random_range(1..TICK_MS);
                 self.schedule(phase, Event::Tick { host: at, life });
+                let phase = self.rng.random_range(1..PROBE_MS);
+                self.schedule(phase, Event::Probe { host: at, life });
                 for effect in effects {
                     self.carry_out(at, life, effect);
                 }
@@ -528,10 +576,31 @@ impl World {
         let node = host.node;
         self.check.note(|| format!("{node}: the host dies"));
         host.daemon = None;
-        host.frozen_until = 0;
+        (host.frozen_until, host.probe_frozen_until) = (0, 0);
         host.disk.power_cut(self.rng.random());
         host.runtime.host_died();
         self.impair(at);
+    }
+
+    pub fn copy_disk(&mut self, at: usize) {
+        self.kill_daemon(at);
+        let host = &mut self.hosts[at];
+        if host.power {
+            let (standing, outcomes) = (host.standing.clone(), host.runtime.outcomes());
+            host.copy = Some(Copy { disk: host.disk.image(), standing, outcomes });
+        }
+    }
+
+    /// The machine dies, and what its daemon wrote since the copy is lost.
+    pub fn restore_disk(&mut self, at: usize) {
+        self.cut_power(at);
+        let host = &mut self.hosts[at];
+        let Some(copy) = host.copy.take() else { return };
+        let node = host.node;
+        self.check.note(|| format!("{node}: its data directory is that of a copy"));
+        host.disk.restore(copy.disk);
+        (host.standing, host.restored) = (copy.standing, true);
+        host.runtime.restore_outcomes(copy.outcomes);
     }
 
     /// Remembers that this host was really hard to reach now.
@@ -561,6 +630,11 @@ impl World {
                 let after = self.rng.random_range(500..5_000);
                 self.start_later(at, after);
             }
+            // It is for its operator to empty the directory and to join it as another node.
+            Stop::Fatal(Fatal::Store(StoreError::LostEntries { .. })) if host.restored => {
+                (host.gone, host.power) = (true, false);
+                host.runtime.host_died();
+            }
             Stop::Fatal(fatal) => panic!("{node} stopped without a cause: {fatal}"),
             Stop::Refused(why) => panic!("{node} was refused: {why}"),
         }
@@ -570,8 +644,13 @@ impl World {
     fn answered(&mut self, id: u64, answer: Answer) {
         self.check.note(|| format!("operation {id}: {answer:?}"));
         if let Some(host) = self.workload.admissions.remove(&id).map(|asked| asked.host) {
+            let too_old = self.hosts[host].description.feature_level < FEATURE_LEVEL;
             match answer {
-                Answer::Applied(Ok(_)) => self.admitted(host),
+                Answer::Applied(Ok(_)) => {
+                    assert!(!too_old, "a node was admitted that knows less than the swarm");
+                    self.admitted(host);
+                }
+                Answer::Applied(Err(_)) if too_old => {}
                 // It asks again.
                 _ => self.workload.to_admit.push(host),
             }
