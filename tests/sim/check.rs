@@ -198,7 +198,9 @@ impl Checker {
             return;
         }
         let print = *self.prints.entry(index).or_insert_with(|| state.fingerprint());
-        assert_eq!(print, replica.state().fingerprint(), "{node} has another state at {index}");
+        if print != replica.state().fingerprint() {
+            panic!("{node} has another state at {index}: {:#?}", watch::changes(state, replica.state()));
+        }
     }
 
     /// Compares at any index; for the end.

@@ -63,6 +63,14 @@ pub struct Done {
     deaf: bool,
 }
 
+impl Done {
+    /// When the process that was just started ends by itself.
+    fn exit_after(&self, event: &EventKind) -> Option<Effect> {
+        let (EventKind::Started { pid }, Some((after, code))) = (event, self.lives_for) else { return None };
+        Some(Effect::Exit { after, task: self.action.task(), pid: *pid, code })
+    }
+}
+
 impl Runtime {
     /// The host went down with everything that ran.
     pub fn host_died(&mut self) {
@@ -83,14 +91,15 @@ impl Runtime {
         self.outcomes = outcomes;
     }
 
-    /// The daemon died: what it had under way happened or not.
-    pub fn daemon_died(&mut self, rng: &mut impl rand::Rng) {
+    /// The daemon died: what it had under way happened or not. Processes that were started in that moment end by
+    /// themselves like any other.
+    pub fn daemon_died(&mut self, now: Ms, rng: &mut impl rand::Rng) -> Vec<Effect> {
+        let mut exits = Vec::new();
         for (_, done) in std::mem::take(&mut self.under_way) {
-            // Nobody counts how long a process that was started in that moment lives: it runs on.
-            if rng.random() {
-                self.perform(&done, 0);
-            }
+            let event = if rng.random() { self.perform(&done, now) } else { None };
+            exits.extend(event.and_then(|event| done.exit_after(&event)));
         }
+        exits
     }
 
     pub fn running(&self) -> impl Iterator<Item = TaskId> {
@@ -253,12 +262,8 @@ impl Worker {
     pub fn job_done(&mut self, done: &Done, runtime: &mut Runtime, context: &mut Context<'_>) {
         let kind = runtime.perform(done, context.now);
         let task = done.action.task();
-        if let Some(EventKind::Started { pid }) = kind
-            && let Some((after, code)) = done.lives_for
-        {
-            context.effects.push(Effect::Exit { after, task, pid, code });
-        }
         if let Some(kind) = kind {
+            context.effects.extend(done.exit_after(&kind));
             self.machine.handle_event(Event { task, kind }, context.mono());
         }
     }

@@ -376,9 +376,24 @@ impl World {
         self.command(via, Command::UpdateNode { id: node.id, version: node.meta.version, spec });
     }
 
+    /// A node that was away while all managers that it knows left the swarm finds nobody to ask: its operator joins it
+    /// anew.
+    fn give_up_the_lost(&mut self) {
+        for at in self.members() {
+            let host = &self.hosts[at];
+            let manages = |id: &NodeId| self.check.reference.node(*id).is_some_and(|node| node.is_manager());
+            let hears = host.daemon.as_ref().is_none_or(|daemon| daemon.quorum);
+            if !hears && !host.standing.managers.iter().any(manages) && !manages(&host.node) {
+                self.hosts[at].gone = true;
+                self.cut_power(at);
+            }
+        }
+    }
+
     /// Operators let every node take tasks again, and remove those that will not come back; one step at a time.
     pub fn tidy_up(&mut self) {
         self.workload.over = true;
+        self.give_up_the_lost();
         let holders = self.log_holders();
         let Some(via) = holders.choose(&mut self.rng).copied() else { return };
         let nodes: Vec<_> = self.check.reference.nodes().cloned().collect();

@@ -561,9 +561,15 @@ impl World {
             let node = host.node;
             self.check.note(|| format!("{node}: the daemon dies"));
             host.disk.kill_process();
-            host.runtime.daemon_died(&mut self.rng);
+            self.abandon_jobs(at);
         }
         self.impair(at);
+    }
+
+    /// What a dead daemon had under way.
+    fn abandon_jobs(&mut self, at: usize) {
+        let exits = self.hosts[at].runtime.daemon_died(self.now, &mut self.rng);
+        exits.into_iter().for_each(|exit| self.carry_out(at, 0, exit));
     }
 
     /// The machine dies with everything on it.
@@ -620,7 +626,8 @@ impl World {
         }
         host.daemon = None;
         host.disk.kill_process();
-        host.runtime.daemon_died(&mut self.rng);
+        self.abandon_jobs(at);
+        let host = &mut self.hosts[at];
         match stop {
             Stop::Removed => host.gone = true,
             // The kernel dropped what it could not write.
