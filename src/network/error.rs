@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::spec::{Protocol, TaskId};
+use crate::spec::{NetworkId, Protocol, TaskId};
 
 /// Unless said otherwise, what was made before the error has been undone.
 #[derive(Debug, thiserror::Error)]
@@ -22,14 +22,16 @@ pub enum NetworkError {
     Netlink {
         operation: &'static str,
         #[source]
-        source: rtnetlink::Error,
+        source: io::Error,
     },
     #[error("cannot open a netlink socket")]
     NetlinkSocket(#[source] io::Error),
     #[error("cannot run `nft`: install nftables")]
     NftMissing(#[source] io::Error),
-    #[error("`nft` did not answer within {0} s")]
-    NftTimeout(u64),
+    #[error("the kernel's network: {0}")]
+    Kernel(String),
+    #[error("the task is on network {0}, which no manager has told this node of yet: are managers reached?")]
+    UnknownNetwork(NetworkId),
     #[error("nftables refused a change (does the kernel have nf_tables with NAT?): {0}")]
     Nft(String),
     #[error("cannot write {path}")]

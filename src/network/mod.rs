@@ -1,23 +1,36 @@
-//! Networks of this node's tasks.
+//! Networks of this node's tasks, and their way to the tasks of other nodes.
 //!
-//! Pure layer 3: each task has a network namespace, one veth pair and a /32; the host routes to it. What nftables has to
-//! hold is a pure function of the tasks present ([`plan`]); the rest of the room carries it out. Overlay networks add
-//! addresses to the same veth and maps to the same table.
+//! Pure layer 3: each task has a network namespace, one veth pair, and a /32 (and a /128) for each network it is on; the
+//! host routes to it. One VXLAN device carries all networks between nodes. What the kernel has to hold is a pure function
+//! of what this node knows ([`plan`]); the rest of the room keeps the kernel so ([`keeper`]): whatever differs is
+//! changed, and nothing else.
 //!
-//! What was made is written down under the room's directory before it is made, so that after a crash everything can be
-//! adopted or removed: nothing is left over, nothing is missing.
+//! What was made for a task is written down under the room's directory before it is made, so that after a crash
+//! everything can be adopted or removed: nothing is left over, nothing is missing.
 
+mod bell;
 pub mod dns;
 mod error;
-mod firewall;
-mod link;
+mod keeper;
+mod kernel;
+#[cfg(test)]
+mod lab;
+#[cfg(test)]
+mod lab_tests;
+mod names;
 mod namespace;
-pub mod plan;
+mod plan;
+mod plane;
 mod pool;
 mod ports;
+mod proxy;
 mod records;
+mod skeleton;
+mod state;
 mod tasks;
 
 pub use error::NetworkError;
+pub use plane::SwarmView;
 pub use pool::Subnet;
+pub use skeleton::Overlay;
 pub use tasks::{NetworkConfig, TaskNetwork, TaskNetworks};

@@ -1,148 +1,369 @@
-//! What nftables has to hold, as a pure function of the tasks present, and the least change from one plan to the next.
+//! What the kernel has to hold, as a pure function of what this node knows: its tasks, the members, and the networks as
+//! the managers tell them.
 
-use std::collections::BTreeSet;
-use std::fmt::Write;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use super::error::protocol_name;
-use super::pool::Subnet;
-use crate::spec::{PortConfig, Protocol};
+use super::names::*;
+use super::skeleton::{Overlay, Skeleton};
+use super::state::*;
+use crate::dispatcher::{NetworkView, Networks};
+use crate::spec::{NetworkId, NodeId, PortConfig, Protocol, PublishMode, ServiceId, Subnet, TaskId};
 
-/// flok's one table, in its own namespace of names: nothing else is ever touched.
-pub const TABLE: &str = "inet flok";
+/// All that the plan depends on.
+pub struct Inputs<'a> {
+    pub skeleton: Skeleton,
+    /// The interface under the overlay: the overlay's own address where it is one of this host's, and the MTU it leaves.
+    pub local: Option<IpAddr>,
+    pub mtu: u32,
+    /// Whether this kernel speaks it.
+    pub ipv6: bool,
+    pub members: &'a BTreeMap<NodeId, IpAddr>,
+    pub numbers: &'a Numbers,
+    pub networks: &'a Networks,
+    pub tasks: &'a BTreeMap<TaskId, LocalTask>,
+    /// Published ports that are another process' on this node.
+    pub taken: &'a BTreeSet<(Protocol, u16)>,
+}
 
-/// Every host end of a task's veth is named so.
-pub const VETH_PREFIX: &str = "fk";
+impl Inputs<'_> {
+    fn speaks(&self, address: IpAddr) -> bool {
+        self.ipv6 || address.is_ipv4()
+    }
+}
 
-/// What one task needs of the firewall.
+/// A task on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TaskRules {
-    pub interface: String,
+pub struct LocalTask {
+    pub interface: Interface,
+    pub mac: Mac,
+    /// Host-local.
     pub address: Ipv4Addr,
+    /// On overlay networks.
+    pub addresses: Vec<IpAddr>,
     /// Bound ports of `host` mode.
     pub ports: Vec<PortConfig>,
+    /// On internal networks only: no way out.
+    pub confined: bool,
 }
 
-/// The elements of the table's sets and maps. The table's chains never change.
+/// The numbers of the other nodes, which are this node's own affair: in marks, zones and tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Interface and the only source address it may use.
-    sources: BTreeSet<(String, Ipv4Addr)>,
-    /// Protocol and port on the node, address and port of the task.
-    ports: BTreeSet<(Protocol, u16, Ipv4Addr, u16)>,
+pub struct Numbers {
+    list: BTreeMap<NodeId, u16>,
+    last: u16,
 }
 
-impl Plan {
-    pub fn new<'a>(tasks: impl IntoIterator<Item = &'a TaskRules>) -> Plan {
-        let mut plan = Plan::default();
-        for task in tasks {
-            plan.sources.insert((task.interface.clone(), task.address));
-            for port in &task.ports {
-                plan.ports.insert((port.protocol, port.published, task.address, port.target));
+impl Numbers {
+    /// Those that the kernel's connections already bear.
+    pub fn adopted(members: &BTreeMap<NodeId, IpAddr>, found: &KernelState) -> Numbers {
+        let mut numbers = Numbers::default();
+        for node in members.keys() {
+            if let Some(Value::Zone(zone)) = found.elements.get(&(Set::NodeZones, Key::Mac(mac_of(*node)))) {
+                numbers.list.insert(*node, *zone);
+                numbers.last = numbers.last.max(*zone);
             }
         }
-        plan
+        numbers
     }
 
-    /// The `nft` script that turns `from` into this plan; empty where they are the same. Elements that go come first,
-    /// so that a port may move between tasks in one script.
-    pub fn script_from(&self, from: &Plan) -> String {
-        let mut script = String::new();
-        for (interface, address) in from.sources.difference(&self.sources) {
-            let _ = writeln!(script, "delete element {TABLE} task_sources {{ {interface} . {address} }}");
+    /// A number for each of `members`, and for no other. One given back is not the next one given out.
+    pub fn follow(&mut self, members: &BTreeMap<NodeId, IpAddr>) {
+        self.list.retain(|node, _| members.contains_key(node));
+        let mut used: BTreeSet<u16> = self.list.values().copied().collect();
+        for node in members.keys() {
+            if used.len() < usize::from(MAX_NODE_NUMBER) && !self.list.contains_key(node) {
+                while self.last == 0 || used.contains(&self.last) {
+                    self.last = self.last % MAX_NODE_NUMBER + 1;
+                }
+                used.insert(self.last);
+                self.list.insert(*node, self.last);
+            }
         }
-        for (protocol, published, ..) in from.ports.difference(&self.ports) {
-            let _ =
-                writeln!(script, "delete element {TABLE} host_ports {{ {} . {published} }}", protocol_name(*protocol));
-        }
-        for (interface, address) in self.sources.difference(&from.sources) {
-            let _ = writeln!(script, "add element {TABLE} task_sources {{ {interface} . {address} }}");
-        }
-        for (protocol, published, address, target) in self.ports.difference(&from.ports) {
-            let name = protocol_name(*protocol);
-            let _ =
-                writeln!(script, "add element {TABLE} host_ports {{ {name} . {published} : {address} . {target} }}");
-        }
-        script
+    }
+
+    fn of(&self, node: NodeId) -> Option<u16> {
+        self.list.get(&node).copied()
     }
 }
 
-/// The whole table, empty of tasks, in one transaction: made anew whatever was there under its name.
-pub fn table_script(subnet: Subnet) -> String {
-    let host = subnet.host();
-    format!(
-        r#"add table {TABLE}
-delete table {TABLE}
-table {TABLE} {{
-    set task_sources {{
-        type ifname . ipv4_addr
-    }}
-    map host_ports {{
-        type inet_proto . inet_service : ipv4_addr . inet_service
-    }}
-    # A task has NET_RAW: it may send only from its own address.
-    chain task_source {{
-        type filter hook prerouting priority -310; policy accept;
-        iifname "{VETH_PREFIX}*" meta protocol ip iifname . ip saddr != @task_sources drop
-        iifname "{VETH_PREFIX}*" meta protocol ip6 drop
-    }}
-    chain publish {{
-        type nat hook prerouting priority -100; policy accept;
-        fib daddr type local dnat ip to meta l4proto . th dport map @host_ports
-    }}
-    chain publish_local {{
-        type nat hook output priority -100; policy accept;
-        meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @host_ports
-    }}
-    # Tasks see their clients' real addresses, save where a reply could not find its way back: a task that reaches itself
-    # through a published port, and the node's own loopback.
-    chain source {{
-        type nat hook postrouting priority 100; policy accept;
-        oifname "{VETH_PREFIX}*" ip saddr 127.0.0.0/8 snat ip to {host}
-        oifname "{VETH_PREFIX}*" ip saddr {subnet} ct status dnat snat ip to {host}
-        oifname != "{VETH_PREFIX}*" ip saddr {subnet} masquerade
-    }}
-    # Tasks meet on a network they share or through a published port, nowhere else.
-    chain isolate {{
-        type filter hook forward priority 0; policy accept;
-        ct state established,related accept
-        ct status dnat accept
-        oifname "{VETH_PREFIX}*" drop
-    }}
-}}
-"#
-    )
+/// The plan, in parts that change each by itself: a swarm's networks are many, and a change is of one.
+#[derive(Default)]
+pub struct Parts {
+    /// The host, its tasks, and the other nodes.
+    base: KernelState,
+    networks: BTreeMap<NetworkId, (Arc<NetworkView>, KernelState)>,
+}
+
+/// What is different from the last time, beside the networks, which show it themselves.
+#[derive(Debug, Default)]
+pub struct Touched {
+    pub all: bool,
+    pub tasks: BTreeSet<TaskId>,
+}
+
+impl Parts {
+    /// Plans anew what depends on what changed.
+    pub fn follow(&mut self, inputs: &Inputs, touched: &Touched) -> Changes {
+        let mut changes = Changes::default();
+        if touched.all || !touched.tasks.is_empty() {
+            let base = planned(inputs, Plan::base);
+            changes.append(Changes::between(&self.base, &base));
+            self.base = base;
+        }
+        let nothing = KernelState::default();
+        let known = |id: &NetworkId| inputs.skeleton.overlay.is_some() && inputs.networks.list.contains_key(id);
+        self.networks.retain(|id, (_, old)| {
+            if !known(id) {
+                changes.append(Changes::between(old, &nothing));
+            }
+            known(id)
+        });
+        let Some(overlay) = inputs.skeleton.overlay else { return changes };
+        for (id, view) in &inputs.networks.list {
+            let old = self.networks.get(id);
+            let same = old.is_some_and(|(before, _)| Arc::ptr_eq(before, view));
+            if same && !touched.all && !touched.tasks.iter().any(|task| view.endpoints.contains_key(task)) {
+                continue;
+            }
+            let new = planned(inputs, |plan| plan.network(view, overlay.node));
+            changes.append(Changes::between(old.map_or(&nothing, |(_, old)| old), &new));
+            self.networks.insert(*id, (Arc::clone(view), new));
+        }
+        changes
+    }
+
+    /// All of it together.
+    pub fn whole(&self) -> KernelState {
+        let mut whole = self.base.clone();
+        for (_, part) in self.networks.values() {
+            whole.routes.extend(part.routes.iter().map(|(key, route)| (*key, *route)));
+            whole.elements.extend(part.elements.iter().map(|(key, value)| (*key, *value)));
+            whole.balancers.extend(part.balancers.iter().map(|(key, targets)| (*key, targets.clone())));
+        }
+        whole
+    }
+}
+
+fn planned<'a>(inputs: &'a Inputs<'a>, part: impl FnOnce(&mut Plan<'a>)) -> KernelState {
+    let mut plan = Plan { inputs, state: KernelState::default() };
+    part(&mut plan);
+    plan.state
+}
+
+/// The ports that services publish on every node.
+pub fn published(networks: &Networks) -> BTreeSet<(Protocol, u16)> {
+    let services = networks.list.values().filter(|network| network.ingress).flat_map(|view| view.services.values());
+    services.flat_map(|service| service.ports.iter().filter(|port| is_ingress(port))).map(key_of_port).collect()
+}
+
+/// Whether a task on `networks` has no way out: it is on internal ones, and on none that is not.
+pub fn is_confined<'a>(networks: impl Iterator<Item = &'a NetworkView>) -> bool {
+    let mut own = networks.filter(|network| !network.ingress).peekable();
+    own.peek().is_some() && own.all(|network| network.internal)
+}
+
+struct Plan<'a> {
+    inputs: &'a Inputs<'a>,
+    state: KernelState,
+}
+
+impl Plan<'_> {
+    fn base(&mut self) {
+        self.host();
+        self.tasks();
+        if let Some(overlay) = self.inputs.skeleton.overlay {
+            self.nodes(overlay);
+        }
+    }
+
+    fn host(&mut self) {
+        let subnet = self.inputs.skeleton.subnet;
+        for address in self.families(subnet.host()) {
+            self.state.addresses.insert(address);
+            self.endpoint(address);
+        }
+        let pool = [Subnet::new(subnet.base().into(), subnet.prefix()), Subnet::new(LOCAL6.into(), LOCAL6_PREFIX)];
+        for subnet in pool.into_iter().flatten() {
+            self.unreachable(subnet);
+        }
+    }
+
+    fn tasks(&mut self) {
+        let host = self.inputs.skeleton.subnet.host();
+        for task in self.inputs.tasks.values() {
+            for address in self.families(task.address).into_iter().chain(task.addresses.iter().copied()) {
+                if !self.inputs.speaks(address) {
+                    continue;
+                }
+                let source = if address.is_ipv6() { local6(host).into() } else { host.into() };
+                let route = Route::Link { interface: task.interface, source: Some(source) };
+                self.put([Set::Sources4, Set::Sources6], address, Key::Source(task.interface, address));
+                self.state.neighbours.insert((task.interface, address), task.mac);
+                self.route(MAIN_TABLE, address, route);
+                self.endpoint(address);
+            }
+            for port in &task.ports {
+                for address in self.families(task.address) {
+                    let set = if address.is_ipv6() { Set::HostPorts6 } else { Set::HostPorts4 };
+                    let target = Target { address, port: Some(port.target) };
+                    self.state.elements.insert((set, key_of_element(port)), Value::Target(target));
+                }
+            }
+            if task.confined {
+                self.state.elements.insert((Set::Confined, Key::Interface(task.interface)), Value::None);
+            }
+        }
+    }
+
+    /// The overlay's device, and the ways to the other nodes.
+    fn nodes(&mut self, overlay_at: Overlay) {
+        let Inputs { local, mtu, .. } = *self.inputs;
+        let mac = mac_of(overlay_at.node);
+        self.state.vxlan = Some(Vxlan { mac, local, port: overlay_at.port, mtu });
+        let families = if self.inputs.ipv6 { vec![false, true] } else { vec![false] };
+        for (node, host) in self.inputs.members {
+            let Some(number) = self.number_of(*node, overlay_at) else { continue };
+            let (mac, mark) = (mac_of(*node), mark_of(number));
+            self.put([Set::Members4, Set::Members6], *host, Key::Address(*host));
+            self.state.remotes.insert(mac, *host);
+            self.state.elements.insert((Set::NodeZones, Key::Mac(mac)), Value::Zone(number));
+            self.state.elements.insert((Set::NodeMarks, Key::Mac(mac)), Value::Mark(mark));
+            for ipv6 in families.iter().copied() {
+                let key = key_of(number, ipv6);
+                self.state.neighbours.insert((overlay(), key), mac);
+                let all = if ipv6 { "::/0" } else { "0.0.0.0/0" }.parse().expect("it is a subnet");
+                self.state.routes.insert((mark, all), Route::Via { interface: overlay(), gateway: key });
+                let what = RuleKind::Marked { mark, table: mark };
+                self.state.rules.insert(Rule { ipv6, priority: RULE_NODES, what });
+            }
+            self.put([Set::Turning4, Set::Turning6], *host, Key::Pair(key_of(number, host.is_ipv6()), *host));
+        }
+        for ipv6 in families {
+            let past = RuleKind::Past { mark: NODE_MARK, mask: MARK_MASK, to: RULE_LANDING };
+            self.state.rules.insert(Rule { ipv6, priority: RULE_PAST, what: past });
+            self.state.rules.insert(Rule { ipv6, priority: RULE_LANDING, what: RuleKind::Landing });
+        }
+    }
+
+    fn network(&mut self, network: &NetworkView, own: NodeId) {
+        let inputs = self.inputs;
+        for subnet in network.subnets.iter().filter(|subnet| inputs.speaks(subnet.base())) {
+            self.unreachable(*subnet);
+            let ipv6 = subnet.base().is_ipv6();
+            // Ports lead to the ingress network, and nothing else does.
+            for other in network.subnets.iter().filter(|other| !network.ingress && other.base().is_ipv6() == ipv6) {
+                self.put([Set::SameNetwork4, Set::SameNetwork6], subnet.base(), Key::Networks(*subnet, *other));
+            }
+        }
+        let mut serving: BTreeMap<ServiceId, Vec<IpAddr>> = BTreeMap::new();
+        for (task, endpoint) in &network.endpoints {
+            let here = endpoint.node == own && self.inputs.tasks.contains_key(task);
+            let way = match endpoint.node == own {
+                true => None,
+                false => self.inputs.numbers.of(endpoint.node).filter(|_| self.is_member(endpoint.node)),
+            };
+            // One of this node's that is not here has just gone, and one of nobody's node is not reached.
+            if !here && way.is_none() {
+                continue;
+            }
+            for address in endpoint.addresses.iter().copied().filter(|address| inputs.speaks(*address)) {
+                if let Some(number) = way {
+                    let gateway = key_of(number, address.is_ipv6());
+                    self.route(MAIN_TABLE, address, Route::Via { interface: overlay(), gateway });
+                    self.endpoint(address);
+                } else if network.ingress {
+                    self.put([Set::Ingress4, Set::Ingress6], address, Key::Address(address));
+                }
+                if endpoint.serving {
+                    serving.entry(endpoint.service).or_default().push(address);
+                }
+            }
+        }
+        for (id, service) in &network.services {
+            let targets = serving.get(id).map(Vec::as_slice).unwrap_or_default();
+            for vip in &service.vips {
+                let set = if vip.is_ipv6() { Set::Vips6 } else { Set::Vips4 };
+                self.balance(set, Key::Address(*vip), Balancer::Vip(*vip), targets, None);
+            }
+            for port in service.ports.iter().filter(|port| network.ingress && is_ingress(port)) {
+                if self.inputs.taken.contains(&key_of_port(port)) {
+                    continue;
+                }
+                for (set, ipv6) in [(Set::Ports4, false), (Set::Ports6, true)] {
+                    let balancer = Balancer::Port { protocol: port.protocol, port: port.published, ipv6 };
+                    self.balance(set, key_of_element(port), balancer, targets, Some(port.target));
+                }
+            }
+        }
+    }
+
+    /// Nothing where there are no targets: the connection is refused then.
+    fn balance(&mut self, set: Set, key: Key, balancer: Balancer, targets: &[IpAddr], port: Option<u16>) {
+        let targets: Vec<Target> = targets
+            .iter()
+            .filter(|address| address.is_ipv6() == set.is_ipv6())
+            .map(|address| Target { address: *address, port })
+            .collect();
+        if !targets.is_empty() {
+            self.state.elements.insert((set, key), Value::Goto(balancer));
+            self.state.balancers.insert(balancer, targets);
+        }
+    }
+
+    fn is_member(&self, node: NodeId) -> bool {
+        self.inputs.skeleton.overlay.is_some_and(|overlay| self.number_of(node, overlay).is_some())
+    }
+
+    /// Of another node that datagrams can be sent to: a device has an address of one family.
+    fn number_of(&self, node: NodeId, overlay: Overlay) -> Option<u16> {
+        let host = self.inputs.members.get(&node)?;
+        let reached = node != overlay.node && host.is_ipv6() == overlay.address.is_ipv6() && !host.is_unspecified();
+        self.inputs.numbers.of(node).filter(|_| reached)
+    }
+
+    fn families(&self, address: Ipv4Addr) -> Vec<IpAddr> {
+        let mut both = vec![IpAddr::V4(address)];
+        both.extend(self.inputs.ipv6.then(|| IpAddr::V6(local6(address))));
+        both
+    }
+
+    fn put(&mut self, [four, six]: [Set; 2], address: IpAddr, key: Key) {
+        let set = if address.is_ipv6() { six } else { four };
+        self.state.elements.insert((set, key), Value::None);
+    }
+
+    fn endpoint(&mut self, address: IpAddr) {
+        self.put([Set::Endpoints4, Set::Endpoints6], address, Key::Address(address));
+    }
+
+    fn route(&mut self, table: Table, address: IpAddr, route: Route) {
+        let width = if address.is_ipv6() { 128 } else { 32 };
+        if let Some(subnet) = Subnet::new(address, width) {
+            self.state.routes.insert((table, subnet), route);
+        }
+    }
+
+    fn unreachable(&mut self, subnet: Subnet) {
+        if self.inputs.speaks(subnet.base()) {
+            self.state.routes.entry((MAIN_TABLE, subnet)).or_insert(Route::Unreachable);
+        }
+    }
+}
+
+fn is_ingress(port: &PortConfig) -> bool {
+    port.mode == PublishMode::Ingress && port.published != 0
+}
+
+fn key_of_port(port: &PortConfig) -> (Protocol, u16) {
+    (port.protocol, port.published)
+}
+
+fn key_of_element(port: &PortConfig) -> Key {
+    Key::Port(port.protocol, port.published)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::spec::PublishMode;
-
-    fn port(published: u16, target: u16) -> PortConfig {
-        PortConfig { name: None, protocol: Protocol::Tcp, target, published, mode: PublishMode::Host }
-    }
-
-    fn rules(last: u8, ports: Vec<PortConfig>) -> TaskRules {
-        TaskRules { interface: format!("fk{last}"), address: Ipv4Addr::new(172, 29, 0, last), ports }
-    }
-
-    #[test]
-    fn a_plan_that_is_in_force_changes_nothing() {
-        let plan = Plan::new(&[rules(2, vec![port(80, 8080)]), rules(3, vec![])]);
-        assert_eq!(plan.script_from(&plan), "");
-    }
-
-    #[test]
-    fn a_port_that_moves_is_deleted_before_it_is_added() {
-        let old = Plan::new(&[rules(2, vec![port(80, 8080)])]);
-        let new = Plan::new(&[rules(3, vec![port(80, 8080)])]);
-        assert_eq!(
-            new.script_from(&old),
-            "delete element inet flok task_sources { fk2 . 172.29.0.2 }\n\
-             delete element inet flok host_ports { tcp . 80 }\n\
-             add element inet flok task_sources { fk3 . 172.29.0.3 }\n\
-             add element inet flok host_ports { tcp . 80 : 172.29.0.3 . 8080 }\n"
-        );
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

@@ -20,6 +20,18 @@ impl Subnet {
         Ipv4Addr::from(self.base + 1)
     }
 
+    pub fn base(self) -> Ipv4Addr {
+        Ipv4Addr::from(self.base)
+    }
+
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        address.to_bits().wrapping_sub(self.base) < self.size()
+    }
+
     fn size(self) -> u32 {
         1u32 << (32 - self.prefix)
     }

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::NetworkError;
-use crate::spec::{PortConfig, TaskId};
+use crate::spec::{Attachment, PortConfig, Subnet, TaskId};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -16,6 +16,15 @@ pub struct Record {
     pub interface: String,
     pub address: Ipv4Addr,
     pub ports: Vec<PortConfig>,
+    /// Its places on overlay networks.
+    #[serde(default)]
+    pub attachments: Vec<Attachment>,
+    /// To the networks' subnets, each from the task's own address there, as they were known last.
+    #[serde(default)]
+    pub routes: Vec<(Subnet, IpAddr)>,
+    /// On internal networks only.
+    #[serde(default)]
+    pub confined: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -4,15 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
-use super::firewall::Firewall;
-use super::link::{Links, names_with_prefix};
-use super::plan::{TaskRules, VETH_PREFIX};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::kernel::{sysctl, veth};
+use super::names::VETH_PREFIX;
+use super::plan::{LocalTask, is_confined};
+use super::plane::{Command, Plane, SwarmView, Wired};
 use super::pool::Subnet;
 use super::ports::HeldPorts;
 use super::records::{Record, Records};
+use super::state::{Interface, Mac};
 use super::{NetworkError, namespace};
-use crate::spec::{PortConfig, TaskId};
+use crate::dispatcher::Networks;
+use crate::spec::{Attachment, NetworkId, PortConfig, Protocol, TaskId};
+
+/// A task's place on a network may be known before the network is.
+const NETWORK_KNOWN_WITHIN: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Clone)]
 pub struct NetworkConfig {
@@ -28,6 +39,7 @@ pub struct TaskNetwork {
     pub task: TaskId,
     /// The namespace's path, for the OCI runtime.
     pub namespace: PathBuf,
+    /// The host-local one first.
     pub addresses: Vec<IpAddr>,
     /// Ports bound on this node, the automatic ones chosen.
     pub host_ports: Vec<PortConfig>,
@@ -42,8 +54,10 @@ pub struct TaskNetworks {
 struct Shared {
     config: NetworkConfig,
     records: Records,
-    links: Links,
-    firewall: Firewall,
+    plane: Plane,
+    ipv6: bool,
+    /// `None` until the swarm is heard of.
+    networks: watch::Sender<Option<Networks>>,
     inner: Mutex<Inner>,
 }
 
@@ -56,18 +70,14 @@ struct Inner {
 }
 
 impl TaskNetworks {
-    /// Prepares the host, and takes over what an earlier run of the daemon made for the tasks in `keep`. The rest of it
-    /// is removed. What cannot be taken over whole (after a reboot, say) is removed too, and its task is not in
-    /// [`Self::all`].
+    /// Prepares the host, and takes over what an earlier run of the daemon made for the tasks in `keep`: no connection is
+    /// cut. The rest of it is removed. What cannot be taken over whole (after a reboot, say) is removed too, and its task
+    /// is not in [`Self::all`].
     pub async fn start(config: NetworkConfig, keep: &BTreeSet<TaskId>) -> Result<TaskNetworks, NetworkError> {
         let records = Records::open(config.dir.clone())?;
-        let links = Links::open().await?;
-        links.prepare_host(config.subnet.host()).await?;
-
         let mut inner = Inner::default();
         for record in records.all()? {
-            let path = namespace_path(&config, record.task);
-            let whole = namespace::is_held(&path) && links.exists(&record.interface).await;
+            let whole = namespace::is_held(&namespace_path(&config, record.task)) && veth::exists(interface(&record));
             if whole && keep.contains(&record.task) {
                 if let Err(error) = inner.ports.take(record.task, &record.ports) {
                     tracing::warn!(task = %record.task, %error, "a published port of a running task is not ours alone");
@@ -75,23 +85,49 @@ impl TaskNetworks {
                 inner.taken.insert(record.address);
                 inner.tasks.insert(record.task, record);
             } else {
-                undo(&config, &records, &links, &record).await?;
+                undo(&config, &records, &record)?;
             }
         }
-        remove_strays(&links, &inner).await?;
+        remove_strays(&inner)?;
 
-        let rules = inner.tasks.values().map(|record| (record.task, rules_of(record))).collect();
-        let firewall = Firewall::start(config.subnet, rules).await?;
-        let inner = Mutex::new(inner);
-        Ok(TaskNetworks { shared: Arc::new(Shared { config, records, links, firewall, inner }) })
+        let ipv6 = sysctl::has_ipv6();
+        let wired = inner.tasks.values().map(|record| (record.task, wired(&config, record, None, ipv6))).collect();
+        let plane = Plane::start(config.subnet, wired).await?;
+        let (networks, inner) = (watch::Sender::new(None), Mutex::new(inner));
+        Ok(TaskNetworks { shared: Arc::new(Shared { config, records, plane, ipv6, networks, inner }) })
+    }
+
+    /// What the swarm is, anew: the newest counts. Never blocks; a node in no swarm tells the default.
+    pub fn set_swarm(&self, view: SwarmView) {
+        let networks = view.networks.clone();
+        if self.shared.plane.tell(Command::Swarm(Box::new(view))).is_ok() {
+            self.shared.networks.send_replace(Some(networks.clone()));
+            self.follow(&networks);
+        }
+    }
+
+    /// Returns once all that was told so far is in force.
+    pub async fn settled(&self) -> Result<(), NetworkError> {
+        self.shared.plane.settled().await
+    }
+
+    /// Published ports that another process on this node has: they are not taken from it.
+    pub fn taken_ports(&self) -> watch::Receiver<BTreeSet<(Protocol, u16)>> {
+        self.shared.plane.taken()
     }
 
     /// Makes the network of `task`, or returns it where it is there already. On an error nothing is left.
-    pub async fn create(&self, task: TaskId, ports: &[PortConfig]) -> Result<TaskNetwork, NetworkError> {
+    pub async fn create(
+        &self,
+        task: TaskId,
+        ports: &[PortConfig],
+        attachments: &[Attachment],
+    ) -> Result<TaskNetwork, NetworkError> {
         if let Some(network) = self.get(task) {
             return Ok(network);
         }
-        let record = self.reserve(task, ports)?;
+        let networks = self.networks_of(attachments).await?;
+        let record = self.reserve(task, ports, attachments, &networks)?;
         match self.build(&record).await {
             Ok(()) => Ok(self.network_of(&record)),
             Err(error) => {
@@ -106,9 +142,9 @@ impl TaskNetworks {
     /// Removes all there is of the task's network. Nothing there is success. Carries on past errors, returns the first.
     pub async fn remove(&self, task: TaskId) -> Result<(), NetworkError> {
         let Some(record) = self.inner().tasks.get(&task).cloned() else { return Ok(()) };
-        let shared = &self.shared;
-        let cleared = shared.firewall.set(task, None).await;
-        let undone = undo(&shared.config, &shared.records, &shared.links, &record).await;
+        let cleared = self.shared.plane.set(task, None).await;
+        let (config, records, gone) = (self.shared.config.clone(), self.shared.records.clone(), record.clone());
+        let undone = spawn_blocking(move || undo(&config, &records, &gone)).await.unwrap_or(Err(NetworkError::Stopped));
         if undone.is_ok() {
             let mut inner = self.inner();
             inner.tasks.remove(&task);
@@ -126,7 +162,30 @@ impl TaskNetworks {
         self.inner().tasks.values().map(|record| self.network_of(record)).collect()
     }
 
-    fn reserve(&self, task: TaskId, ports: &[PortConfig]) -> Result<Record, NetworkError> {
+    /// Networks that hold all of `attachments`, waited for.
+    async fn networks_of(&self, attachments: &[Attachment]) -> Result<Networks, NetworkError> {
+        let mut known = self.shared.networks.subscribe();
+        let unknown = |networks: &Option<Networks>| {
+            let has = |id: &NetworkId| networks.as_ref().is_some_and(|networks| networks.list.contains_key(id));
+            attachments.iter().map(|attachment| attachment.network).find(|id| !has(id))
+        };
+        let waited = timeout(NETWORK_KNOWN_WITHIN, known.wait_for(|networks| unknown(networks).is_none())).await;
+        match waited {
+            Ok(Ok(networks)) => Ok(networks.clone().unwrap_or_default()),
+            _ => {
+                let missing = unknown(&self.shared.networks.borrow());
+                Err(missing.map_or(NetworkError::Stopped, NetworkError::UnknownNetwork))
+            }
+        }
+    }
+
+    fn reserve(
+        &self,
+        task: TaskId,
+        ports: &[PortConfig],
+        attachments: &[Attachment],
+        networks: &Networks,
+    ) -> Result<Record, NetworkError> {
         let mut inner = self.inner();
         let ports = inner.ports.take(task, ports)?;
         let Some(address) = self.shared.config.subnet.pick(inner.next, &inner.taken) else {
@@ -134,31 +193,76 @@ impl TaskNetworks {
             return Err(NetworkError::Exhausted(self.shared.config.subnet.to_string()));
         };
         inner.next = inner.next.wrapping_add(1);
-        let record = Record { task, interface: interface_of(task), address, ports };
+        let mut record = Record {
+            task,
+            interface: interface_of(task),
+            address,
+            ports,
+            attachments: attachments.to_vec(),
+            routes: Vec::new(),
+            confined: false,
+        };
+        place(&mut record, networks);
         inner.taken.insert(address);
         inner.tasks.insert(task, record.clone());
         Ok(record)
     }
 
     async fn build(&self, record: &Record) -> Result<(), NetworkError> {
-        let shared = &self.shared;
-        shared.records.write(record)?;
-        let path = namespace_path(&shared.config, record.task);
-        let held = path.clone();
-        tokio::task::spawn_blocking(move || namespace::create(&held))
-            .await
-            .map_err(|_| NetworkError::Stopped)?
-            .map_err(NetworkError::Namespace)?;
-        let connected = shared.links.connect(&path, &record.interface, record.address, shared.config.subnet.host());
-        let (connected, allowed) = tokio::join!(connected, shared.firewall.set(record.task, Some(rules_of(record))));
-        connected.and(allowed)
+        self.shared.records.write(record)?;
+        let wired = self.wired(record);
+        let wire = wired.wire.clone();
+        // Forwarding is allowed before there is anything to forward for.
+        let made = spawn_blocking(move || {
+            namespace::create(&wire.namespace).map_err(NetworkError::Namespace)?;
+            veth::connect(&wire)
+        });
+        made.await.unwrap_or(Err(NetworkError::Stopped))?;
+        self.shared.plane.set(record.task, Some(wired)).await
+    }
+
+    /// A network that grew, or that is internal now, changes its tasks.
+    fn follow(&self, networks: &Networks) {
+        let mut changed = Vec::new();
+        for record in self.inner().tasks.values_mut().filter(|record| !record.attachments.is_empty()) {
+            let before = record.clone();
+            place(record, networks);
+            if *record != before {
+                changed.push(record.clone());
+            }
+        }
+        for record in changed {
+            let this = self.clone();
+            tokio::spawn(async move {
+                if let Err(error) = this.rewire(&record).await {
+                    tracing::warn!(task = %record.task, %error, "a task does not follow a change of its networks");
+                }
+            });
+        }
+    }
+
+    async fn rewire(&self, record: &Record) -> Result<(), NetworkError> {
+        self.shared.records.write(record)?;
+        let wired = self.wired(record);
+        let wire = wired.wire.clone();
+        let connected = spawn_blocking(move || veth::connect(&wire)).await;
+        connected.unwrap_or(Err(NetworkError::Stopped))?;
+        // It may have been removed meanwhile.
+        if self.inner().tasks.contains_key(&record.task) {
+            self.shared.plane.set(record.task, Some(wired)).await?;
+        }
+        Ok(())
+    }
+
+    fn wired(&self, record: &Record) -> Wired {
+        wired(&self.shared.config, record, self.shared.plane.mtu(), self.shared.ipv6)
     }
 
     fn network_of(&self, record: &Record) -> TaskNetwork {
         TaskNetwork {
             task: record.task,
             namespace: namespace_path(&self.shared.config, record.task),
-            addresses: vec![IpAddr::V4(record.address)],
+            addresses: [IpAddr::V4(record.address)].into_iter().chain(addresses_of(record)).collect(),
             host_ports: record.ports.clone(),
         }
     }
@@ -168,9 +272,9 @@ impl TaskNetworks {
     }
 }
 
-async fn undo(config: &NetworkConfig, records: &Records, links: &Links, record: &Record) -> Result<(), NetworkError> {
+fn undo(config: &NetworkConfig, records: &Records, record: &Record) -> Result<(), NetworkError> {
     let path = namespace_path(config, record.task);
-    let disconnected = links.disconnect(&record.interface).await;
+    let disconnected = veth::disconnect(interface(record));
     let removed = namespace::remove(&path).map_err(|source| NetworkError::Write { path, source });
     let result = disconnected.and(removed);
     // The record stays until all it speaks of is gone.
@@ -178,19 +282,69 @@ async fn undo(config: &NetworkConfig, records: &Records, links: &Links, record: 
 }
 
 /// Links of tasks that nothing is known of: a record lost with its filesystem.
-async fn remove_strays(links: &Links, inner: &Inner) -> Result<(), NetworkError> {
+fn remove_strays(inner: &Inner) -> Result<(), NetworkError> {
     let known: BTreeSet<&str> = inner.tasks.values().map(|record| record.interface.as_str()).collect();
-    for name in names_with_prefix(links, VETH_PREFIX).await? {
+    for name in veth::names_with_prefix(VETH_PREFIX)? {
         if !known.contains(name.as_str()) {
             tracing::warn!(interface = name, "removing a task interface that no task owns");
-            links.disconnect(&name).await?;
+            veth::disconnect(Interface::new(&name))?;
         }
     }
     Ok(())
 }
 
-fn rules_of(record: &Record) -> TaskRules {
-    TaskRules { interface: record.interface.clone(), address: record.address, ports: record.ports.clone() }
+/// What follows for a task from the networks it is on. One that is not known any more changes nothing.
+fn place(record: &mut Record, networks: &Networks) {
+    let views = || record.attachments.iter().filter_map(|at| networks.list.get(&at.network).map(|view| (at, view)));
+    if views().count() < record.attachments.len() {
+        return;
+    }
+    let mut routes = Vec::new();
+    for (attachment, view) in views().filter(|(_, view)| !view.ingress) {
+        for subnet in &view.subnets {
+            let own = attachment.addresses.iter().find(|address| address.is_ipv6() == subnet.base().is_ipv6());
+            routes.extend(own.map(|own| (*subnet, *own)));
+        }
+    }
+    record.confined = is_confined(views().map(|(_, view)| view.as_ref()));
+    record.routes = routes;
+}
+
+fn wired(config: &NetworkConfig, record: &Record, mtu: Option<u32>, ipv6: bool) -> Wired {
+    let (interface, mac, addresses) = (interface(record), task_mac(record.address), addresses_of(record).collect());
+    let wire = veth::Wire {
+        namespace: namespace_path(config, record.task),
+        interface,
+        mac,
+        address: record.address,
+        addresses,
+        routes: record.routes.clone(),
+        mtu,
+        ipv6,
+    };
+    let task = LocalTask {
+        interface,
+        mac,
+        address: record.address,
+        addresses: wire.addresses.clone(),
+        ports: record.ports.clone(),
+        confined: record.confined,
+    };
+    Wired { task, wire }
+}
+
+fn addresses_of(record: &Record) -> impl Iterator<Item = IpAddr> {
+    record.attachments.iter().flat_map(|attachment| attachment.addresses.iter().copied())
+}
+
+fn interface(record: &Record) -> Interface {
+    Interface::new(&record.interface)
+}
+
+/// A locally administered MAC address, from the task's address.
+fn task_mac(address: Ipv4Addr) -> Mac {
+    let [a, b, c, d] = address.octets();
+    Mac([0x02, 0x42, a, b, c, d])
 }
 
 fn namespace_path(config: &NetworkConfig, task: TaskId) -> PathBuf {

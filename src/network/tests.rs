@@ -45,6 +45,7 @@ fn serve_once(network: &TaskNetwork, answer: &'static str) -> std::thread::JoinH
 /// From the test's own thread, so from the host's namespace.
 fn get(address: &str) -> String {
     let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), Duration::from_secs(5)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     text
@@ -60,10 +61,11 @@ fn nft_table() -> String {
 fn a_published_port_answers_on_the_host_and_on_its_loopback() {
     on_a_host(|dir| async move {
         let networks = start(&dir, &[]).await;
-        let task = networks.create(TaskId(1), &[port(8080)]).await.unwrap();
-        for address in ["127.0.0.1:8080", "172.29.0.1:8080"] {
+        let task = networks.create(TaskId(1), &[port(8080)], &[]).await.unwrap();
+        for address in ["127.0.0.1:8080", "172.29.0.1:8080", "[::1]:8080"] {
             let server = serve_once(&task, "hello");
-            assert_eq!(get(address), "hello");
+            // The proxy of [::1] runs on this runtime's thread.
+            assert_eq!(tokio::task::spawn_blocking(move || get(address)).await.unwrap(), "hello");
             server.join().unwrap();
         }
         let server = serve_once(&task, "direct");
@@ -77,12 +79,15 @@ fn a_published_port_answers_on_the_host_and_on_its_loopback() {
 fn tasks_without_a_common_network_do_not_reach_each_other() {
     on_a_host(|dir| async move {
         let networks = start(&dir, &[]).await;
-        let one = networks.create(TaskId(1), &[]).await.unwrap();
-        let two = networks.create(TaskId(2), &[]).await.unwrap();
+        let one = networks.create(TaskId(1), &[], &[]).await.unwrap();
+        let two = networks.create(TaskId(2), &[], &[]).await.unwrap();
         let _server = namespace::within(&two.namespace, || TcpListener::bind("0.0.0.0:80")).unwrap();
         let target = SocketAddr::new(two.addresses[0], 80);
-        let connect = move || TcpStream::connect_timeout(&target, Duration::from_millis(300)).map(drop);
-        assert_eq!(namespace::within(&one.namespace, connect).unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+        let connect = move || TcpStream::connect_timeout(&target, Duration::from_secs(5)).map(drop);
+        assert_eq!(
+            namespace::within(&one.namespace, connect).unwrap_err().kind(),
+            std::io::ErrorKind::ConnectionRefused
+        );
     });
 }
 
@@ -92,11 +97,11 @@ fn a_removed_task_leaves_nothing() {
     on_a_host(|dir| async move {
         let networks = start(&dir, &[]).await;
         let empty = nft_table();
-        networks.create(TaskId(1), &[port(8080)]).await.unwrap();
+        networks.create(TaskId(1), &[port(8080)], &[]).await.unwrap();
         networks.remove(TaskId(1)).await.unwrap();
         assert_eq!(nft_table(), empty);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
-        assert!(names_with_prefix(&networks.shared.links, VETH_PREFIX).await.unwrap().is_empty());
+        assert!(veth::names_with_prefix(VETH_PREFIX).unwrap().is_empty());
         networks.remove(TaskId(1)).await.unwrap();
     });
 }
@@ -106,8 +111,8 @@ fn a_removed_task_leaves_nothing() {
 fn a_restarted_daemon_keeps_what_runs_and_removes_the_rest() {
     on_a_host(|dir| async move {
         let before = start(&dir, &[]).await;
-        let kept = before.create(TaskId(1), &[port(8080)]).await.unwrap();
-        before.create(TaskId(2), &[port(8081)]).await.unwrap();
+        let kept = before.create(TaskId(1), &[port(8080)], &[]).await.unwrap();
+        before.create(TaskId(2), &[port(8081)], &[]).await.unwrap();
         drop(before);
         let after = start(&dir, &[TaskId(1)]).await;
         assert_eq!(after.all(), vec![kept.clone()]);
@@ -123,10 +128,10 @@ fn a_port_in_use_is_refused_and_nothing_is_left() {
     on_a_host(|dir| async move {
         let networks = start(&dir, &[]).await;
         let _other = TcpListener::bind("0.0.0.0:8080").unwrap();
-        let error = networks.create(TaskId(1), &[port(8081), port(8080)]).await.unwrap_err();
+        let error = networks.create(TaskId(1), &[port(8081), port(8080)], &[]).await.unwrap_err();
         assert!(matches!(error, NetworkError::PortTaken { port: 8080, .. }), "{error}");
-        networks.create(TaskId(2), &[port(8081)]).await.unwrap();
-        let error = networks.create(TaskId(3), &[port(8081)]).await.unwrap_err();
+        networks.create(TaskId(2), &[port(8081)], &[]).await.unwrap();
+        let error = networks.create(TaskId(3), &[port(8081)], &[]).await.unwrap_err();
         assert!(matches!(error, NetworkError::PortPublished { port: 8081, task: TaskId(2), .. }), "{error}");
         assert_eq!(networks.all().len(), 1);
     });
@@ -137,8 +142,8 @@ fn a_port_in_use_is_refused_and_nothing_is_left() {
 fn automatic_ports_differ() {
     on_a_host(|dir| async move {
         let networks = start(&dir, &[]).await;
-        let one = networks.create(TaskId(1), &[port(0)]).await.unwrap();
-        let two = networks.create(TaskId(2), &[port(0)]).await.unwrap();
+        let one = networks.create(TaskId(1), &[port(0)], &[]).await.unwrap();
+        let two = networks.create(TaskId(2), &[port(0)], &[]).await.unwrap();
         assert_ne!(one.host_ports, two.host_ports);
         assert!(one.host_ports[0].published >= 30_000);
     });

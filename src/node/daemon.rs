@@ -14,10 +14,10 @@ use super::swarm::{Session, admission, roster};
 use super::worker::{Wanted, Worker, WorkerConfig, WorkerReport};
 use crate::api::{ApiError, InitSwarm, JoinSwarm};
 use crate::consensus::{self, FIRST_RAFT_ID};
-use crate::dispatcher::{Networks, View};
+use crate::dispatcher::{Members, Networks, View};
 use crate::gossip::Load;
-use crate::network::NetworkConfig;
 use crate::network::dns::ResolverConfig;
+use crate::network::{NetworkConfig, Overlay, SwarmView};
 use crate::runtime::host::{self, LoadSampler};
 use crate::runtime::logs::LogDefaults;
 use crate::runtime::oci::CgroupVersion;
@@ -42,6 +42,7 @@ pub struct Host {
     /// What the swarm last said of this node's networks; `None` until it has said something since the daemon started.
     /// The last word counts on while no manager is heard.
     pub networks: watch::Sender<Option<Arc<Networks>>>,
+    members: std::sync::Mutex<Option<Arc<Members>>>,
     sampler: std::sync::Mutex<LoadSampler>,
     node: NodeId,
     /// Where this node listens and is reached; set when a swarm is made or joined.
@@ -152,7 +153,38 @@ impl Host {
         });
         if told {
             self.worker.set_networks(networks);
+            self.tell_data_plane(self.lock_members().as_deref());
         }
+    }
+
+    /// Who the members are, and where: the other half of what the data plane has to know.
+    pub fn set_members(&self, members: &Arc<Members>) {
+        let mut known = self.lock_members();
+        *known = Some(Arc::clone(members));
+        self.tell_data_plane(known.as_deref());
+    }
+
+    /// With the members held, so that the newest is told last.
+    fn tell_data_plane(&self, members: Option<&Members>) {
+        let networks = self.networks.borrow().clone();
+        let (Some(members), Some(networks)) = (members, networks) else { return };
+        let Some(own) = members.list.get(&self.node).filter(|_| members.data_path_port != 0) else { return };
+        let overlay = Overlay { node: self.node, address: own.transport.ip(), port: members.data_path_port };
+        self.worker.networks().set_swarm(SwarmView {
+            overlay: Some(overlay),
+            members: members.list.iter().map(|(node, member)| (*node, member.transport.ip())).collect(),
+            networks: Networks::clone(&networks),
+        });
+    }
+
+    fn lock_members(&self) -> std::sync::MutexGuard<'_, Option<Arc<Members>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget_networks(&self) {
+        *self.lock_members() = None;
+        self.networks.send_replace(None);
+        self.worker.networks().set_swarm(SwarmView::default());
     }
 
     pub fn set_quorum(&self, heard: bool) {
@@ -193,14 +225,17 @@ impl Daemon {
         let advertise = configured_advertise(&config).unwrap_or(listen);
         let addresses = RwLock::new(Addresses { listen, advertise });
         let sampler = std::sync::Mutex::default();
-        let networks = watch::Sender::new(None);
-        let host = Host { dir, config, facts, runtime, worker, networks, sampler, node, addresses, orders };
+        let (networks, members) = (watch::Sender::new(None), std::sync::Mutex::default());
+        let host = Host { dir, config, facts, runtime, worker, networks, members, sampler, node, addresses, orders };
         let host = Arc::new(host);
         let daemon = Arc::new(Daemon { host, session: watch::Sender::new(None), changing: Mutex::new(()) });
         match daemon.host.dir.standing()? {
             Some(standing) => daemon.resume(standing).await?,
             // Whatever an earlier life in a swarm left running is stopped.
-            None => daemon.host.assign(&View::default()),
+            None => {
+                daemon.host.assign(&View::default());
+                daemon.host.forget_networks();
+            }
         }
         Ok((daemon, inbox))
     }
@@ -409,6 +444,7 @@ impl Daemon {
         self.session.send_replace(None);
         self.host.dir.forget_swarm()?;
         self.host.assign(&View::default());
+        self.host.forget_networks();
         Ok(())
     }
 

@@ -209,6 +209,9 @@ fn take_view(shared: &Shared, view: View) {
     if view.assignments != before.assignments || view.dependencies != before.dependencies || before.generation.0 == 0 {
         shared.host.assign(&view);
     }
+    if view.members != before.members || before.generation.0 == 0 {
+        shared.host.set_members(&view.members);
+    }
     shared.view.send_replace(Arc::new(view));
 }
 

@@ -156,7 +156,8 @@ impl Tools {
 
     /// With look-ups that are answered, before anything runs there.
     async fn network(&self, assignment: &Assignment) -> Result<TaskNetwork, NetworkError> {
-        let network = self.networks.create(assignment.task, &assignment.spec.host_ports).await?;
+        let (task, ports) = (assignment.task, &assignment.spec.host_ports);
+        let network = self.networks.create(task, ports, &assignment.attachments).await?;
         if let Some(served) = names::served(assignment, &network.namespace) {
             self.resolver.serve(served).await?;
         }

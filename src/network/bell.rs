@@ -1,0 +1,85 @@
+//! Listens to what others do to what is ours in the kernel, and rings. What was done is found out by reading the kernel:
+//! a notification that is lost costs time, nothing else.
+
+use std::io;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Weak};
+use std::thread;
+
+use nix::sys::socket::SockProtocol;
+
+use super::NetworkError;
+use super::kernel::netlink::{Netlink, Reply, attribute, text};
+use super::kernel::routing::is_ours;
+use super::names::{ROUTE_PROTOCOL, TABLE};
+use super::plane::Command;
+use super::state::Interface;
+
+/// Bits of the groups: links, IPv4 routes, IPv4 rules, IPv6 routes, IPv6 rules.
+const ROUTE_GROUPS: u32 = 1 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 18;
+/// nf_tables.
+const NFT_GROUPS: u32 = 1 << 6;
+const NFT: u16 = 10;
+
+const NEWLINK: u16 = 16;
+const DELLINK: u16 = 17;
+const DELROUTE: u16 = 25;
+const DELRULE: u16 = 33;
+
+/// What a notification is to us.
+type Meaning = fn(&Reply) -> Option<Command>;
+
+/// As long as `commands` is there. `ours` are the ports of our own sockets, of nf_tables and of rtnetlink.
+pub fn hang(commands: &Arc<Sender<Command>>, ours: [u32; 2]) -> Result<(), NetworkError> {
+    let listeners: [(SockProtocol, u32, u32, Meaning); 2] = [
+        (SockProtocol::NetlinkNetFilter, NFT_GROUPS, ours[0], of_nftables),
+        (SockProtocol::NetlinkRoute, ROUTE_GROUPS, ours[1], of_routing),
+    ];
+    for (protocol, groups, own, meaning) in listeners {
+        let netlink = Netlink::listening(protocol, groups).map_err(NetworkError::NetlinkSocket)?;
+        let commands = Arc::downgrade(commands);
+        let listen = move || listen(netlink, own, meaning, &commands);
+        thread::Builder::new().name("flok-bell".into()).spawn(listen).map_err(NetworkError::NetlinkSocket)?;
+    }
+    Ok(())
+}
+
+fn listen(mut netlink: Netlink, own: u32, meaning: fn(&Reply) -> Option<Command>, commands: &Weak<Sender<Command>>) {
+    while commands.strong_count() > 0 {
+        let rings: Vec<Command> = match netlink.listen() {
+            Ok(replies) => replies.iter().filter(|reply| reply.port != own).filter_map(meaning).collect(),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => continue,
+            // More than the buffer holds: something may have been missed.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => vec![Command::Bell(None)],
+            Err(error) => {
+                tracing::warn!(%error, "changes of others to the network are seen by the periodic look only");
+                return;
+            }
+        };
+        let Some(commands) = commands.upgrade() else { return };
+        if rings.into_iter().any(|ring| commands.send(ring).is_err()) {
+            return;
+        }
+    }
+}
+
+fn of_nftables(reply: &Reply) -> Option<Command> {
+    let name = TABLE.split_once(' ').map_or(TABLE, |(_, name)| name);
+    let table = reply.body.get(4..).and_then(|attributes| attribute(attributes, 1));
+    let ours = reply.kind >> 8 == NFT && table.is_some_and(|table| text(table) == name);
+    ours.then_some(Command::Bell(None))
+}
+
+fn of_routing(reply: &Reply) -> Option<Command> {
+    match reply.kind {
+        NEWLINK | DELLINK => {
+            let name = Interface::new(text(attribute(reply.body.get(16..)?, 3)?));
+            const UP: u8 = 1;
+            let whole = reply.kind == NEWLINK && reply.body.get(8)? & UP != 0;
+            (is_ours(name) && !whole).then_some(Command::Bell(Some(name)))
+        }
+        DELROUTE => (*reply.body.get(5)? == ROUTE_PROTOCOL).then_some(Command::Bell(None)),
+        DELRULE => (attribute(reply.body.get(12..)?, 21)? == [ROUTE_PROTOCOL]).then_some(Command::Bell(None)),
+        _ => None,
+    }
+}

@@ -1,0 +1,414 @@
+//! Keeps the kernel as planned, on a thread of its own: takes in what changed, plans anew, and carries out the difference
+//! to what the kernel holds. It reads the kernel at its start, when another touched something of ours, and from time to
+//! time; in between it knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::kernel::conntrack::{self, Stale};
+use super::kernel::nftables::{Nftables, run_nft};
+use super::kernel::routing::Routing;
+use super::kernel::{sysctl, veth};
+use super::names::{OVERLAY, overlay};
+use super::plan::{Inputs, LocalTask, Numbers, Parts, Touched, published};
+use super::plane::{Command, Outputs, SwarmView, Wired};
+use super::ports::IngressPorts;
+use super::skeleton::Skeleton;
+use super::state::{Balancer, Changes, Interface, KernelState, Key, Set, Value};
+use super::{NetworkError, pool};
+use crate::spec::{Protocol, TaskId};
+
+/// The kernel is read so often though nobody rang.
+const AUDIT_EVERY: Duration = Duration::from_secs(30);
+/// After the bell, so that a human's command is seen as a whole.
+const AUDIT_AFTER_BELL: Duration = Duration::from_millis(100);
+/// What was refused is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// Commands taken in together.
+const BATCH: usize = 256;
+/// Around a packet: Ethernet, IP, UDP and VXLAN.
+const OVERHEAD4: u32 = 50;
+const OVERHEAD6: u32 = 70;
+const DEFAULT_MTU: u32 = 1500;
+/// No IPv6 below this.
+const LEAST_MTU: u32 = 1280;
+/// A device that is made anew takes its routes with it: the kernel is read and changed once more.
+const PASSES: usize = 3;
+
+type Done = oneshot::Sender<Result<(), NetworkError>>;
+
+pub struct Keeper {
+    routing: Routing,
+    nftables: Nftables,
+    subnet: pool::Subnet,
+    ipv6: bool,
+    wired: BTreeMap<TaskId, Wired>,
+    tasks: BTreeMap<TaskId, LocalTask>,
+    /// `None` until it is told: the swarm's part of an earlier run stays as it is until then.
+    swarm: Option<SwarmView>,
+    /// The own address where an interface has it, and the MTU it leaves to the overlay.
+    under: (Option<IpAddr>, u32),
+    numbers: Numbers,
+    ports: IngressPorts,
+    outputs: Outputs,
+    /// The base chains as they were installed, and what they were read back as.
+    installed: Option<(Skeleton, u64)>,
+    /// What the kernel holds; `None` where it has to be read.
+    held: Option<KernelState>,
+    parts: Parts,
+    touched: Touched,
+    /// Of the last time, while the swarm is not known.
+    planned: KernelState,
+    /// What could not be done, as it was told.
+    refused: Vec<String>,
+    audit_at: Instant,
+}
+
+impl Keeper {
+    pub fn start(
+        subnet: pool::Subnet,
+        wired: BTreeMap<TaskId, Wired>,
+        outputs: Outputs,
+    ) -> Result<Keeper, NetworkError> {
+        let ipv6 = sysctl::has_ipv6();
+        sysctl::prepare_host(ipv6)?;
+        let mut keeper = Keeper {
+            routing: Routing::open(subnet).map_err(NetworkError::NetlinkSocket)?,
+            nftables: Nftables::open().map_err(NetworkError::NetlinkSocket)?,
+            subnet,
+            ipv6,
+            tasks: wired.iter().map(|(id, wired)| (*id, wired.task.clone())).collect(),
+            wired,
+            swarm: None,
+            under: (None, DEFAULT_MTU - OVERHEAD4),
+            numbers: Numbers::default(),
+            ports: IngressPorts::default(),
+            outputs,
+            installed: None,
+            held: None,
+            parts: Parts::default(),
+            touched: Touched::default(),
+            planned: KernelState::default(),
+            refused: Vec::new(),
+            audit_at: now() + AUDIT_EVERY,
+        };
+        keeper.routing.bring_lo_up().map_err(kernel)?;
+        keeper.settle()?;
+        Ok(keeper)
+    }
+
+    /// Of the sockets that changes are made with: of nf_tables and of rtnetlink.
+    pub fn ports(&self) -> [u32; 2] {
+        [self.nftables.port(), self.routing.port()]
+    }
+
+    /// Until nobody can tell it anything any more. What is in the kernel stays.
+    pub fn run(mut self, inbox: &Receiver<Command>) {
+        loop {
+            let mut asked: Vec<Done> = Vec::new();
+            let mut changed = false;
+            let next =
+                if self.ports.taken().is_empty() { self.audit_at } else { self.audit_at.min(now() + RETRY_AFTER) };
+            match inbox.recv_timeout(next.saturating_duration_since(now())) {
+                Ok(first) => {
+                    changed |= self.take_in(first, &mut asked);
+                    for more in inbox.try_iter().take(BATCH) {
+                        changed |= self.take_in(more, &mut asked);
+                    }
+                }
+                // A port that was another's may be free now.
+                Err(RecvTimeoutError::Timeout) => changed = true,
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if self.audit_at <= now() {
+                self.held = None;
+                self.audit_at = now() + AUDIT_EVERY;
+                changed = true;
+            }
+            if changed {
+                let settled = self.settle();
+                if let Err(error) = &settled {
+                    tracing::warn!(error = %error, "the kernel's network is not as it should be; tried again");
+                    self.held = None;
+                    self.audit_at = now() + RETRY_AFTER;
+                }
+                let told = settled.map_err(|error| error.to_string());
+                for done in asked {
+                    let _ = done.send(told.clone().map_err(NetworkError::Kernel));
+                }
+            }
+        }
+    }
+
+    /// Whether there is something to do now.
+    fn take_in(&mut self, command: Command, asked: &mut Vec<Done>) -> bool {
+        match command {
+            Command::Task(id, wired, done) => {
+                asked.push(done);
+                self.touched.tasks.insert(id);
+                match wired {
+                    Some(wired) => {
+                        self.tasks.insert(id, wired.task.clone());
+                        self.wired.insert(id, *wired);
+                    }
+                    None => {
+                        self.tasks.remove(&id);
+                        self.wired.remove(&id);
+                    }
+                }
+                true
+            }
+            Command::Swarm(view) => {
+                let before = self.swarm.replace(*view);
+                let (Some(now), before) = (&self.swarm, before.unwrap_or_default()) else { return true };
+                if now.overlay != before.overlay || now.members != before.members {
+                    self.touched.all = true;
+                    if self.numbers != Numbers::default() {
+                        self.numbers.follow(&now.members);
+                    }
+                    self.look_under();
+                }
+                true
+            }
+            Command::Settle(done) => {
+                asked.push(done);
+                true
+            }
+            Command::Bell(interface) => {
+                let known =
+                    |name: Interface| name == overlay() || self.tasks.values().any(|task| task.interface == name);
+                if interface.is_none_or(known) {
+                    self.audit_at = self.audit_at.min(now() + AUDIT_AFTER_BELL);
+                }
+                false
+            }
+        }
+    }
+
+    /// Makes the kernel as planned, as far as it lets us.
+    fn settle(&mut self) -> Result<(), NetworkError> {
+        let networks = self.swarm.as_ref().map(|swarm| published(&swarm.networks)).unwrap_or_default();
+        let taken = self.ports.taken().clone();
+        self.ports.follow(&networks);
+        self.touched.all |= *self.ports.taken() != taken;
+        let in_force = self.installed.is_some_and(|(installed, _)| installed == self.skeleton());
+        if self.swarm.is_some() && self.held.is_some() && in_force {
+            let touched = std::mem::take(&mut self.touched);
+            let changes = self.replan(&touched);
+            self.carry_out(&changes)?;
+            // A device that is made anew takes its routes with it.
+            if changes.vxlan.is_none() {
+                self.held.iter_mut().for_each(|held| held.apply(&changes));
+                forget(&changes);
+                self.tell();
+                return Ok(());
+            }
+            self.held = None;
+        }
+        self.settle_whole()
+    }
+
+    /// The same, by comparing all of it.
+    fn settle_whole(&mut self) -> Result<(), NetworkError> {
+        for _ in 0..PASSES {
+            if self.held.is_none() {
+                self.look_under();
+                self.repair_wires();
+            }
+            let held = self.held()?;
+            self.adopt_numbers(&held);
+            self.touched = Touched::default();
+            self.replan(&Touched { all: true, tasks: BTreeSet::new() });
+            let planned = self.parts.whole();
+            let wanted = self.wanted(&held, &planned);
+            let changes = Changes::between(&held, &wanted);
+            let remade = changes.vxlan.is_some() && held.vxlan.is_some();
+            self.carry_out(&changes)?;
+            if self.swarm.is_none() {
+                self.planned = planned;
+            }
+            if !remade {
+                self.held = Some(wanted);
+                forget(&changes);
+                self.tell();
+                return Ok(());
+            }
+        }
+        Err(NetworkError::Kernel(format!("{OVERLAY} does not stay as it is made")))
+    }
+
+    /// What the kernel holds, the base chains being in force.
+    fn held(&mut self) -> Result<KernelState, NetworkError> {
+        let skeleton = self.skeleton();
+        let same = self.installed.is_some_and(|(installed, _)| installed == skeleton);
+        if let Some(held) = self.held.take().filter(|_| same || self.swarm.is_none()) {
+            return Ok(held);
+        }
+        let mut found = self.nftables.read().map_err(kernel)?;
+        let in_force = match (&found, self.installed) {
+            (Some(found), Some((installed, fingerprint))) => {
+                found.complete && installed == skeleton && found.fingerprint == fingerprint
+            }
+            // Of an earlier run, which knew more of the swarm.
+            (Some(found), None) => found.complete && self.swarm.is_none(),
+            (None, _) => false,
+        };
+        if !in_force {
+            let anew = found.as_ref().is_some_and(|found| !found.complete);
+            run_nft(&skeleton.script(anew))?;
+            found = self.nftables.read().map_err(kernel)?;
+            self.installed = found.as_ref().map(|found| (skeleton, found.fingerprint));
+        }
+        let found = found.unwrap_or_default();
+        let state = self.routing.read().map_err(kernel)?;
+        Ok(KernelState { elements: found.elements, balancers: found.balancers, ..state })
+    }
+
+    fn skeleton(&self) -> Skeleton {
+        Skeleton { subnet: self.subnet, overlay: self.swarm.as_ref().and_then(|swarm| swarm.overlay) }
+    }
+
+    /// The numbers that connections in the kernel bear go on to count.
+    fn adopt_numbers(&mut self, held: &KernelState) {
+        let Some(swarm) = &self.swarm else { return };
+        if self.numbers == Numbers::default() {
+            self.numbers = Numbers::adopted(&swarm.members, held);
+        }
+        self.numbers.follow(&swarm.members);
+    }
+
+    fn replan(&mut self, touched: &Touched) -> Changes {
+        let nowhere = SwarmView::default();
+        let swarm = self.swarm.as_ref().unwrap_or(&nowhere);
+        let inputs = Inputs {
+            skeleton: Skeleton { subnet: self.subnet, overlay: swarm.overlay },
+            local: self.under.0,
+            mtu: self.under.1,
+            ipv6: self.ipv6,
+            members: &swarm.members,
+            numbers: &self.numbers,
+            networks: &swarm.networks,
+            tasks: &self.tasks,
+            taken: self.ports.taken(),
+        };
+        self.parts.follow(&inputs, touched)
+    }
+
+    /// The plan; before the swarm is known, what is there with the plan's changes.
+    fn wanted(&self, held: &KernelState, planned: &KernelState) -> KernelState {
+        if self.swarm.is_some() {
+            return planned.clone();
+        }
+        let mut wanted = held.clone();
+        wanted.apply(&Changes::between(&self.planned, planned));
+        // What is planned is wanted whether or not it was planned before.
+        let mut more = planned.clone();
+        more.vxlan = wanted.vxlan;
+        wanted.addresses.append(&mut more.addresses);
+        wanted.neighbours.append(&mut more.neighbours);
+        wanted.routes.append(&mut more.routes);
+        wanted.elements.append(&mut more.elements);
+        wanted
+    }
+
+    fn carry_out(&mut self, changes: &Changes) -> Result<(), NetworkError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let refused = self.routing.apply(changes).map_err(kernel)?;
+        if changes.vxlan.is_some_and(|vxlan| vxlan.is_some()) && refused.is_empty() {
+            sysctl::prepare_overlay()?;
+        }
+        if refused != self.refused {
+            refused.iter().for_each(|what| tracing::warn!(what, "the kernel refuses a part of the network"));
+            self.refused = refused;
+        }
+        if !self.refused.is_empty() {
+            self.audit_at = self.audit_at.min(now() + RETRY_AFTER);
+        }
+        self.nftables.apply(changes).map_err(kernel)
+    }
+
+    /// The interface that has the own address bounds what a packet may be.
+    fn look_under(&mut self) {
+        let Some(overlay) = self.swarm.as_ref().and_then(|swarm| swarm.overlay) else { return };
+        let holder = self.routing.holder_of(overlay.address).ok().flatten();
+        let links = self.routing.links().unwrap_or_default();
+        let mtu = links.values().find(|link| Some(link.index) == holder).map_or(DEFAULT_MTU, |link| link.mtu);
+        let overhead = if overlay.address.is_ipv6() { OVERHEAD6 } else { OVERHEAD4 };
+        self.under = (holder.map(|_| overlay.address), mtu.saturating_sub(overhead).max(LEAST_MTU));
+    }
+
+    /// A task whose interface was deleted gets another; its sockets never notice.
+    fn repair_wires(&mut self) {
+        let Ok(links) = self.routing.links() else { return };
+        for wired in self.wired.values().filter(|wired| !links.contains_key(&wired.task.interface)) {
+            tracing::warn!(interface = %wired.task.interface, "a task's interface is gone and is made anew");
+            if let Err(error) = veth::connect(&wired.wire) {
+                tracing::warn!(interface = %wired.task.interface, %error, "a task's interface cannot be made anew");
+            }
+        }
+    }
+
+    fn tell(&self) {
+        let outputs = &self.outputs;
+        let taken = self.ports.taken();
+        outputs.taken.send_if_modified(|told| replace(told, taken.clone()));
+        let mtu = self.swarm.as_ref().and_then(|swarm| swarm.overlay).map(|_| self.under.1);
+        outputs.mtu.send_if_modified(|told| replace(told, mtu));
+        let of_tasks =
+            self.tasks.values().flat_map(|task| task.ports.iter().map(|port| (port.protocol, port.published)));
+        let tcp = |(protocol, port)| (protocol == Protocol::Tcp).then_some(port);
+        let proxied: BTreeSet<u16> = self.ports.held().chain(of_tasks).filter_map(tcp).collect();
+        outputs.proxied.send_if_modified(|told| replace(told, if self.ipv6 { proxied } else { BTreeSet::new() }));
+    }
+}
+
+fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
+    let changed = *old != new;
+    *old = new;
+    changed
+}
+
+/// UDP flows that would go on to where they no longer belong.
+fn forget(changes: &Changes) {
+    let mut stale = Vec::new();
+    for change in &changes.balancers.list {
+        let udp = match change.key {
+            Balancer::Vip(_) => true,
+            Balancer::Port { protocol, .. } => protocol == Protocol::Udp,
+        };
+        let (old, new) = (change.old.as_deref().unwrap_or_default(), change.new.as_deref().unwrap_or_default());
+        let gone = old.iter().filter(|target| udp && !new.contains(target));
+        stale.extend(gone.map(|target| Stale::AnsweredBy(target.address)));
+        if let (Balancer::Port { protocol: Protocol::Udp, port, ipv6 }, None) = (change.key, &change.old) {
+            stale.push(Stale::ToPort { port, ipv6 });
+        }
+    }
+    for change in &changes.elements.list {
+        let (Set::HostPorts4 | Set::HostPorts6, Key::Port(Protocol::Udp, port)) = change.key else { continue };
+        match change.old {
+            Some(Value::Target(target)) => stale.push(Stale::AnsweredBy(target.address)),
+            _ => stale.push(Stale::ToPort { port, ipv6: change.key.0.is_ipv6() }),
+        }
+    }
+    stale.sort_unstable();
+    stale.dedup();
+    if let Err(error) = conntrack::forget(&stale) {
+        tracing::info!(%error, "the kernel does not forget UDP flows; a fixed one stays where it went");
+    }
+}
+
+fn kernel(error: io::Error) -> NetworkError {
+    NetworkError::Kernel(error.to_string())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}

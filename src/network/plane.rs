@@ -1,0 +1,115 @@
+//! The thread that keeps the kernel as planned: it takes in what changed, plans anew, and carries out the difference to
+//! what the kernel holds. It reads the kernel at its start, when something of ours was touched by another, and from time
+//! to time; in between it knows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+
+use tokio::sync::{oneshot, watch};
+
+use super::keeper::Keeper;
+use super::kernel::veth;
+use super::plan::LocalTask;
+use super::skeleton::Overlay;
+use super::state::Interface;
+use super::{NetworkError, bell, pool};
+use crate::dispatcher::Networks;
+use crate::spec::{NodeId, Protocol, TaskId};
+
+/// What the room knows of the swarm. The default is a node in none.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SwarmView {
+    pub overlay: Option<Overlay>,
+    /// Where the others are reached, by datagrams.
+    pub members: BTreeMap<NodeId, IpAddr>,
+    pub networks: Networks,
+}
+
+/// A task, and how it is wired should its interface be missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wired {
+    pub task: LocalTask,
+    pub wire: veth::Wire,
+}
+
+pub enum Command {
+    Task(TaskId, Option<Box<Wired>>, oneshot::Sender<Result<(), NetworkError>>),
+    Swarm(Box<SwarmView>),
+    /// Nothing new; answered when all before it is in force.
+    Settle(oneshot::Sender<Result<(), NetworkError>>),
+    /// Something of ours may have been touched: this interface, or anything.
+    Bell(Option<Interface>),
+}
+
+/// Talks to the thread, which ends with it.
+pub struct Plane {
+    /// The bell has no more than a weak hold on it.
+    commands: Arc<Sender<Command>>,
+    /// Which ports of services are another process' on this node.
+    taken: watch::Receiver<BTreeSet<(Protocol, u16)>>,
+    /// The overlay's, for tasks.
+    mtu: watch::Receiver<Option<u32>>,
+}
+
+impl Plane {
+    /// Returns once the kernel is as planned for `tasks`.
+    pub async fn start(subnet: pool::Subnet, tasks: BTreeMap<TaskId, Wired>) -> Result<Plane, NetworkError> {
+        let (commands, inbox) = channel();
+        let (ready_in, ready) = oneshot::channel();
+        let (taken_in, taken) = watch::channel(BTreeSet::new());
+        let (mtu_in, mtu) = watch::channel(None);
+        let (proxied_in, proxied) = watch::channel(BTreeSet::new());
+        let start = move || {
+            let outputs = Outputs { taken: taken_in, mtu: mtu_in, proxied: proxied_in };
+            match Keeper::start(subnet, tasks, outputs) {
+                Ok(keeper) => {
+                    let _ = ready_in.send(Ok(keeper.ports()));
+                    keeper.run(&inbox);
+                }
+                Err(error) => drop(ready_in.send(Err(error))),
+            }
+        };
+        thread::Builder::new().name("flok-network".into()).spawn(start).map_err(NetworkError::NetlinkSocket)?;
+        let ports = ready.await.unwrap_or(Err(NetworkError::Stopped))?;
+        let commands = Arc::new(commands);
+        bell::hang(&commands, ports)?;
+        tokio::spawn(super::proxy::run(proxied));
+        Ok(Plane { commands, taken, mtu })
+    }
+
+    /// Returns once the kernel has the change.
+    pub async fn set(&self, task: TaskId, wired: Option<Wired>) -> Result<(), NetworkError> {
+        let (done, answer) = oneshot::channel();
+        self.tell(Command::Task(task, wired.map(Box::new), done))?;
+        answer.await.unwrap_or(Err(NetworkError::Stopped))
+    }
+
+    pub async fn settled(&self) -> Result<(), NetworkError> {
+        let (done, answer) = oneshot::channel();
+        self.tell(Command::Settle(done))?;
+        answer.await.unwrap_or(Err(NetworkError::Stopped))
+    }
+
+    pub fn tell(&self, command: Command) -> Result<(), NetworkError> {
+        self.commands.send(command).map_err(|_| NetworkError::Stopped)
+    }
+
+    pub fn taken(&self) -> watch::Receiver<BTreeSet<(Protocol, u16)>> {
+        self.taken.clone()
+    }
+
+    pub fn mtu(&self) -> Option<u32> {
+        *self.mtu.borrow()
+    }
+}
+
+/// What the thread tells.
+pub struct Outputs {
+    pub taken: watch::Sender<BTreeSet<(Protocol, u16)>>,
+    pub mtu: watch::Sender<Option<u32>>,
+    /// TCP ports that answer on `[::1]`.
+    pub proxied: watch::Sender<BTreeSet<u16>>,
+}

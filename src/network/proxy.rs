@@ -1,0 +1,75 @@
+//! The node's own `[::1]`, for published ports: no address translation leads away from it, so each of its connections is
+//! handed on to 127.0.0.1, where translation does. Nothing else goes through user space.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+const BACKLOG: i32 = 128;
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
+
+/// Listens on the ports that are told, until nobody tells any more.
+pub async fn run(mut ports: watch::Receiver<BTreeSet<u16>>) {
+    let mut listening: BTreeMap<u16, JoinHandle<()>> = BTreeMap::new();
+    loop {
+        let wanted = ports.borrow_and_update().clone();
+        listening.retain(|port, serving| {
+            let keep = wanted.contains(port) && !serving.is_finished();
+            if !keep {
+                serving.abort();
+            }
+            keep
+        });
+        for port in wanted {
+            let Entry::Vacant(place) = listening.entry(port) else { continue };
+            match listen(port) {
+                Ok(listener) => {
+                    place.insert(tokio::spawn(serve(listener, port)));
+                }
+                Err(error) => tracing::info!(port, %error, "a published port does not answer on [::1]"),
+            }
+        }
+        if ports.changed().await.is_err() {
+            listening.into_values().for_each(|serving| serving.abort());
+            return;
+        }
+    }
+}
+
+fn listen(port: u16) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
+    socket.set_only_v6(true)?;
+    // The port is held on all addresses; this is the narrower one.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::from((Ipv6Addr::LOCALHOST, port)).into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+async fn serve(listener: TcpListener, port: u16) {
+    loop {
+        match listener.accept().await {
+            Ok((client, _)) => drop(tokio::spawn(hand_on(client, port))),
+            // Too many open files, say: others may be closed meanwhile.
+            Err(_) => sleep(PAUSE_AFTER_ERROR).await,
+        }
+    }
+}
+
+async fn hand_on(mut client: TcpStream, port: u16) {
+    let connected = timeout(CONNECT_WITHIN, TcpStream::connect((Ipv4Addr::LOCALHOST, port))).await;
+    if let Ok(Ok(mut server)) = connected {
+        // Either end may go when it likes.
+        let _ = copy_bidirectional(&mut client, &mut server).await;
+    }
+}
