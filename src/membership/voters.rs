@@ -252,13 +252,14 @@ impl<'a> Group<'a> {
         live * 2 > voters.len()
     }
 
+    /// Whoever is to vote no more keeps the log as a standby at first: until the joint change is over, the old voters decide
+    /// too, and one that dropped its log at the change's start would be missed.
     fn voter_change(&self, next: &BTreeSet<NodeId>) -> Vec<(NodeId, Option<RaftMember>)> {
         let changed = self.managers.iter().filter(|m| m.is_voter() != next.contains(&m.node));
         changed
             .map(|m| {
                 let standing = if m.is_voter() { RaftStanding::Standby } else { RaftStanding::Voter };
-                let raft = m.raft.filter(|_| m.condition != Condition::Gone);
-                (m.node, raft.map(|raft| RaftMember { standing, ..raft }))
+                (m.node, m.raft.map(|raft| RaftMember { standing, ..raft }))
             })
             .collect()
     }

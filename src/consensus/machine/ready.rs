@@ -142,6 +142,7 @@ impl Machine {
         match applied {
             Ok(conf_state) => {
                 self.conf_state = conf_state;
+                self.step_down_if_out();
                 Committed::Membership { index: entry.index, context: entry.context }
             }
             // The same on every log holder, since all have the same configuration here.
@@ -149,6 +150,19 @@ impl Machine {
                 tracing::warn!(index = entry.index, error, "a membership change that cannot be applied was skipped");
                 Committed::Blank { index: entry.index }
             }
+        }
+    }
+}
+
+impl Machine {
+    /// A leader that votes no more leaves the lead to those that do. raft-rs would let it go on, and aborts at its next write
+    /// where it is no member at all.
+    fn step_down_if_out(&mut self) {
+        let id = self.id();
+        let votes = [&self.conf_state.voters, &self.conf_state.voters_outgoing].iter().any(|ids| ids.contains(&id));
+        if self.leads() && !votes {
+            let term = self.term();
+            self.raw.raft.become_follower(term, raft::INVALID_ID);
         }
     }
 }

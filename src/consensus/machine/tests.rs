@@ -183,6 +183,31 @@ fn a_leaders_death_in_a_joint_configuration_leaves_nobody_in_it() {
 }
 
 #[test]
+fn a_leader_that_a_change_takes_out_steps_down_with_writes_under_way() {
+    for (seed, out) in (0..20).flat_map(|seed| [(seed, true), (seed, false)]) {
+        let mut world = World::new(seed, &[1, 2, 3]);
+        world.ticks(30);
+        let leader = world.leaders()[0];
+        world.change(&[if out { MemberChange::Remove(leader) } else { MemberChange::Learner(leader) }]);
+        // Its disk knows of the change, and of none of what comes after it.
+        world.steps(seed as usize % 6);
+        world.hold_disk(leader, true);
+        for number in 0..4u8 {
+            let _ = world.with(leader, |machine| machine.handle_proposals(vec![vec![number]]));
+            world.steps(2);
+        }
+        world.hold_disk(leader, false);
+        world.ticks(60);
+        let leaders = world.leaders();
+        assert_eq!(leaders.len(), 1, "seed {seed}");
+        assert_ne!(leaders[0], leader, "seed {seed}");
+        world.propose(b"after");
+        world.ticks(10);
+        assert_eq!(world.applied(leaders[0]).last().map(Vec::as_slice), Some(&b"after"[..]), "seed {seed}");
+    }
+}
+
+#[test]
 fn membership_changes_are_refused_while_another_is_under_way_and_when_senseless() {
     let mut world = World::new(1, &[1, 2, 3]);
     world.ticks(30);

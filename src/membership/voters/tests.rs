@@ -174,6 +174,22 @@ fn suspects_and_returning_nodes_are_not_promoted() {
 }
 
 #[test]
+fn voters_that_go_together_keep_the_log_until_the_others_have_taken_over() {
+    let mut bench = Bench::settled(5);
+    let gone: Vec<NodeId> = bench.voters().into_iter().filter(|id| *id != bench.me).take(2).collect();
+    for node in &gone {
+        bench.fixture.update_node(*node, |spec| spec.role = Role::Worker);
+    }
+    let Some(VoterStep::Change(members)) = bench.plan() else { panic!("they are to vote no more") };
+    for node in &gone {
+        let wanted = members.iter().find(|(id, _)| id == node).map(|(_, raft)| raft.map(|raft| raft.standing));
+        assert_eq!(wanted, Some(Some(RaftStanding::Standby)), "the old voters decide, too, until the change is over");
+    }
+    bench.settle();
+    assert!(gone.iter().all(|node| !bench.holders().contains(node)));
+}
+
+#[test]
 fn a_manager_made_a_worker_gives_up_the_log() {
     let mut bench = Bench::settled(4);
     bench.fixture.update_node(node(2), |spec| spec.role = Role::Worker);
