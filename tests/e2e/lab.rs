@@ -254,6 +254,11 @@ impl Host {
         children.split_whitespace().next().expect("pid 1 runs").parse().unwrap()
     }
 
+    /// A path of the host's own mounts, as a test reaches it.
+    pub fn seen_from_outside(&self, path: &Path) -> PathBuf {
+        Path::new("/proc").join(self.pid1().to_string()).join("root").join(path.strip_prefix("/").unwrap_or(path))
+    }
+
     /// A command in the host's namespaces.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");

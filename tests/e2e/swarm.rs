@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -142,6 +143,15 @@ impl Swarm {
             let wanted = all.iter().filter(|task| task.wanted == "running").count();
             if found.len() == count && wanted == count { Ok(found) } else { Err(told(&all)) }
         })
+    }
+
+    /// Addresses of a task on the swarm's networks, but for the one that carries published ports.
+    pub fn addresses(&self, via: usize, task: &str) -> Vec<IpAddr> {
+        let task = self.hosts[via].get(&format!("/tasks/{task}")).unwrap();
+        let networks = task["NetworksAttachments"].as_array().cloned().unwrap_or_default();
+        let own = networks.iter().filter(|attachment| attachment["Network"]["Spec"]["Ingress"] != true);
+        let texts = own.flat_map(|attachment| attachment["Addresses"].as_array().cloned().unwrap_or_default());
+        texts.map(|text| text.as_str().unwrap().split('/').next().unwrap().parse().unwrap()).collect()
     }
 
     /// Waits until some task of the service is so.

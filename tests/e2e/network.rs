@@ -1,0 +1,491 @@
+//! The swarm's networks: names, virtual addresses, published ports, and what must not be reached.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+
+use super::lab::eventually;
+use super::swarm::{PATIENCE, Swarm, Task};
+
+/// Bound of one connection of a test's client.
+const WITHIN: Duration = Duration::from_secs(5);
+
+const TWO_NETWORKS: &str = "
+services:
+  left:
+    image: flok/whoami:latest
+    networks: [a]
+    deploy: { mode: global }
+  right:
+    image: flok/whoami:latest
+    networks: [b]
+    deploy: { mode: global }
+  both:
+    image: flok/whoami:latest
+    networks: [a, b]
+networks: { a: {}, b: {} }
+";
+
+const WEB: &str = "
+services:
+  web:
+    image: flok/whoami:latest
+    ports: ['8080:80']
+    deploy: { replicas: 4 }
+  client:
+    image: flok/busybox:latest
+    command: [sleep, '1000000']
+    stop_signal: SIGKILL
+";
+
+/// Runs `inside` on a thread of its own in the network namespace at `path`.
+fn within<T: Send + 'static>(path: &Path, inside: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    let namespace = File::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    std::thread::spawn(move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        inside()
+    })
+}
+
+/// Runs `inside` in a task's network namespace.
+fn in_task<T: Send + 'static>(swarm: &Swarm, task: &Task, inside: impl FnOnce() -> T + Send + 'static) -> T {
+    let at = (0..swarm.hosts.len()).find(|index| swarm.node_id(0, *index) == task.node).unwrap();
+    let path =
+        swarm.hosts[at].seen_from_outside(&swarm.hosts[at].data_dir().join(format!("network/{}.netns", task.id)));
+    within(&path, inside).join().unwrap()
+}
+
+/// A GET on a connection of its own; the body.
+fn get(to: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, WITHIN)?;
+    stream.set_read_timeout(Some(WITHIN))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(ErrorKind::UnexpectedEof)?;
+    if head.starts_with("HTTP/1.1 200") { Ok(body.to_owned()) } else { Err(std::io::Error::other(head.to_owned())) }
+}
+
+/// A line of whoami's answer.
+fn said(answer: &str, key: &str) -> String {
+    let line = answer.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+    line.unwrap_or_else(|| panic!("no {key} in {answer}")).to_owned()
+}
+
+/// Asks the resolver of the namespace that the thread is in: the addresses of a name, and the response code.
+fn look_up(name: &str, kind: u16) -> std::io::Result<(u8, Vec<IpAddr>)> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.set_read_timeout(Some(WITHIN))?;
+    socket.connect("127.0.0.11:53")?;
+    let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(u8::try_from(label.len()).unwrap());
+        query.extend(label.bytes());
+    }
+    query.push(0);
+    query.extend(kind.to_be_bytes());
+    query.extend(1u16.to_be_bytes());
+    socket.send(&query)?;
+    let mut answer = [0; 1232];
+    let length = socket.recv(&mut answer)?;
+    Ok(addresses(&answer[..length], query.len()))
+}
+
+/// The address records of an answer whose question ends at `at`.
+fn addresses(answer: &[u8], mut at: usize) -> (u8, Vec<IpAddr>) {
+    let count = u16::from_be_bytes([answer[6], answer[7]]);
+    let mut found = Vec::new();
+    for _ in 0..count {
+        // A pointer, or labels up to the root.
+        while answer[at] != 0 && answer[at] < 0xc0 {
+            at += 1 + usize::from(answer[at]);
+        }
+        at += if answer[at] == 0 { 1 } else { 2 };
+        let length = usize::from(u16::from_be_bytes([answer[at + 8], answer[at + 9]]));
+        let data = &answer[at + 10..at + 10 + length];
+        if let Ok(v4) = <[u8; 4]>::try_from(data) {
+            found.push(IpAddr::from(v4));
+        } else if let Ok(v6) = <[u8; 16]>::try_from(data) {
+            found.push(IpAddr::from(v6));
+        }
+        at += 10 + length;
+    }
+    (answer[3] & 0xf, found)
+}
+
+const A: u16 = 1;
+
+/// Requests, one after another on connections of their own, until it is told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<Vec<String>>>,
+}
+
+impl Load {
+    /// From the namespace at `from`, one client for each target.
+    fn start(from: &Path, targets: &[SocketAddr]) -> Load {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let client = |target: &SocketAddr| {
+            let (stop, answered, target) = (Arc::clone(&stop), Arc::clone(&answered), *target);
+            within(from, move || {
+                let mut failed = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    match get(target, "/") {
+                        Ok(_) => drop(answered.fetch_add(1, Ordering::Relaxed)),
+                        Err(error) => failed.push(format!("{target}: {error}")),
+                    }
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                failed
+            })
+        };
+        let threads = targets.iter().map(client).collect();
+        Load { stop, answered, threads }
+    }
+
+    /// Waits until so many more requests were answered.
+    fn goes_on(&self, more: u64) {
+        let wanted = self.answered.load(Ordering::Relaxed) + more;
+        eventually("requests to be answered", PATIENCE, || match self.answered.load(Ordering::Relaxed) {
+            now if now >= wanted => Ok(()),
+            now => Err(format!("{now} of {wanted}")),
+        });
+    }
+
+    /// Ends it: how many were answered, and what went wrong.
+    fn end(self) -> (u64, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        let failed = self.threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        (self.answered.load(Ordering::Relaxed), failed)
+    }
+}
+
+/// A port of a host, as the others reach it.
+fn at(swarm: &Swarm, host: usize, port: u16) -> SocketAddr {
+    SocketAddr::new(swarm.hosts[host].addr().parse().unwrap(), port)
+}
+
+fn from_beside<T: Send + 'static>(swarm: &Swarm, inside: impl FnOnce() -> T + Send + 'static) -> T {
+    within(&swarm.switch_netns(), inside).join().unwrap()
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_voting_application_counts_votes_that_come_in_anywhere() {
+    let swarm = Swarm::of(3);
+    for image in ["voting", "redis", "postgres"] {
+        swarm.load(image);
+    }
+    swarm.deploy(0, "vote", include_str!("../../config/examples/voting.yml"));
+    for (service, count) in [("vote", 2), ("redis", 1), ("worker", 2), ("postgres", 1), ("result", 1)] {
+        swarm.running(0, &format!("vote_{service}"), count);
+    }
+    for (host, voter) in [(0, "ada"), (1, "bob"), (2, "cleo"), (0, "bob")] {
+        let choice = if host == 0 { "dogs" } else { "cats" };
+        let to = format!("http://{}/", at(&swarm, host, 5000));
+        eventually("the vote to be taken", PATIENCE, || {
+            let form = format!("voter={voter}&choice={choice}");
+            let output = swarm.beside("curl").args(["-sS", "--max-time", "5", "-d", &form, &to]).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if text.contains("votes for") { Ok(()) } else { Err(text + &String::from_utf8_lossy(&output.stderr)) }
+        });
+    }
+    for host in 0..3 {
+        let to = at(&swarm, host, 5001);
+        eventually("the votes to be counted", PATIENCE, || {
+            let counts = from_beside(&swarm, move || get(to, "/results")).map_err(|error| error.to_string())?;
+            if counts.trim() == r#"{"cats":1,"dogs":2}"# { Ok(()) } else { Err(counts) }
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_virtual_address_spreads_connections_evenly() {
+    let swarm = Swarm::of(3);
+    swarm.load("whoami");
+    swarm.load("busybox");
+    swarm.deploy(0, "s", WEB);
+    swarm.running(0, "s_web", 4);
+    let client = swarm.running(0, "s_client", 1).remove(0);
+    let (vip, tasks) = eventually("the names to lead to all", PATIENCE, || {
+        let (vips, tasks) = in_task(&swarm, &client, || (look_up("web", A), look_up("tasks.s_web", A)));
+        match (vips, tasks) {
+            (Ok((0, vips)), Ok((0, tasks))) if vips.len() == 1 && tasks.len() == 4 => Ok((vips[0], tasks)),
+            found => Err(format!("{found:?}")),
+        }
+    });
+    assert!(!tasks.contains(&vip));
+    const CONNECTIONS: u32 = 10_000;
+    let counts = in_task(&swarm, &client, move || {
+        let mut counts = BTreeMap::<String, u32>::new();
+        for _ in 0..CONNECTIONS {
+            *counts.entry(said(&get((vip, 80).into(), "/").unwrap(), "Hostname")).or_default() += 1;
+        }
+        counts
+    });
+    assert_eq!(counts.len(), 4, "{counts:?}");
+    let expected = f64::from(CONNECTIONS) / 4.0;
+    let chi_square: f64 = counts.values().map(|count| (f64::from(*count) - expected).powi(2) / expected).sum();
+    // Three degrees of freedom: an even spread exceeds this once in a million.
+    assert!(chi_square < 30.7, "chi-square {chi_square}: {counts:?}");
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_name_without_a_running_task_has_no_data_at_once() {
+    let swarm = Swarm::of(1);
+    swarm.load("busybox");
+    swarm.deploy(0, "s", &WEB.replace("flok/whoami:latest", "flok/none:latest"));
+    let client = swarm.running(0, "s_client", 1).remove(0);
+    let answer =
+        eventually("the name to be known", PATIENCE, || match in_task(&swarm, &client, || look_up("tasks.web", A)) {
+            Ok((0, found)) => Ok(found),
+            other => Err(format!("{other:?}")),
+        });
+    assert_eq!(answer, Vec::<IpAddr>::new());
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn tasks_meet_on_the_networks_they_share_and_nowhere_else() {
+    let swarm = Swarm::of(3);
+    swarm.load("whoami");
+    swarm.deploy(0, "n", TWO_NETWORKS);
+    let (left, right) = (swarm.running(0, "n_left", 3), swarm.running(0, "n_right", 3));
+    let both = swarm.running(0, "n_both", 1);
+    let reaches = |from: &Task, to: IpAddr| in_task(&swarm, from, move || get((to, 80).into(), "/").is_ok());
+    let addresses = |task: &Task| swarm.addresses(0, &task.id);
+    for (name, from, to, meet) in [
+        ("on one network", &left, &left, true),
+        ("on the other", &right, &right, true),
+        ("left to right", &left, &right, false),
+        ("right to left", &right, &left, false),
+    ] {
+        for from in from {
+            for to in to.iter().filter(|to| to.id != from.id) {
+                let address = addresses(to)[0];
+                if meet {
+                    eventually(&format!("{name}: {from:?} to reach {address}"), PATIENCE, || {
+                        if reaches(from, address) { Ok(()) } else { Err("not yet".into()) }
+                    });
+                } else {
+                    assert!(!reaches(from, address), "{name}: {from:?} reaches {address} of {to:?}");
+                }
+            }
+        }
+    }
+    for address in addresses(&both[0]) {
+        let (by_left, by_right) = (reaches(&left[0], address), reaches(&right[0], address));
+        assert!(by_left != by_right, "{address} is reached by left: {by_left}, by right: {by_right}");
+    }
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_published_port_answers_on_every_node_and_shows_the_client() {
+    let swarm = Swarm::of(3);
+    swarm.load("whoami");
+    swarm.load("busybox");
+    swarm.deploy(0, "s", &WEB.replace("replicas: 4", "replicas: 1"));
+    let web = swarm.running(0, "s_web", 1).remove(0);
+    for host in 0..3 {
+        let to = at(&swarm, host, 8080);
+        let answer = eventually("the port to answer", PATIENCE, || {
+            from_beside(&swarm, move || get(to, "/")).map_err(|error| error.to_string())
+        });
+        let client: SocketAddr = said(&answer, "RemoteAddr").parse().unwrap();
+        assert_eq!(client.ip().to_canonical().to_string(), "10.99.0.254", "by n{}", host + 1);
+        // On the node itself, by its loopback addresses.
+        for loopback in ["127.0.0.1", "[::1]"] {
+            let url = format!("http://{loopback}:8080/");
+            eventually("the loopback address to answer", PATIENCE, || {
+                let output =
+                    swarm.hosts[host].command("curl").args(["-sSg", "--max-time", "3", &url]).output().unwrap();
+                let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+                if output.status.success() { Ok(()) } else { Err(format!("{url} on n{}: {errors}", host + 1)) }
+            });
+        }
+    }
+    // A task reaches itself by its own virtual address.
+    let itself = in_task(&swarm, &web, || {
+        let (_, vips) = look_up("web", A)?;
+        get((vips[0], 80).into(), "/")
+    });
+    assert!(itself.is_ok(), "{itself:?}");
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_rolling_update_under_load_loses_no_request() {
+    let swarm = Swarm::of(3);
+    swarm.load("voting");
+    swarm.deploy(
+        0,
+        "s",
+        "
+services:
+  web:
+    image: flok/voting:latest
+    command: [vote]
+    ports: ['8080:80']
+    deploy: { replicas: 4, update_config: { parallelism: 1, order: start-first, monitor: 1s } }
+",
+    );
+    let before = swarm.running(0, "s_web", 4);
+    let targets: Vec<SocketAddr> = (0..3).map(|host| at(&swarm, host, 8080)).collect();
+    for target in targets.clone() {
+        eventually("each node to answer", PATIENCE, || {
+            from_beside(&swarm, move || get(target, "/")).map(drop).map_err(|error| error.to_string())
+        });
+    }
+    let load = Load::start(&swarm.switch_netns(), &targets);
+    load.goes_on(100);
+    swarm.hosts[1].ok(&["service", "update", "--detach", "--env-add", "VERSION=2", "s_web"]);
+    eventually("all tasks to be new", PATIENCE * 2, || {
+        let now = swarm.running(0, "s_web", 4);
+        let old = now.iter().filter(|task| before.iter().any(|old| old.id == task.id)).count();
+        if old == 0 { Ok(()) } else { Err(format!("{old} old ones")) }
+    });
+    load.goes_on(300);
+    let (answered, failed) = load.end();
+    assert!(failed.is_empty(), "{} of {answered} failed: {:?}", failed.len(), &failed[..failed.len().min(5)]);
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn requests_and_look_ups_go_on_while_daemons_restart() {
+    let mut swarm = Swarm::of(3);
+    swarm.load("whoami");
+    swarm.load("busybox");
+    swarm.deploy(0, "s", WEB);
+    swarm.running(0, "s_web", 4);
+    let client = swarm.running(0, "s_client", 1).remove(0);
+    let home = (0..3).find(|index| swarm.node_id(0, *index) == client.node).unwrap();
+    let targets: Vec<SocketAddr> = (0..3).map(|host| at(&swarm, host, 8080)).collect();
+    for target in targets.clone() {
+        eventually("each node to answer", PATIENCE, || {
+            from_beside(&swarm, move || get(target, "/")).map(drop).map_err(|error| error.to_string())
+        });
+    }
+    let load = Load::start(&swarm.switch_netns(), &targets);
+    let stop = Arc::new(AtomicBool::new(false));
+    let netns = swarm.hosts[home].data_dir().join(format!("network/{}.netns", client.id));
+    let asking = within(&swarm.hosts[home].seen_from_outside(&netns), {
+        let stop = Arc::clone(&stop);
+        move || {
+            let (mut asked, mut failed) = (0u64, Vec::new());
+            while !stop.load(Ordering::Relaxed) {
+                asked += 1;
+                match look_up("web", A) {
+                    Ok((0, found)) if found.len() == 1 => {}
+                    other => failed.push(format!("{other:?}")),
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            (asked, failed)
+        }
+    });
+    load.goes_on(100);
+    swarm.host(home).kill_daemon();
+    load.goes_on(200);
+    swarm.host(home).start_daemon(&[]);
+    load.goes_on(200);
+    swarm.host(home).stop_daemon();
+    load.goes_on(200);
+    swarm.host(home).start_daemon(&[]);
+    swarm.nodes_are(home, 3, "ready");
+    load.goes_on(200);
+    stop.store(true, Ordering::Relaxed);
+    let (asked, unanswered) = asking.join().unwrap();
+    let (answered, failed) = load.end();
+    assert!(failed.is_empty(), "{} of {answered} requests failed: {:?}", failed.len(), &failed[..failed.len().min(5)]);
+    assert!(unanswered.is_empty(), "{} of {asked} look-ups failed: {:?}", unanswered.len(), unanswered.first());
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_dead_host_is_out_of_the_balance() {
+    let mut swarm = Swarm::of(3);
+    swarm.load("whoami");
+    swarm.load("busybox");
+    swarm.voters_are(0, 3);
+    swarm.deploy(0, "s", WEB);
+    let tasks = swarm.running(0, "s_web", 4);
+    let leader = swarm.leader(0);
+    let dead =
+        (0..3).find(|index| *index != leader && tasks.iter().any(|t| t.node == swarm.node_id(0, *index))).unwrap();
+    let via = (0..3).find(|index| *index != dead).unwrap();
+    let targets: Vec<SocketAddr> = (0..3).filter(|host| *host != dead).map(|host| at(&swarm, host, 8080)).collect();
+    for target in targets.clone() {
+        eventually("each node to answer", PATIENCE, || {
+            from_beside(&swarm, move || get(target, "/")).map(drop).map_err(|error| error.to_string())
+        });
+    }
+    let load = Load::start(&swarm.switch_netns(), &targets);
+    load.goes_on(100);
+    swarm.host(dead).die();
+    swarm.nodes_are(via, 1, "down");
+    swarm.running(via, "s_web", 4);
+    let (answered, failed) = load.end();
+    println!("{} of {} requests failed while a host died", failed.len(), answered);
+    // From here on the dead one costs nothing.
+    let load = Load::start(&swarm.switch_netns(), &targets);
+    load.goes_on(300);
+    let (answered, failed) = load.end();
+    assert!(failed.is_empty(), "{} of {answered} failed: {:?}", failed.len(), &failed[..failed.len().min(5)]);
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_network_comes_and_goes_by_command_and_leaves_nothing() {
+    let swarm = Swarm::of(2);
+    swarm.load("whoami");
+    swarm.hosts[0].ok(&["network", "create", "--driver", "overlay", "--subnet", "10.77.0.0/24", "--attachable", "lan"]);
+    let overlapping =
+        swarm.hosts[1].refused(&["network", "create", "--driver", "overlay", "--subnet", "10.77.0.0/16", "wide"]);
+    assert!(overlapping.contains("lan"), "names what it overlaps: {overlapping}");
+    let malformed =
+        swarm.hosts[1].refused(&["network", "create", "--driver", "overlay", "--subnet", "10.77.0.300/24", "bad"]);
+    assert!(malformed.contains("10.77.0.300"), "{malformed}");
+    swarm.hosts[0].ok(&[
+        "service",
+        "create",
+        "--detach",
+        "--name",
+        "web",
+        "--network",
+        "lan",
+        "--replicas",
+        "2",
+        "flok/whoami:latest",
+    ]);
+    let tasks = swarm.running(0, "web", 2);
+    for task in &tasks {
+        assert!(swarm.addresses(0, &task.id).iter().any(|address| address.to_string().starts_with("10.77.0.")));
+    }
+    let in_use = swarm.hosts[1].refused(&["network", "rm", "lan"]);
+    assert!(in_use.contains("in use"), "{in_use}");
+    swarm.hosts[0].ok(&["service", "rm", "web"]);
+    eventually("the network to be free", PATIENCE, || {
+        let output = swarm.hosts[1].flok(&["network", "rm", "lan"]);
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    });
+    for host in &swarm.hosts {
+        eventually("nothing of it to be left", PATIENCE, || {
+            let output = host.command("sh").args(["-c", "ip route show table all; nft list ruleset"]).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let left: Vec<&str> = text.lines().filter(|line| line.contains("10.77.0.")).collect();
+            if left.is_empty() { Ok(()) } else { Err(left.join("\n")) }
+        });
+    }
+}
