@@ -14,6 +14,7 @@ mod identity;
 mod images;
 mod lab;
 mod members;
+mod names;
 mod network;
 mod pulls;
 mod quorum;

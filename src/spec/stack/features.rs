@@ -67,4 +67,4 @@ impl Features {
 }
 
 /// Features that are built.
-const SUPPORTED: &[Feature] = &[];
+const SUPPORTED: &[Feature] = &[Feature::Networks, Feature::IngressPorts];
