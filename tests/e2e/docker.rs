@@ -209,7 +209,7 @@ fn docker_is_told_why_something_is_refused() {
     ok(first, &[create.as_slice(), &["flok/whoami:latest"]].concat());
     says(first, &[create.as_slice(), &["flok/whoami:latest"]].concat(), "twice");
     says(first, &["service", "create", "--detach", "--name", "-bad-", "flok/whoami:latest"], "name");
-    says(first, &["service", "create", "--detach", "--publish", "80:80", "flok/whoami:latest"], "ingress");
+    says(first, &["service", "create", "--detach", "--network", "nowhere", "flok/whoami:latest"], "nowhere");
     says(
         first,
         &["service", "create", "--detach", "--constraint", "node.hostnam==n1", "flok/whoami:latest"],

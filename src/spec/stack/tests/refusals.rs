@@ -8,7 +8,7 @@ fn every_problem_is_reported_with_its_place() {
 services:
   web:
     imge: nginx
-    ports: [\"80:80\"]
+    depends_on: [db]
     deploy:
       replicas: many
       resources: {limits: {memory: 5 apples}}
@@ -20,7 +20,7 @@ secrets:
 ";
     let expected = [
         "0.yml:3:5: services.web: unknown key \"imge\"; did you mean \"image\"?",
-        "0.yml:4:13: services.web.ports[0]: ingress publishing is not supported yet: use the long form (target, published) with mode: host",
+        "0.yml:4:5: services.web.depends_on: start order is not supported yet: remove it and let the service wait or retry",
         "0.yml:6:17: services.web.deploy.replicas: must be a whole number, but it is \"many\"",
         "0.yml:7:36: services.web.deploy.resources.limits.memory: \"5 apples\" is not a size: write a number and a unit, for example 512m or 1.5g",
         "0.yml:8:24: services.web.stop_grace_period: \"10\" is not a duration: write numbers with units, for example 10s, 1m30s or 500ms",
@@ -33,11 +33,7 @@ secrets:
 #[test]
 fn what_is_not_supported_yet_is_refused_by_name() {
     let cases = [
-        ("ports: [{target: 80, published: 80}]", "services.web.ports[0]: ingress publishing"),
-        ("ports: [{target: 80, mode: ingress}]", "services.web.ports[0]: ingress publishing"),
-        ("ports: [80]", "services.web.ports[0]: ingress publishing"),
         ("healthcheck: {test: x}", "services.web.healthcheck: health checks"),
-        ("networks: [a]", "services.web.networks: overlay networks"),
         ("secrets: [a]", "services.web.secrets: secrets"),
         ("configs: [a]", "services.web.configs: configs"),
         ("depends_on: [db]", "services.web.depends_on: start order"),
