@@ -1,13 +1,14 @@
-//! Answers HTTP requests with who it is: hostname, task and node (from its environment), and the client's address.
+//! Answers HTTP requests and datagrams with who it is: hostname, task and node (from its environment), and the client's
+//! address.
 //! Built with `rustc` alone, linked statically, so that its image is this one file.
 //!
-//! Listens on `$PORT`, 80 by default. `GET /health` answers 200, `GET /slow` after a second; SIGTERM ends it at once.
+//! Listens on `$PORT` of TCP and UDP, 80 by default, by IPv4 and IPv6. `GET /health` answers 200, `GET /slow` after a second; SIGTERM ends it at once.
 
 use std::env;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -28,13 +29,14 @@ fn main() {
     // SAFETY: the handler only calls _exit.
     unsafe { signal(SIGTERM, stop) };
     let port = env::var("PORT").ok().and_then(|port| port.parse().ok()).unwrap_or(80u16);
-    let listener = match TcpListener::bind(("0.0.0.0", port)) {
-        Ok(listener) => listener,
+    let (listener, socket) = match listen(port) {
+        Ok(both) => both,
         Err(error) => {
             eprintln!("whoami: cannot listen on port {port}: {error}");
             std::process::exit(1);
         }
     };
+    thread::spawn(move || answer(&socket));
     println!("whoami: listening on port {port}");
     for stream in listener.incoming().flatten() {
         thread::spawn(move || {
@@ -42,6 +44,24 @@ fn main() {
                 eprintln!("whoami: {error}");
             }
         });
+    }
+}
+
+fn listen(port: u16) -> std::io::Result<(TcpListener, UdpSocket)> {
+    // Where there is no IPv6, by IPv4 alone.
+    let at = |address: &str| Ok((TcpListener::bind((address, port))?, UdpSocket::bind((address, port))?));
+    at("::").or_else(|_: std::io::Error| at("0.0.0.0"))
+}
+
+fn answer(socket: &UdpSocket) {
+    let mut question = [0; 2048];
+    loop {
+        let answered =
+            socket.recv_from(&mut question).and_then(|(_, client)| socket.send_to(who(client).as_bytes(), client));
+        if let Err(error) = answered {
+            eprintln!("whoami: {error}");
+            thread::sleep(Duration::from_millis(100));
+        }
     }
 }
 
@@ -68,7 +88,7 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
         if path == "/slow" {
             thread::sleep(Duration::from_secs(1));
         }
-        let body = if path == "/health" { "ok\n".to_owned() } else { who(&client.to_string()) };
+        let body = if path == "/health" { "ok\n".to_owned() } else { who(client) };
         let length = body.len();
         write!(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n{body}")?;
         if close || request.trim_end().ends_with("HTTP/1.0") {
@@ -77,7 +97,8 @@ fn serve(mut stream: TcpStream) -> std::io::Result<()> {
     }
 }
 
-fn who(client: &str) -> String {
+fn who(client: SocketAddr) -> String {
+    let client = SocketAddr::new(client.ip().to_canonical(), client.port());
     let hostname = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let mut text = format!("Hostname: {}\nRemoteAddr: {client}\n", hostname.trim());
     for (name, value) in env::vars() {

@@ -50,26 +50,40 @@ pub fn kill_all_of(mut command: Child) {
 pub struct Lab {
     name: String,
     dir: PathBuf,
+    segments: usize,
     pub hosts: Vec<Host>,
 }
 
 impl Lab {
     /// Makes `count` hosts. Needs root; a test that cannot have it is not run (`#[ignore]`).
     pub fn new(count: usize) -> Lab {
+        Lab::routed(count, 1)
+    }
+
+    /// The same on so many segments of the network, host by host in turn; the switch routes between them.
+    pub fn routed(count: usize, segments: usize) -> Lab {
         sweep();
         let name = format!("{PREFIX}{}", std::process::id());
         let dir = labs_dir().join(&name);
         fs::create_dir_all(&dir).unwrap();
-        let mut lab = Lab { name, dir, hosts: Vec::new() };
+        let mut lab = Lab { name, dir, segments, hosts: Vec::new() };
         let switch = lab.switch();
         run("ip", &["netns", "add", &switch]);
-        for args in [
-            vec!["link", "add", "br0", "type", "bridge"],
-            vec!["link", "set", "br0", "up"],
-            vec!["link", "set", "lo", "up"],
-            vec!["addr", "add", "10.99.0.254/24", "dev", "br0"],
-        ] {
-            run("ip", &[&["-n", &switch], args.as_slice()].concat());
+        run("ip", &["-n", &switch, "link", "set", "lo", "up"]);
+        for forwarding in ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"] {
+            run("ip", &["netns", "exec", &switch, "sysctl", "-q", "-w", forwarding]);
+        }
+        for segment in 0..segments {
+            let bridge = format!("br{segment}");
+            let (address, address6) = (format!("{}/24", gateway(segment)), format!("{}/64", gateway6(segment)));
+            for args in [
+                ["link", "add", &bridge, "type", "bridge"].as_slice(),
+                &["link", "set", &bridge, "up"],
+                &["addr", "add", &address, "dev", &bridge],
+                &["addr", "add", &address6, "dev", &bridge, "nodad"],
+            ] {
+                run("ip", &[&["-n", &switch], args].concat());
+            }
         }
         for _ in 0..count {
             lab.add_host();
@@ -87,7 +101,8 @@ impl Lab {
 
     pub fn add_host(&mut self) -> usize {
         let index = self.hosts.len() + 1;
-        let host = Host::new(&self.name, &self.switch(), &self.dir, index);
+        let segment = (index - 1) % self.segments;
+        let host = Host::new(&self.name, &self.switch(), &self.dir, index, segment);
         self.hosts.push(host);
         self.hosts.len() - 1
     }
@@ -103,6 +118,15 @@ impl Lab {
         command.args(["netns", "exec", &self.switch(), program]);
         command
     }
+}
+
+/// The switch on a segment, which is the way to the others.
+fn gateway(segment: usize) -> String {
+    format!("10.99.{segment}.254")
+}
+
+fn gateway6(segment: usize) -> String {
+    format!("fd99:0:0:{segment}::254")
 }
 
 /// Labs are named after the process they belong to.
@@ -152,6 +176,7 @@ impl Drop for Lab {
 
 pub struct Host {
     pub index: usize,
+    segment: usize,
     name: String,
     link: String,
     switch: String,
@@ -161,12 +186,12 @@ pub struct Host {
 }
 
 impl Host {
-    fn new(lab: &str, switch: &str, dir: &Path, index: usize) -> Host {
+    fn new(lab: &str, switch: &str, dir: &Path, index: usize, segment: usize) -> Host {
         let name = format!("{lab}-n{index}");
         let link = format!("{lab}v{index}");
         let dir = dir.join(format!("n{index}"));
         fs::create_dir_all(dir.join("data")).unwrap();
-        let mut host = Host { index, name, link, switch: switch.to_owned(), dir, init: None, daemon: None };
+        let mut host = Host { index, segment, name, link, switch: switch.to_owned(), dir, init: None, daemon: None };
         host.boot();
         host
     }
@@ -192,12 +217,14 @@ impl Host {
                 &self.name,
             ],
         );
-        run("ip", &["-n", &self.switch, "link", "set", &self.link, "master", "br0", "up"]);
-        let address = format!("{}/24", self.addr());
+        run("ip", &["-n", &self.switch, "link", "set", &self.link, "master", &format!("br{}", self.segment), "up"]);
+        let (address, address6) = (format!("{}/24", self.addr()), format!("{}/64", self.addr6()));
         run("ip", &["-n", &self.name, "addr", "add", &address, "dev", "eth0"]);
+        run("ip", &["-n", &self.name, "addr", "add", &address6, "dev", "eth0", "nodad"]);
         run("ip", &["-n", &self.name, "link", "set", "lo", "up"]);
         run("ip", &["-n", &self.name, "link", "set", "eth0", "up"]);
-        run("ip", &["-n", &self.name, "route", "add", "default", "via", "10.99.0.254"]);
+        run("ip", &["-n", &self.name, "route", "add", "default", "via", &gateway(self.segment)]);
+        run("ip", &["-n", &self.name, "-6", "route", "add", "default", "via", &gateway6(self.segment)]);
         let script = format!(
             "mount --make-rprivate / && mount -t tmpfs tmpfs /run && \
              mount -t proc proc /proc && hostname {} && touch {}/up && while :; do sleep 1000 & wait -n; done",
@@ -232,7 +259,11 @@ impl Host {
     }
 
     pub fn addr(&self) -> String {
-        format!("10.99.0.{}", self.index)
+        format!("10.99.{}.{}", self.segment, self.index)
+    }
+
+    pub fn addr6(&self) -> String {
+        format!("fd99:0:0:{}::{}", self.segment, self.index)
     }
 
     pub fn data_dir(&self) -> PathBuf {

@@ -5,6 +5,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "real daemons run in real time")]
 
+mod client;
 mod commands;
 mod daemon;
 mod deaths;
@@ -16,6 +17,7 @@ mod lab;
 mod members;
 mod names;
 mod network;
+mod network_paths;
 mod pulls;
 mod quorum;
 mod refusals;

@@ -48,7 +48,12 @@ pub struct Task {
 impl Swarm {
     /// Managers, the first of which made the swarm.
     pub fn of(count: usize) -> Swarm {
-        let mut lab = Lab::new(count);
+        Swarm::routed(count, 1)
+    }
+
+    /// The same on so many segments of the network.
+    pub fn routed(count: usize, segments: usize) -> Swarm {
+        let mut lab = Lab::routed(count, segments);
         for host in &mut lab.hosts {
             host.start_daemon(DAEMON);
         }
