@@ -19,7 +19,9 @@ fn every_command_of_the_manual_is_accepted() {
     let lines = [
         "flok daemon --config f --data-dir d --socket s --listen-addr 0.0.0.0 --advertise-addr 1.2.3.4 --containerd c --label a=b",
         "flok swarm init --advertise-addr 1.2.3.4 --force-new-cluster",
+        "flok swarm init --format json",
         "flok swarm join --token T 1.2.3.4:2377 1.2.3.5",
+        "flok swarm join --token T --format json 1.2.3.4",
         "flok swarm join-token --rotate manager",
         "flok swarm join-token -q worker",
         "flok swarm leave --force",

@@ -466,26 +466,30 @@ fn a_node_that_flaps_is_held_down_twice_as_long_each_time() {
 
 #[test]
 fn when_most_of_the_swarm_would_be_down_nothing_is_replaced_for_a_while() {
-    let mut swarm = Swarm::new(9, 37);
-    swarm.isolate(&nodes(2..=7));
-    swarm.run(25 * SECOND);
-    assert_eq!(swarm.cuts(), Vec::new());
-    let reason = swarm.decisions.iter().find_map(|(_, decided)| decided.held_back).unwrap().to_string();
-    assert!(reason.contains("of 9 nodes would be down, more than half"), "{reason}");
-    assert!(swarm.table.is_suspect(node(4)));
-    swarm.run(10 * SECOND);
-    assert_eq!(swarm.down(), nodes(2..=7));
+    for (members, lost) in [(9, 2..=7), (5, 3..=5), (3, 2..=3)] {
+        let mut swarm = Swarm::new(members, 37);
+        swarm.isolate(&nodes(lost.clone()));
+        swarm.run(25 * SECOND);
+        assert_eq!(swarm.cuts(), Vec::new(), "{members} members");
+        let reason = swarm.decisions.iter().find_map(|(_, decided)| decided.held_back).unwrap().to_string();
+        assert!(reason.contains(&format!("of {members} nodes would be down, more than half")), "{reason}");
+        assert!(swarm.table.is_suspect(node(*lost.end())), "{members} members");
+        swarm.run(10 * SECOND);
+        assert_eq!(swarm.down(), nodes(lost), "{members} members");
+    }
 }
 
 #[test]
 fn a_mass_failure_that_passes_in_time_costs_nothing() {
-    let mut swarm = Swarm::new(9, 41);
-    swarm.isolate(&nodes(2..=7));
-    swarm.run(20 * SECOND);
-    swarm.blocked.clear();
-    swarm.run(60 * SECOND);
-    assert_eq!(swarm.cuts(), Vec::new());
-    assert!(swarm.table.suspects().is_empty());
+    for (members, lost) in [(9, 2..=7), (5, 3..=5), (3, 2..=3)] {
+        let mut swarm = Swarm::new(members, 41);
+        swarm.isolate(&nodes(lost));
+        swarm.run(20 * SECOND);
+        swarm.blocked.clear();
+        swarm.run(60 * SECOND);
+        assert_eq!(swarm.cuts(), Vec::new(), "{members} members");
+        assert!(swarm.table.suspects().is_empty(), "{members} members");
+    }
 }
 
 #[test]

@@ -325,7 +325,7 @@ impl Daemon {
             membership_version: Version(1),
         };
         let certificate =
-            admission::certificate(&swarm, &node).context("the swarm's new CA cannot issue a certificate")?;
+            admission::certificate(&swarm, &node, now).context("the swarm's new CA cannot issue a certificate")?;
         let members = MemberList {
             version: Version(0),
             members: vec![Member {

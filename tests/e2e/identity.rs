@@ -4,9 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use flok::consensus::{FIRST_RAFT_ID, LogIdentity, LogKey, LogStore};
+use flok::state::{Command, Entry};
 use flok::transport::JoinToken;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
-use super::lab::eventually;
+use super::lab::{Host, Lab, eventually};
 use super::swarm::{PATIENCE, Swarm, nodes_of};
 
 /// Files below a directory that hold these bytes, but for what containerd keeps.
@@ -23,6 +27,26 @@ fn files_with(dir: &Path, bytes: &[u8]) -> Vec<PathBuf> {
     found
 }
 
+/// The secret half of the swarm's CA key, from the log of the stopped daemon that founded it, opened with the log's key.
+fn ca_key(data: &Path, swarm: &str, node: &str) -> Vec<u8> {
+    let identity = LogIdentity { swarm: swarm.parse().unwrap(), node: node.parse().unwrap(), raft_id: FIRST_RAFT_ID };
+    let key = LogKey::new(fs::read(data.join("swarm/log.key")).unwrap().try_into().unwrap());
+    let copy = tempfile::tempdir().unwrap();
+    let path = copy.path().join("log");
+    fs::copy(data.join("swarm/log"), &path).unwrap();
+    let mut log = LogStore::open(&path, &key, &identity, Box::new(StdRng::seed_from_u64(1))).unwrap();
+    let entries = log.recover().unwrap().entries;
+    let commands = entries.iter().filter_map(|entry| Some(Entry::from_bytes(&entry.data).ok()?.command));
+    let key = commands.filter_map(|command| match command {
+        Command::InitSwarm { swarm, .. } => Some(swarm.ca_secret_key.0),
+        _ => None,
+    });
+    let keys: Vec<Vec<u8>> = key.collect();
+    assert_eq!(keys.len(), 1);
+    assert_eq!(keys[0].len(), 32);
+    keys[0].clone()
+}
+
 #[test]
 #[ignore = "needs root, containerd and network namespaces"]
 fn nothing_of_the_swarms_secrets_is_readable_on_the_disk() {
@@ -34,11 +58,16 @@ fn nothing_of_the_swarms_secrets_is_readable_on_the_disk() {
     let token: JoinToken = swarm.token("manager").parse().unwrap();
     let secret = token.secret().to_bytes().0;
     let text = swarm.token("manager");
+    let (id, founder) = (swarm.status(0).unwrap()["swarm"].as_str().unwrap().to_owned(), swarm.node_id(0, 0));
     for index in 0..2 {
         eventually("the service to be in every log", PATIENCE, || swarm.hosts[index].get("/services/s"));
-        swarm.host(index).stop_daemon();
+    }
+    swarm.hosts.iter_mut().for_each(Host::stop_daemon);
+    let ca = ca_key(&swarm.hosts[0].data_dir(), &id, &founder);
+    for index in 0..2 {
         let data = swarm.hosts[index].data_dir();
-        for bytes in [password.as_bytes(), &secret, text.as_bytes(), text.rsplit('-').next().unwrap().as_bytes()] {
+        let token = text.rsplit('-').next().unwrap();
+        for bytes in [password.as_bytes(), &secret, text.as_bytes(), token.as_bytes(), &ca] {
             assert_eq!(files_with(&data, bytes), Vec::<PathBuf>::new());
         }
         let log = data.join("swarm/log");
@@ -99,7 +128,7 @@ fn a_swarm_that_was_off_beyond_the_life_of_its_certificates_comes_back() {
     swarm.load("whoami");
     swarm.deploy(0, "s", "services: { web: { image: 'flok/whoami:latest', deploy: { mode: global } } }");
     swarm.running(0, "s_web", 3);
-    swarm.hosts.iter_mut().for_each(super::lab::Host::stop_daemon);
+    swarm.hosts.iter_mut().for_each(Host::stop_daemon);
 
     // Certificates live for ninety days.
     for index in 0..3 {
@@ -121,6 +150,38 @@ fn a_swarm_that_was_off_beyond_the_life_of_its_certificates_comes_back() {
             _ => Err(swarm.hosts[index].log_tail()),
         });
     }
+}
+
+#[test]
+#[ignore = "needs root, containerd, network namespaces and libfaketime"]
+fn certificates_are_renewed_in_running_daemons() {
+    let mut lab = Lab::new(2);
+    lab.hosts.iter_mut().for_each(|host| host.start_daemon_at("+0d", &[]));
+    let mut swarm = Swarm::begin(lab);
+    let worker = swarm.add_host();
+    swarm.host(worker).start_daemon_at("+0d", &[]);
+    swarm.join(worker, "worker");
+    swarm.nodes_are(0, 3, "ready");
+    swarm.voters_are(0, 2);
+    let count = |swarm: &Swarm, index: usize, what: &[&str]| {
+        swarm.hosts[index].log().lines().filter(|line| what.iter().any(|what| line.contains(what))).count()
+    };
+    let certificate = ["a new membership certificate"];
+    // A stream begins with a certificate too.
+    let streams = ["a manager closed its stream", "a manager's stream broke off", "a manager has fallen silent"];
+    let before: Vec<usize> = (0..3).map(|index| count(&swarm, index, &certificate)).collect();
+    let broken = count(&swarm, worker, &streams);
+
+    // Two thirds of ninety days have passed, and not yet ninety.
+    swarm.hosts.iter().for_each(|host| host.set_clock("+80d"));
+    for (index, before) in before.into_iter().enumerate() {
+        eventually("the next certificate", PATIENCE, || match count(&swarm, index, &certificate) {
+            now if now > before => Ok(()),
+            _ => Err(swarm.hosts[index].log_tail()),
+        });
+    }
+    assert_eq!(count(&swarm, worker, &streams), broken, "it came on the stream that was there");
+    swarm.nodes_are(0, 3, "ready");
 }
 
 #[test]

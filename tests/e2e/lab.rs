@@ -278,6 +278,10 @@ impl Host {
         self.dir.join("daemon.log")
     }
 
+    fn clock_path(&self) -> PathBuf {
+        self.dir.join("clock")
+    }
+
     /// pid 1 of the host, as the machine outside numbers it.
     fn pid1(&self) -> u32 {
         let unshare = self.init.as_ref().expect("the host is up").id();
@@ -308,9 +312,24 @@ impl Host {
     pub fn start_daemon_at(&mut self, offset: &str, extra: &[&str]) {
         let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1".replace("x86_64", std::env::consts::ARCH);
         assert!(Path::new(&library).exists(), "{library} is missing: install Debian's libfaketime");
-        let clock = [("LD_PRELOAD", library.as_str()), ("FAKETIME", offset), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+        self.set_clock(offset);
+        let file = self.clock_path().display().to_string();
+        let clock = [
+            ("LD_PRELOAD", library.as_str()),
+            ("FAKETIME_TIMESTAMP_FILE", &file),
+            ("FAKETIME_CACHE_DURATION", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+        ];
         self.launch_daemon_with(extra, &clock);
         self.wait_ready();
+    }
+
+    /// Sets the clock that a daemon of [`Self::start_daemon_at`] reads; it looks each second.
+    pub fn set_clock(&self, offset: &str) {
+        // In one step: half of it would be another time.
+        let new = self.clock_path().with_extension("new");
+        fs::write(&new, format!("{offset}\n")).unwrap();
+        fs::rename(&new, self.clock_path()).unwrap();
     }
 
     /// Starts the daemon, which may not come up.

@@ -86,6 +86,21 @@ fn a_manager_that_joins_late_knows_everything_the_others_observe() {
 
 #[test]
 #[ignore = "needs root, containerd and network namespaces"]
+fn a_script_founds_and_joins_a_swarm_by_what_is_told_in_json() {
+    let lab = Swarm::apart(2);
+    let founded = lab.hosts[0].json(&["swarm", "init"]);
+    let token = |role: &str| founded["JoinTokens"][role].as_str().unwrap().to_owned();
+    assert_eq!(token("Manager"), lab.token("manager"));
+    let addr = founded["Address"].as_str().unwrap();
+    let joined = lab.hosts[1].json(&["swarm", "join", "--token", &token("Worker"), addr]);
+    assert_eq!(joined["Role"], "worker");
+    lab.nodes_are(0, 2, "ready");
+    assert_eq!(founded["NodeID"], lab.node_id(0, 0).as_str());
+    assert_eq!(joined["NodeID"], lab.node_id(0, 1).as_str());
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
 fn a_wrong_token_is_refused_with_its_reason() {
     let mut swarm = Swarm::of(1);
     let stranger = swarm.add_host();

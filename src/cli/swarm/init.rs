@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bollard::models::SwarmInitRequest;
 use clap::Args;
+use serde_json::json;
 
-use super::join_token::{Role, join_line};
+use super::join_token::{Role, join_line, own_address, token};
 use crate::api::client::Client;
-use crate::cli::output::print;
+use crate::cli::output::{Format, FormatArg, print};
 use crate::spec::Subnet;
 
 /// Founding includes a first election.
@@ -19,6 +20,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 Examples:
   flok swarm init
   flok swarm init --advertise-addr 192.0.2.10
+  flok swarm init --format json            the node's id and address, and the join tokens
   flok swarm init --force-new-cluster      go on with this manager alone, after the loss of most others")]
 pub struct Init {
     /// Address told to other nodes (IP[:PORT])
@@ -39,6 +41,8 @@ pub struct Init {
     /// Make a new swarm of this manager's state: the other managers are given up
     #[arg(long)]
     force_new_cluster: bool,
+    #[command(flatten)]
+    format: FormatArg,
 }
 
 impl Init {
@@ -54,6 +58,12 @@ impl Init {
         };
         let docker = client.patient(WITHIN);
         let node = docker.init_swarm(request).await.map_err(|error| client.explain(error))?;
+        if self.format.format == Format::Json {
+            let (manager, worker) = (token(client, Role::Manager).await?, token(client, Role::Worker).await?);
+            let tokens = json!({ "Manager": manager, "Worker": worker });
+            let told = json!({ "NodeID": node, "Address": own_address(client).await?, "JoinTokens": tokens });
+            return print(&format!("{told}\n"));
+        }
         let manager = join_line(client, Role::Manager).await?;
         let worker = join_line(client, Role::Worker).await?;
         print(&format!(

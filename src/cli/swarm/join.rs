@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bollard::models::SwarmJoinRequest;
 use clap::Args;
+use serde_json::json;
 
 use crate::api::client::Client;
-use crate::cli::output::print;
+use crate::cli::output::{Format, FormatArg, print};
 
 /// The daemon tries each address within bounds of its own.
 const WITHIN: Duration = Duration::from_secs(120);
@@ -30,6 +31,8 @@ pub struct Join {
     /// Members of the swarm to join through
     #[arg(required = true, value_name = "HOST[:PORT]")]
     remote: Vec<String>,
+    #[command(flatten)]
+    format: FormatArg,
 }
 
 impl Join {
@@ -44,7 +47,11 @@ impl Join {
         };
         client.patient(WITHIN).join_swarm(request).await.map_err(|error| client.explain(error))?;
         let info = client.docker().info().await.map_err(|error| client.explain(error))?;
-        let is_manager = info.swarm.and_then(|swarm| swarm.control_available).unwrap_or(false);
-        print(&format!("This node joined a swarm as a {}.\n", if is_manager { "manager" } else { "worker" }))
+        let swarm = info.swarm.unwrap_or_default();
+        let role = if swarm.control_available == Some(true) { "manager" } else { "worker" };
+        match self.format.format {
+            Format::Json => print(&format!("{}\n", json!({ "NodeID": swarm.node_id, "Role": role }))),
+            Format::Table => print(&format!("This node joined a swarm as a {role}.\n")),
+        }
     }
 }

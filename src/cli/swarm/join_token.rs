@@ -75,7 +75,8 @@ async fn rotate(client: &Client, role: Role) -> anyhow::Result<()> {
     Ok(client.docker().update_swarm(spec, options).await.map_err(|error| client.explain(error))?)
 }
 
-async fn token(client: &Client, role: Role) -> anyhow::Result<String> {
+/// The present token of a role.
+pub async fn token(client: &Client, role: Role) -> anyhow::Result<String> {
     let JoinTokens { worker, manager } =
         inspect(client).await?.join_tokens.context("the daemon gave no join tokens")?;
     let token = if role == Role::Manager { manager } else { worker };
@@ -88,7 +89,7 @@ pub async fn join_line(client: &Client, role: Role) -> anyhow::Result<String> {
 }
 
 /// Where others reach this manager.
-async fn own_address(client: &Client) -> anyhow::Result<String> {
+pub async fn own_address(client: &Client) -> anyhow::Result<String> {
     let info = client.docker().info().await.map_err(|error| client.explain(error))?;
     let id = info.swarm.and_then(|swarm| swarm.node_id).context("the daemon named no node of its own")?;
     let node = client.docker().inspect_node(&id).await.map_err(|error| client.explain(error))?;

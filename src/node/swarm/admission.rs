@@ -1,5 +1,8 @@
 //! Who is let into the swarm: the log decides, any manager that holds it answers.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -57,7 +60,8 @@ async fn admit(log: &Consensus, candidate: Candidate) -> Result<Admitted, Refusa
     Ok(Admitted {
         swarm: swarm.id,
         ca_public_key: swarm.ca_public_key,
-        certificate: certificate(swarm, member).ok_or_else(|| Refusal::TryAgain("the CA's key is damaged".into()))?,
+        certificate: certificate(swarm, member, clock::unix())
+            .ok_or_else(|| Refusal::TryAgain("the CA's key is damaged".into()))?,
         role: member.spec.role,
         members: member_list(&state),
         payload: Vec::new(),
@@ -96,13 +100,23 @@ fn new_node(candidate: &Candidate, role: Role) -> Node {
     }
 }
 
+/// The next certificate of a member, where it is due: at the start, whenever its role changed, and in time before the one
+/// it has expires. `held` is the role of that one, and when it is to be renewed.
+pub fn renewal(state: &State, id: NodeId, held: Option<(Role, UnixMs)>, now: UnixMs) -> Option<Certificate> {
+    let (swarm, node) = (state.swarm()?, state.node(id)?);
+    if held.is_some_and(|(role, at)| role == node.spec.role && now < at) {
+        return None;
+    }
+    certificate(swarm, node, now)
+}
+
 /// A certificate for a member as the log has it.
-pub fn certificate(swarm: &Swarm, node: &Node) -> Option<Certificate> {
+pub fn certificate(swarm: &Swarm, node: &Node, now: UnixMs) -> Option<Certificate> {
     let secret: [u8; 32] = swarm.ca_secret_key.0.as_slice().try_into().ok()?;
     let authority = Authority::from_secret(swarm.id, &secret);
     let subject =
         Subject { public_key: node.public_key, role: node.spec.role, membership_version: swarm.membership_version };
-    Some(authority.issue(subject, clock::unix(), swarm.spec.cert_expiry))
+    Some(authority.issue(subject, now, swarm.spec.cert_expiry))
 }
 
 /// How long a join may take from the joiner's side.

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::admission;
 use super::observed::Observed;
 use crate::consensus::Consensus;
 use crate::dispatcher::{Dispatcher, Networks, NetworksUpdate, SwarmNetworks, Update, View, diff};
@@ -174,18 +175,13 @@ impl Server {
             news.extend(orders.clone().map(|orders| Downlink::Watch(Box::new(orders))));
             self.watch = orders;
         }
-        news.extend(self.renewal(state));
+        news.extend(self.renewal(state, clock::unix()));
         news
     }
 
-    /// A certificate at the start of each stream, whenever the member's role changed, and in time before it expires.
-    fn renewal(&mut self, state: &State) -> Option<Downlink> {
-        let (swarm, node) = (state.swarm()?, state.node(self.node)?);
-        if self.renewed.is_some_and(|(role, at)| role == node.spec.role && clock::unix() < at) {
-            return None;
-        }
-        let certificate = super::admission::certificate(swarm, node)?;
-        self.renewed = Some((node.spec.role, certificate.renew_at(0.0)));
+    fn renewal(&mut self, state: &State, now: UnixMs) -> Option<Downlink> {
+        let certificate = admission::renewal(state, self.node, self.renewed, now)?;
+        self.renewed = Some((certificate.role, certificate.renew_at(0.0)));
         Some(Downlink::Certificate(Box::new(certificate)))
     }
 }

@@ -227,11 +227,8 @@ fn cut_off_later(shared: &Shared, list: MemberList) {
 /// A log holder issues its own certificate, as long as it is a member.
 fn renew_own(shared: &Shared, state: &State) {
     let current = shared.transport.certificate();
-    let (Some(swarm), Some(node)) = (state.swarm(), state.node(shared.me)) else { return };
-    if current.role == node.spec.role && clock::unix() < current.renew_at(0.5) {
-        return;
-    }
-    if let Some(certificate) = admission::certificate(swarm, node) {
+    let held = Some((current.role, current.renew_at(0.5)));
+    if let Some(certificate) = admission::renewal(state, shared.me, held, clock::unix()) {
         take_certificate(shared, certificate);
     }
 }
