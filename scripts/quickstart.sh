@@ -22,6 +22,7 @@ HOSTS_NET=10.98.0
 HOSTS_DIR=${FLOK_QUICKSTART_DIR:-/var/lib/flok-quickstart}
 FLOK=${FLOK_BIN:-}
 profile=release
+IMAGES=(voting redis postgres whoami)
 
 build() {
   if [ -n "$FLOK" ]; then
@@ -49,10 +50,10 @@ built() {
   host_is_up 1 || host_is_up 2 || die "no swarm runs here: start it with $0"
 }
 
-image() {
+images() {
   need_rust
   need cc
-  "$REPO/docker/images.sh" "$HOSTS_DIR/images" whoami
+  "$REPO/docker/images.sh" "$HOSTS_DIR/images" "${IMAGES[@]}"
 }
 
 swarm() {
@@ -72,39 +73,53 @@ swarm() {
 }
 
 deploy() {
-  local n
-  say "deploying config/examples/whoami.yml"
+  local n image
+  say "deploying config/examples/voting.yml"
   for n in $(seq $NODES); do
-    host_flok "$n" image load --input "$HOSTS_DIR/images/whoami.tar" >/dev/null
+    for image in "${IMAGES[@]}"; do
+      host_flok "$n" image load --input "$HOSTS_DIR/images/$image.tar" >/dev/null
+    done
   done
-  host_flok 1 stack deploy -c "$REPO/config/examples/whoami.yml" hello
-  host_flok 1 stack ps hello
+  host_flok 1 stack deploy -c "$REPO/config/examples/voting.yml" vote
+  host_flok 1 stack ps vote
 }
 
-# serves N PORT: what the whoami there says, once it does.
-serves() {
-  local tries=0
-  until host "$1" curl -fsS --max-time 2 "http://$(host_address "$1"):$2/" 2>/dev/null; do
+# asks N URL ARGS...: what n N gets there, once it gets something.
+asks() {
+  local n=$1 tries=0
+  shift
+  until host "$n" curl -fsS --max-time 2 "$@" 2>/dev/null; do
     tries=$((tries + 1))
-    [ $tries -lt 60 ] || die "n$1 does not serve port $2: $0 flok stack ps hello"
+    [ $tries -lt 60 ] || die "n$n gets no answer from $1: $0 flok stack ps vote"
     sleep 0.5
   done
 }
 
+# Votes come in by one node, and are counted on the page that another one shows.
 show() {
-  local n
-  say "each node answers"
+  local n choice tries=0 counts=''
+  say "each node takes votes"
   for n in $(seq $NODES); do
-    echo "http://$(host_address "$n"):8080  $(serves "$n" 8080 | head -1)"
+    choice=cats
+    [ "$n" != 2 ] || choice=dogs
+    echo "http://$(host_address "$n"):5000  $(asks 1 "http://$(host_address "$n"):5000/" -d "voter=n$n&choice=$choice")"
   done
+  until [[ $counts = '{"cats":2,"dogs":1}' ]]; do
+    counts=$(asks 1 "http://$(host_address $NODES):5001/results")
+    tries=$((tries + 1))
+    [ $tries -lt 60 ] || die "the votes are not counted, it says $counts: $0 flok service logs vote_worker"
+    sleep 0.5
+  done
+  echo "http://$(host_address $NODES):5001  $counts"
   cat <<TELL
 
 A swarm of $NODES nodes runs on this machine. Look around:
   $0 flok node ls
-  $0 flok stack ps hello
-  $0 flok service scale hello_web=3
-  $0 flok service logs hello_agent
-  $0 shell 2             a shell on node n2 (try: curl n1's http://$(host_address 1):8080)
+  $0 flok stack ps vote
+  $0 flok service scale vote_vote=4
+  $0 flok service logs vote_worker
+  $0 flok network ls
+  $0 shell 2             a shell on node n2 (try: curl http://$(host_address 1):5001/results)
   $0 kill 3              power cut of node n3; then: $0 flok node ls
   $0 boot 3              and back
 Tear down:
@@ -114,10 +129,10 @@ TELL
 
 up() {
   need_root "$0"
-  need containerd runc nft ip curl nsenter ps
+  need containerd runc nft ip curl nsenter ps redis-server /usr/lib/postgresql/15/bin/postgres
   need_kernel
   build
-  image
+  images
   swarm
   deploy
   show
