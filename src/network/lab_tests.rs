@@ -281,18 +281,18 @@ fn a_udp_flow_moves_when_its_task_goes_and_comes_when_its_port_is_published() {
 
 #[test]
 #[ignore = "needs root and nftables"]
-fn what_a_task_sends_from_anothers_address_is_dropped() {
+fn what_a_task_sends_from_another_address_is_dropped() {
     let mut lab = Lab::new(&[1, 1, 1]);
     let network = three_tasks(&mut lab);
     let receiver = lab.inside(2).within(|| UdpSocket::bind("0.0.0.0:9000").unwrap());
     receiver.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let (own, anothers) = (lab.address(network, 101), lab.address(network, 103));
+    let (own, foreign) = (lab.address(network, 101), lab.address(network, 103));
     let to = SocketAddr::new(lab.address(network, 102), 9000);
     let send = move |from: IpAddr| UdpSocket::bind(SocketAddr::new(from, 0)).unwrap().send_to(b"x", to).unwrap();
-    lab.inside(1).sh(&format!("ip addr add {anothers}/32 dev lo"));
+    lab.inside(1).sh(&format!("ip addr add {foreign}/32 dev lo"));
     lab.inside(1).within(move || send(own));
     assert!(receiver.recv(&mut [0]).is_ok());
-    lab.inside(1).within(move || send(anothers));
+    lab.inside(1).within(move || send(foreign));
     assert!(receiver.recv(&mut [0]).is_err(), "a forged source arrived");
 }
 
