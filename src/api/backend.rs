@@ -43,6 +43,11 @@ pub trait Backend: Send + Sync + 'static {
         options: LogOptions,
     ) -> impl Future<Output = Result<BoxStream<'static, LogLine>, ApiError>> + Send;
 
+    /// How this node's network stands. Takes up to seven seconds where members do not answer.
+    fn examine(&self) -> impl Future<Output = Result<Vec<Finding>, ApiError>> + Send;
+    /// One half of a way between tasks, as `node` sees it, which has one of them.
+    fn examine_way(&self, node: NodeId, way: Way) -> impl Future<Output = Result<Vec<Finding>, ApiError>> + Send;
+
     /// Loads a docker-archive or OCI layout from a tar stream into this node's image store; returns the names loaded.
     fn load_image(
         &self,

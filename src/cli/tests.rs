@@ -48,6 +48,8 @@ fn every_command_of_the_manual_is_accepted() {
         "flok stack services shop",
         "flok stack rm shop",
         "flok stack config -c a.yml",
+        "flok network doctor",
+        "flok network doctor web.1 db.1 --format json",
         "flok image load -i a.tar",
         "flok info --format json",
         "flok version",

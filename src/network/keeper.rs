@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::doctor::Examined;
 use super::kernel::conntrack::{self, Stale};
 use super::kernel::nftables::{Nftables, run_nft};
 use super::kernel::routing::Routing;
@@ -41,6 +42,7 @@ const LEAST_MTU: u32 = 1280;
 const PASSES: usize = 3;
 
 type Done = oneshot::Sender<Result<(), NetworkError>>;
+type Answer = oneshot::Sender<Result<Box<Examined>, NetworkError>>;
 
 pub struct Keeper {
     routing: Routing,
@@ -66,6 +68,8 @@ pub struct Keeper {
     planned: KernelState,
     /// What could not be done, as it was told.
     refused: Vec<String>,
+    /// Who wants to know how it stands, once what was told before is in force.
+    curious: Vec<Answer>,
     audit_at: Instant,
 }
 
@@ -95,6 +99,7 @@ impl Keeper {
             touched: Touched::default(),
             planned: KernelState::default(),
             refused: Vec::new(),
+            curious: Vec::new(),
             audit_at: now() + AUDIT_EVERY,
         };
         keeper.routing.bring_lo_up().map_err(kernel)?;
@@ -142,6 +147,9 @@ impl Keeper {
                     let _ = done.send(told.clone().map_err(NetworkError::Kernel));
                 }
             }
+            for answer in std::mem::take(&mut self.curious) {
+                let _ = answer.send(self.examine());
+            }
         }
     }
 
@@ -178,6 +186,10 @@ impl Keeper {
             Command::Settle(done) => {
                 asked.push(done);
                 true
+            }
+            Command::Examine(answer) => {
+                self.curious.push(answer);
+                false
             }
             Command::Bell(interface) => {
                 let known =
@@ -353,6 +365,29 @@ impl Keeper {
                 tracing::warn!(interface = %wired.task.interface, %error, "a task's interface cannot be made anew");
             }
         }
+    }
+
+    /// What should be, and what the kernel says there is.
+    fn examine(&mut self) -> Result<Box<Examined>, NetworkError> {
+        let found = self.nftables.read().map_err(kernel)?;
+        let installed = self.installed.map(|(_, fingerprint)| fingerprint);
+        let as_installed = |fingerprint| installed.is_none_or(|installed| installed == fingerprint);
+        let chains = found.as_ref().is_some_and(|found| found.complete && as_installed(found.fingerprint));
+        let found = found.unwrap_or_default();
+        let state = self.routing.read().map_err(kernel)?;
+        let links = self.routing.links().map_err(kernel)?;
+        Ok(Box::new(Examined {
+            swarm: self.swarm.clone().unwrap_or_default(),
+            has_own_address: self.under.0.is_some(),
+            wanted: self.parts.whole(),
+            found: KernelState { elements: found.elements, balancers: found.balancers, ..state },
+            chains,
+            links: links.into_iter().map(|(name, link)| (name, link.up)).collect(),
+            tasks: self.tasks.clone(),
+            published: self.ports.held().collect(),
+            taken: self.ports.taken().clone(),
+            refused: self.refused.clone(),
+        }))
     }
 
     fn tell(&self) {

@@ -10,6 +10,7 @@
 
 mod bell;
 pub mod dns;
+mod doctor;
 mod error;
 mod keeper;
 mod kernel;
@@ -23,6 +24,7 @@ mod plan;
 mod plane;
 mod pool;
 mod ports;
+mod probe;
 mod proxy;
 mod records;
 mod skeleton;

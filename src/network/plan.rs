@@ -366,4 +366,4 @@ fn key_of_element(port: &PortConfig) -> Key {
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
-mod tests;
+pub mod tests;

@@ -9,22 +9,22 @@ use super::*;
 use crate::dispatcher::{Endpoint, ServiceView};
 use crate::spec::NetworkId;
 
-const OWN: NodeId = NodeId(1);
-const ALFA: NodeId = NodeId(2);
+pub const OWN: NodeId = NodeId(1);
+pub const ALFA: NodeId = NodeId(2);
 const BRAVO: NodeId = NodeId(3);
 
 #[derive(Debug)]
-struct World {
-    members: BTreeMap<NodeId, IpAddr>,
-    networks: Networks,
-    tasks: BTreeMap<TaskId, LocalTask>,
+pub struct World {
+    pub members: BTreeMap<NodeId, IpAddr>,
+    pub networks: Networks,
+    pub tasks: BTreeMap<TaskId, LocalTask>,
     taken: BTreeSet<(Protocol, u16)>,
     ipv6: bool,
     in_swarm: bool,
 }
 
 impl World {
-    fn plan(&self) -> KernelState {
+    pub fn plan(&self) -> KernelState {
         let mut parts = Parts::default();
         self.follow(&mut parts, &Touched { all: true, ..Touched::default() });
         parts.whole()
@@ -87,7 +87,7 @@ fn port(published: u16, mode: PublishMode) -> PortConfig {
 }
 
 /// A node with a task of a service that another node serves too, and with one of its own.
-fn example() -> World {
+pub fn example() -> World {
     let endpoints = vec![
         (10, endpoint(1, OWN, &["10.0.1.10"])),
         (11, endpoint(1, ALFA, &["10.0.1.11", "fd00:1::11"])),

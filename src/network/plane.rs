@@ -10,6 +10,7 @@ use std::thread;
 
 use tokio::sync::{oneshot, watch};
 
+use super::doctor::Examined;
 use super::keeper::Keeper;
 use super::kernel::veth;
 use super::plan::LocalTask;
@@ -40,6 +41,8 @@ pub enum Command {
     Swarm(Box<SwarmView>),
     /// Nothing new; answered when all before it is in force.
     Settle(oneshot::Sender<Result<(), NetworkError>>),
+    /// What should be and what is; nothing is changed for it.
+    Examine(oneshot::Sender<Result<Box<Examined>, NetworkError>>),
     /// Something of ours may have been touched: this interface, or anything.
     Bell(Option<Interface>),
 }
@@ -90,6 +93,12 @@ impl Plane {
     pub async fn settled(&self) -> Result<(), NetworkError> {
         let (done, answer) = oneshot::channel();
         self.tell(Command::Settle(done))?;
+        answer.await.unwrap_or(Err(NetworkError::Stopped))
+    }
+
+    pub async fn examine(&self) -> Result<Box<Examined>, NetworkError> {
+        let (done, answer) = oneshot::channel();
+        self.tell(Command::Examine(done))?;
         answer.await.unwrap_or(Err(NetworkError::Stopped))
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
@@ -18,12 +19,14 @@ use super::pool::Subnet;
 use super::ports::HeldPorts;
 use super::records::{Record, Records};
 use super::state::{Interface, Mac};
-use super::{NetworkError, namespace};
+use super::{NetworkError, doctor, namespace, probe};
 use crate::dispatcher::Networks;
-use crate::spec::{Attachment, NetworkId, PortConfig, Protocol, TaskId};
+use crate::spec::{Attachment, Finding, NetworkId, PortConfig, Protocol, TaskId, Way};
 
 /// A task's place on a network may be known before the network is.
 const NETWORK_KNOWN_WITHIN: Duration = Duration::from_secs(15);
+/// Tasks that are asked whether the resolver answers them, where all of it is examined.
+const LOOK_UPS: usize = 64;
 
 #[derive(Debug, Clone)]
 pub struct NetworkConfig {
@@ -114,6 +117,54 @@ impl TaskNetworks {
     /// Published ports that another process on this node has: they are not taken from it.
     pub fn taken_ports(&self) -> watch::Receiver<BTreeSet<(Protocol, u16)>> {
         self.shared.plane.taken()
+    }
+
+    /// How this node's network stands, looked at from the kernel's side.
+    pub async fn examine(&self) -> Result<Vec<Finding>, NetworkError> {
+        let mut findings = doctor::node(&*self.shared.plane.examine().await?);
+        let served: Vec<(TaskId, IpAddr)> = {
+            let inner = self.inner();
+            inner.tasks.values().filter_map(|record| Some((record.task, record.routes.first()?.1))).collect()
+        };
+        let asked = served.iter().take(LOOK_UPS).map(|(task, own)| self.look_up(*task, *own));
+        let answers = join_all(asked).await;
+        let asked = answers.len();
+        let silent: Vec<Finding> = answers.into_iter().filter(|finding| !finding.ok).collect();
+        match silent.is_empty() {
+            true => findings.push(Finding::ok("resolver", format!("answers {asked} of {asked} tasks asked for"))),
+            false => findings.extend(silent),
+        }
+        Ok(findings)
+    }
+
+    /// This node's half of the way between two tasks, and an attempt to go it.
+    pub async fn examine_way(&self, way: Way) -> Result<Vec<Finding>, NetworkError> {
+        let mut findings = doctor::way(&*self.shared.plane.examine().await?, &way);
+        if self.get(way.own).is_none() {
+            return Ok(findings);
+        }
+        if let Some((own, _)) = way.pairs.first() {
+            findings.push(self.look_up(way.own, *own).await);
+        }
+        let namespace = namespace_path(&self.shared.config, way.own);
+        for (own, other) in way.pairs {
+            let namespace = namespace.clone();
+            let echoed = spawn_blocking(move || probe::echo(&namespace, own, other)).await;
+            findings.push(match echoed.unwrap_or_else(|error| Err(error.into())) {
+                Ok(()) => Finding::ok("echo", format!("{own} to {other} and back")),
+                Err(error) => Finding::broken("echo", format!("{own} to {other}: {}", told(&error))),
+            });
+        }
+        Ok(findings)
+    }
+
+    async fn look_up(&self, task: TaskId, own: IpAddr) -> Finding {
+        let namespace = namespace_path(&self.shared.config, task);
+        let answered = spawn_blocking(move || probe::look_up(&namespace, own)).await;
+        match answered.unwrap_or_else(|error| Err(error.into())) {
+            Ok(()) => Finding::ok("resolver", format!("answers task {task}")),
+            Err(error) => Finding::broken("resolver", format!("task {task}: {}", told(&error))),
+        }
     }
 
     /// Makes the network of `task`, or returns it where it is there already. On an error nothing is left.
@@ -270,6 +321,10 @@ impl TaskNetworks {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.shared.inner.lock().expect("no holder of this lock panics")
     }
+}
+
+fn told(error: &std::io::Error) -> String {
+    if error.kind() == std::io::ErrorKind::TimedOut { "no answer".to_owned() } else { error.to_string() }
 }
 
 fn undo(config: &NetworkConfig, records: &Records, record: &Record) -> Result<(), NetworkError> {

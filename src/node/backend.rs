@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::daemon::Daemon;
-use super::swarm::{Shared, logs};
+use super::swarm::{Shared, doctor, logs};
 use crate::api::*;
 use crate::consensus::{Consensus, PROPOSE_DEADLINE, ProposeError, ReadError};
 use crate::runtime::explained;
@@ -197,6 +197,15 @@ impl Backend for Daemon {
             streams.push(logs::from_node(&shared, node, tasks, options.clone()).await);
         }
         Ok(stream::select_all(streams).boxed())
+    }
+
+    async fn examine(&self) -> Result<Vec<Finding>, ApiError> {
+        let examined = doctor::examine(&self.shared()?).await;
+        examined.map_err(|error| ApiError::Internal(format!("the kernel's network cannot be read: {error}")))
+    }
+
+    async fn examine_way(&self, node: NodeId, way: Way) -> Result<Vec<Finding>, ApiError> {
+        Ok(doctor::examine_way(&*self.shared()?, node, way).await)
     }
 
     async fn load_image(&self, tar: BoxStream<'static, io::Result<Bytes>>) -> Result<Vec<String>, ApiError> {

@@ -17,7 +17,7 @@ use crate::consensus::{self, FIRST_RAFT_ID};
 use crate::dispatcher::{Members, Networks, View};
 use crate::gossip::Load;
 use crate::network::dns::ResolverConfig;
-use crate::network::{NetworkConfig, Overlay, SwarmView};
+use crate::network::{NetworkConfig, Overlay, SwarmView, TaskNetworks};
 use crate::runtime::host::{self, LoadSampler};
 use crate::runtime::logs::LogDefaults;
 use crate::runtime::oci::CgroupVersion;
@@ -179,6 +179,10 @@ impl Host {
 
     fn lock_members(&self) -> std::sync::MutexGuard<'_, Option<Arc<Members>>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn task_networks(&self) -> &TaskNetworks {
+        self.worker.networks()
     }
 
     fn forget_networks(&self) {

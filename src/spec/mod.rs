@@ -5,6 +5,7 @@
 //! Types are plain `serde` types without skipped or flattened fields, because they are written with bincode.
 
 pub mod constraint;
+pub mod doctor;
 pub mod ids;
 pub mod image;
 pub mod network;
@@ -20,6 +21,7 @@ pub mod time;
 pub mod validate;
 
 pub use constraint::{Constraint, InvalidConstraint, NodeFacts, NodeField, Operator};
+pub use doctor::{Finding, Way};
 pub use ids::*;
 pub use network::*;
 pub use node::*;

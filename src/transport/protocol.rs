@@ -26,6 +26,8 @@ pub enum Protocol {
     Join,
     /// Task logs.
     Logs,
+    /// How a node's network stands.
+    Doctor,
 }
 
 /// Which of the connections to a node carries a stream.
@@ -36,7 +38,7 @@ pub(super) enum Lane {
 }
 
 impl Protocol {
-    pub const ALL: [Protocol; 9] = [
+    pub const ALL: [Protocol; 10] = [
         Protocol::Raft,
         Protocol::Forward,
         Protocol::Dispatch,
@@ -46,6 +48,7 @@ impl Protocol {
         Protocol::Bulk,
         Protocol::Join,
         Protocol::Logs,
+        Protocol::Doctor,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -59,6 +62,7 @@ impl Protocol {
             Protocol::Bulk => "/flok/bulk/1",
             Protocol::Join => "/flok/join/1",
             Protocol::Logs => "/flok/logs/1",
+            Protocol::Doctor => "/flok/doctor/1",
         }
     }
 
@@ -71,7 +75,7 @@ impl Protocol {
             Protocol::Join => 8 << 20,
             Protocol::Bulk => 4 << 20,
             Protocol::Alarm => 64 << 10,
-            Protocol::Logs => 1 << 20,
+            Protocol::Logs | Protocol::Doctor => 1 << 20,
         }
     }
 
@@ -86,7 +90,9 @@ impl Protocol {
             Protocol::Bulk => true,
             Protocol::Raft | Protocol::Forward => managers == (true, true),
             Protocol::Dispatch => managers.1,
-            Protocol::Repair | Protocol::Alarm | Protocol::Members | Protocol::Logs => managers != (false, false),
+            Protocol::Repair | Protocol::Alarm | Protocol::Members | Protocol::Logs | Protocol::Doctor => {
+                managers != (false, false)
+            }
         }
     }
 

@@ -349,3 +349,44 @@ fn a_network_comes_and_goes_by_command_and_leaves_nothing() {
         });
     }
 }
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn the_doctor_names_what_is_between_two_tasks() {
+    let swarm = Swarm::of(3);
+    swarm.load("whoami");
+    swarm.voters_are(0, 3);
+    swarm.deploy(0, "n", TWO_NETWORKS);
+    let (left, right) = (swarm.running(0, "n_left", 3), swarm.running(0, "n_right", 3));
+    let of = |tasks: &[Task], host: usize| {
+        let node = swarm.node_id(0, host);
+        tasks.iter().find(|task| task.node == node).unwrap().clone()
+    };
+    let (here, there) = (of(&left, 0), of(&left, 1));
+    eventually("each half of the way to be well", PATIENCE, || {
+        let output = swarm.hosts[2].flok(&["network", "doctor", &here.id, &there.container]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() && text.matches("echo").count() == 2 { Ok(()) } else { Err(text) }
+    });
+    for host in &swarm.hosts {
+        eventually("each node to be well", PATIENCE, || {
+            let output = host.flok(&["network", "doctor"]);
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if output.status.success() && text.contains("2 of 2 asked answer") { Ok(()) } else { Err(text) }
+        });
+    }
+    // Those that share no network.
+    let apart = swarm.hosts[0].flok(&["network", "doctor", &here.id, &of(&right, 1).id]);
+    let text = String::from_utf8_lossy(&apart.stdout).into_owned();
+    assert_eq!(apart.status.code(), Some(1), "{text}");
+    assert!(text.contains("they share none") && text.contains("n_a") && text.contains("n_b"), "{text}");
+    let none = swarm.hosts[0].refused(&["network", "doctor", &here.id, "nobody.1"]);
+    assert!(none.contains("nobody.1"), "{none}");
+    // A host that is cut off.
+    swarm.hosts[1].cut();
+    let cut = swarm.hosts[0].flok(&["network", "doctor", &here.id, &there.id]);
+    let text = String::from_utf8_lossy(&cut.stdout).into_owned();
+    assert_eq!(cut.status.code(), Some(1), "{text}");
+    let broken = |what: &str| text.lines().any(|line| line.contains(what) && line.contains("broken"));
+    assert!(broken("echo") && broken("node"), "{text}");
+}

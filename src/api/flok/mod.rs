@@ -1,5 +1,6 @@
 //! `/flok/v1`: what Docker has no word for.
 
+mod doctor;
 mod images;
 mod stack;
 mod status;
@@ -15,5 +16,6 @@ pub fn routes<B: Backend>() -> Router<Arc<B>> {
     Router::new()
         .route("/flok/v1/stacks/{name}", post(stack::deploy::<B>).delete(stack::remove::<B>))
         .route("/flok/v1/images/resolve", post(images::resolve::<B>))
+        .route("/flok/v1/network/doctor", get(doctor::doctor::<B>))
         .route("/flok/v1/status", get(status::status::<B>))
 }

@@ -1,6 +1,7 @@
 //! `flok network`.
 
 mod create;
+mod doctor;
 mod inspect;
 mod ls;
 mod prune;
@@ -13,6 +14,7 @@ use crate::api::client::Client;
 #[derive(Debug, Subcommand)]
 pub enum Network {
     Create(Box<create::Create>),
+    Doctor(doctor::Doctor),
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
     Inspect(inspect::Inspect),
@@ -25,6 +27,7 @@ impl Network {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
         match self {
             Network::Create(verb) => verb.run(client).await,
+            Network::Doctor(verb) => verb.run(client).await,
             Network::Ls(verb) => verb.run(client).await,
             Network::Inspect(verb) => verb.run(client).await,
             Network::Prune(verb) => verb.run(client).await,

@@ -72,6 +72,7 @@ async fn answer(shared: &Shared, from: Sender, protocol: Protocol, request: Byte
             }
             Err(error) => reply.refuse(format!("the repair request cannot be read: {error}")),
         },
+        Protocol::Doctor => super::doctor::answer(shared, request, reply).await,
         other => reply.refuse(format!("nothing is asked on {}", other.as_str())),
     }
 }

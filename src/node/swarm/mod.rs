@@ -9,6 +9,7 @@ mod courier;
 pub mod decisions;
 mod detector;
 pub mod dispatch;
+pub mod doctor;
 mod gossiping;
 mod inbound;
 mod knowledge;
