@@ -62,5 +62,5 @@ fn example_stacks_can_be_deployed() {
         names.push(path.file_name().unwrap().to_string_lossy().into_owned());
     }
     names.sort();
-    assert_eq!(names, ["databases.yml", "job.yml", "whoami.yml"]);
+    assert_eq!(names, ["databases.yml", "job.yml", "voting.yml", "whoami.yml"]);
 }

@@ -1,7 +1,6 @@
 //! What goes wrong, and when. Each seed draws which kinds of faults its world knows, so that some worlds have a few kinds
 //! in plenty and others a little of everything.
 
-use flok::state::RaftStanding;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -148,6 +147,7 @@ impl World {
                 let time = self.rng.random_range(1_000..9_000);
                 self.hosts[at].frozen_until = self.now + time;
             }
+            Fault::CopyDisk if self.votes(self.hosts[at].node) => {}
             Fault::CopyDisk => {
                 self.copy_disk(at);
                 self.return_of(at);
@@ -163,14 +163,14 @@ impl World {
         self.note_impairments();
     }
 
-    /// Of a node that does not vote: what a voter has forgotten, no log can mend.
+    /// Of a node that did not vote when the copy was made, and does not now: what a voter has forgotten, no log can mend, and
+    /// an old voter's disk would bring back its vote.
     fn restore_some_disk(&mut self) {
-        let votes = |at: usize| {
-            let node = self.check.reference.node(self.hosts[at].node);
-            node.is_none_or(|node| node.raft.is_some_and(|raft| raft.standing == RaftStanding::Voter))
-        };
-        let choices: Vec<usize> =
-            self.members().into_iter().filter(|at| self.hosts[*at].copy.is_some() && !votes(*at)).collect();
+        let choices: Vec<usize> = self
+            .members()
+            .into_iter()
+            .filter(|at| self.hosts[*at].copy.is_some() && !self.votes(self.hosts[*at].node))
+            .collect();
         if let Some(at) = choices.choose(&mut self.rng).copied() {
             self.restore_disk(at);
             self.return_of(at);

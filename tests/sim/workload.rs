@@ -376,18 +376,25 @@ impl World {
         self.command(via, Command::UpdateNode { id: node.id, version: node.meta.version, spec });
     }
 
-    /// A node that was away while all managers that it knows left the swarm finds nobody to ask: its operator joins it
-    /// anew.
+    /// A node that was away while all managers that it knows left the swarm finds nobody to ask, and those that are there are
+    /// no members by its list: its operator joins it anew. Not so a voter, whose log the others may need.
     fn give_up_the_lost(&mut self) {
         for at in self.members() {
             let host = &self.hosts[at];
             let manages = |id: &NodeId| self.check.reference.node(*id).is_some_and(|node| node.is_manager());
             let hears = host.daemon.as_ref().is_none_or(|daemon| daemon.quorum);
-            if !hears && !host.standing.managers.iter().any(manages) && !manages(&host.node) {
+            let knows_one = host.standing.managers.iter().any(|id| *id != host.node && manages(id));
+            if !hears && !knows_one && !self.votes(host.node) {
                 self.hosts[at].gone = true;
                 self.cut_power(at);
             }
         }
+    }
+
+    /// By the newest state that is committed; somebody who is not in it may.
+    pub fn votes(&self, node: NodeId) -> bool {
+        let node = self.check.reference.node(node);
+        node.is_none_or(|node| node.raft.is_some_and(|raft| raft.standing == RaftStanding::Voter))
     }
 
     /// Operators let every node take tasks again, and remove those that will not come back; one step at a time.
