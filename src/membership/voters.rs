@@ -93,6 +93,8 @@ struct Manager<'a> {
     zone: &'a str,
     raft: Option<RaftMember>,
     condition: Condition,
+    /// Heard by Raft within an election timeout.
+    active: bool,
     caught_up: bool,
 }
 
@@ -107,6 +109,7 @@ impl<'a> Manager<'a> {
             zone: zone_of(node),
             raft: node.raft,
             condition,
+            active: node.id == with.me || progress.is_some_and(|p| p.recently_active),
             caught_up: progress.is_some_and(|p| p.recently_active && behind(p) <= CAUGHT_UP_ENTRIES),
         })
     }
@@ -246,9 +249,9 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// The new voters could decide: more than half of them live.
+    /// The new voters could decide: more than half of them live, and are heard. One that is only suspected may be gone.
     fn is_safe(&self, voters: &BTreeSet<NodeId>) -> bool {
-        let live = self.managers.iter().filter(|m| voters.contains(&m.node) && m.is_live()).count();
+        let live = self.managers.iter().filter(|m| voters.contains(&m.node) && m.is_live() && m.active).count();
         live * 2 > voters.len()
     }
 

@@ -8,13 +8,16 @@ struct Bench {
     me: NodeId,
     lagging: BTreeSet<NodeId>,
     suspects: BTreeSet<NodeId>,
+    /// Not heard by Raft, and no verdict yet.
+    silent: BTreeSet<NodeId>,
     strangers: bool,
 }
 
 impl Bench {
     fn new(managers: u128) -> Bench {
         let fixture = Fixture::nodes(managers);
-        Bench { fixture, me: node(1), lagging: BTreeSet::new(), suspects: BTreeSet::new(), strangers: false }
+        let (lagging, suspects, silent) = Default::default();
+        Bench { fixture, me: node(1), lagging, suspects, silent, strangers: false }
     }
 
     /// As new, and settled.
@@ -28,7 +31,7 @@ impl Bench {
         let held = self.fixture.state.nodes().filter_map(|node| Some((node.id, node.raft?.raft_id)));
         let progress = |id| MemberProgress {
             matched: if self.lagging.contains(&id) { 0 } else { 1000 },
-            recently_active: !self.is_down(id),
+            recently_active: !self.is_down(id) && !self.silent.contains(&id),
         };
         let progress =
             RaftProgress { committed: 1000, members: held.map(|(id, raft_id)| (raft_id, progress(id))).collect() };
@@ -187,6 +190,17 @@ fn voters_that_go_together_keep_the_log_until_the_others_have_taken_over() {
     }
     bench.settle();
     assert!(gone.iter().all(|node| !bench.holders().contains(node)));
+}
+
+#[test]
+fn voters_are_not_made_fewer_on_the_strength_of_one_that_is_not_heard() {
+    let mut bench = Bench::settled(3);
+    bench.silent = nodes([2]);
+    bench.fixture.update_node(node(3), |spec| spec.role = Role::Worker);
+    assert_eq!(bench.plan(), None, "of the two that were left one may be gone, and with it the quorum");
+    bench.silent.clear();
+    bench.settle();
+    assert_eq!(bench.voters(), nodes([1, 2]));
 }
 
 #[test]
