@@ -48,6 +48,8 @@ fn stacks_and_services_are_listed_changed_and_removed() {
     assert!(a.ok(&["stack", "deploy", "-c", &one, "--prune", "s"]).contains("Removing service s_other"));
     assert_eq!(b.ok(&["service", "ls", "-q"]).lines().count(), 1);
     b.ok(&["service", "rm", "s_echo"]);
+    // What is left of the stack is its network.
+    assert!(a.ok(&["stack", "rm", "s"]).contains("Removing network s_default"));
     for args in
         [&["service", "rm", "s_echo"][..], &["stack", "ps", "s"], &["stack", "rm", "s"], &["service", "logs", "s_echo"]]
     {
