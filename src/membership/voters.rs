@@ -160,11 +160,12 @@ impl<'a> Group<'a> {
         let next = self.next_voters(me);
         let now: BTreeSet<NodeId> = self.managers.iter().filter(|m| m.is_voter()).map(|m| m.node).collect();
         if next != now {
-            if !self.is_safe(&next) {
-                return None;
-            }
+            // First of all: a leader that is no manager any more hears of nothing, so nothing would become safe.
             if !next.contains(&me) && self.can_hand_over(me) {
                 return Some(VoterStep::HandOver);
+            }
+            if !self.is_safe(&next) {
+                return None;
             }
             // With nobody to hand over to, the leader first votes on beside those that come after it.
             let next = next.into_iter().chain([me]).collect();
@@ -174,7 +175,7 @@ impl<'a> Group<'a> {
     }
 
     fn can_hand_over(&self, me: NodeId) -> bool {
-        self.managers.iter().any(|m| m.node != me && m.is_voter() && m.is_live())
+        self.managers.iter().any(|m| m.node != me && m.is_voter() && m.is_live() && m.active)
     }
 
     /// Whoever is to vote next. Equal to the present voters when there is nothing to do.
