@@ -139,9 +139,23 @@ fn connect_from(port: u16, to: SocketAddr) -> std::io::Result<TcpStream> {
 /// A request on a connection that stays open.
 fn request(stream: &mut TcpStream) -> std::io::Result<String> {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")?;
-    let mut answer = [0; 4096];
-    let length = stream.read(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+    // It comes in pieces; its length stands in its head.
+    let mut answer = String::new();
+    loop {
+        let mut piece = [0; 4096];
+        let length = stream.read(&mut piece)?;
+        answer += &String::from_utf8_lossy(&piece[..length]);
+        let whole = answer.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+            let stated = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse::<usize>().ok());
+            stated.is_some_and(|stated| body.len() >= stated)
+        });
+        if whole {
+            return Ok(answer);
+        }
+        if length == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
 }
 
 #[test]
