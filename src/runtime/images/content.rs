@@ -129,7 +129,8 @@ impl Writer {
         };
         let mut writer = Writer { requests, answers, digest: digest.to_owned(), total, offset: 0, labels };
         match writer.answer(SHORT).await {
-            Ok(status) => writer.offset = u64::try_from(status.offset).unwrap_or(0),
+            // One that is all there and was not committed has a wrong digest: it begins anew.
+            Ok(status) => writer.offset = u64::try_from(status.offset).ok().filter(|at| *at < total).unwrap_or(0),
             Err(error) if error.already_exists() => return label(client, digest, writer.labels).await.map(|()| None),
             Err(error) => return Err(error),
         }
