@@ -398,8 +398,7 @@ impl Keeper {
         outputs.mtu.send_if_modified(|told| replace(told, mtu));
         let of_tasks =
             self.tasks.values().flat_map(|task| task.ports.iter().map(|port| (port.protocol, port.published)));
-        let tcp = |(protocol, port)| (protocol == Protocol::Tcp).then_some(port);
-        let proxied: BTreeSet<u16> = self.ports.held().chain(of_tasks).filter_map(tcp).collect();
+        let proxied: BTreeSet<_> = self.ports.held().chain(of_tasks).collect();
         outputs.proxied.send_if_modified(|told| replace(told, if self.ipv6 { proxied } else { BTreeSet::new() }));
     }
 }

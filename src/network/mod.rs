@@ -27,6 +27,7 @@ mod ports;
 mod probe;
 mod proxy;
 mod records;
+mod relay;
 mod skeleton;
 mod state;
 mod tasks;

@@ -119,6 +119,6 @@ impl Plane {
 pub struct Outputs {
     pub taken: watch::Sender<BTreeSet<(Protocol, u16)>>,
     pub mtu: watch::Sender<Option<u32>>,
-    /// TCP ports that answer on `[::1]`.
-    pub proxied: watch::Sender<BTreeSet<u16>>,
+    /// Ports that answer on `[::1]`.
+    pub proxied: watch::Sender<BTreeSet<(Protocol, u16)>>,
 }

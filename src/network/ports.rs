@@ -138,5 +138,7 @@ fn bind_one(address: IpAddr, kind: Type, port: u16) -> std::io::Result<Socket> {
     // Connections of the task before may still be in TIME_WAIT.
     socket.set_reuse_address(kind == Type::STREAM)?;
     socket.bind(&SocketAddr::new(address, port).into())?;
+    // Whoever has it was found out; now the narrower one of `[::1]` may stand beside.
+    socket.set_reuse_address(kind == Type::STREAM || address.is_ipv6())?;
     Ok(socket)
 }

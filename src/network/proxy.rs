@@ -1,5 +1,6 @@
 //! The node's own `[::1]`, for published ports: no address translation leads away from it, so each of its connections is
-//! handed on to 127.0.0.1, where translation does. Nothing else goes through user space.
+//! handed on to 127.0.0.1, where translation does, and each of its datagrams too ([`relay`]). Nothing else goes through
+//! user space.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,13 +14,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::relay;
+use crate::spec::Protocol;
+
 const BACKLOG: i32 = 128;
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 
 /// Listens on the ports that are told, until nobody tells any more.
-pub async fn run(mut ports: watch::Receiver<BTreeSet<u16>>) {
-    let mut listening: BTreeMap<u16, JoinHandle<()>> = BTreeMap::new();
+pub async fn run(mut ports: watch::Receiver<BTreeSet<(Protocol, u16)>>) {
+    let mut listening: BTreeMap<(Protocol, u16), JoinHandle<()>> = BTreeMap::new();
     loop {
         let wanted = ports.borrow_and_update().clone();
         listening.retain(|port, serving| {
@@ -29,13 +33,17 @@ pub async fn run(mut ports: watch::Receiver<BTreeSet<u16>>) {
             }
             keep
         });
-        for port in wanted {
-            let Entry::Vacant(place) = listening.entry(port) else { continue };
-            match listen(port) {
-                Ok(listener) => {
-                    place.insert(tokio::spawn(serve(listener, port)));
-                }
-                Err(error) => tracing::info!(port, %error, "a published port does not answer on [::1]"),
+        for (protocol, port) in wanted {
+            let Entry::Vacant(place) = listening.entry((protocol, port)) else { continue };
+            let serving = match protocol {
+                Protocol::Tcp => listen(port).map(|listener| tokio::spawn(serve(listener, port))),
+                Protocol::Udp => relay::listen(port).map(|socket| tokio::spawn(relay::serve(socket, port))),
+                // Nobody here could speak it.
+                Protocol::Sctp => continue,
+            };
+            match serving {
+                Ok(serving) => drop(place.insert(serving)),
+                Err(error) => tracing::info!(port, ?protocol, %error, "a published port does not answer on [::1]"),
             }
         }
         if ports.changed().await.is_err() {
