@@ -240,6 +240,18 @@ impl Lab {
 
     /// A task of `service`, started on a host, with a server that tells who asks.
     pub fn start(&mut self, task: u128, service: ServiceId, at: usize, networks: &[NetworkId]) -> TaskNetwork {
+        self.start_with(task, service, at, networks, &[])
+    }
+
+    /// The same with ports in `host` mode.
+    pub fn start_with(
+        &mut self,
+        task: u128,
+        service: ServiceId,
+        at: usize,
+        networks: &[NetworkId],
+        ports: &[PortConfig],
+    ) -> TaskNetwork {
         let id = TaskId(task);
         let places: Vec<Attachment> = networks
             .iter()
@@ -256,7 +268,7 @@ impl Lab {
         }
         let known = self.hosts[at].networks();
         known.set_swarm(self.view(at));
-        let made = self.hosts[at].task(id, &[], places);
+        let made = self.hosts[at].task(id, ports, places);
         serve(&made.namespace, format!("t{task}"));
         self.tasks.insert(id, (at, made.clone()));
         self.tell();

@@ -279,6 +279,70 @@ fn a_udp_flow_moves_when_its_task_goes_and_comes_when_its_port_is_published() {
     assert_eq!((answer.from.as_str(), answer.saw.ip()), ("t9", ip(CLIENT)));
 }
 
+/// From a port of its own to a server that is bound to no address: who answers, and from where.
+fn ask_from(from: &Namespace, port: u16, to: SocketAddr) -> Option<Answer> {
+    from.within(move || {
+        let any = if to.is_ipv6() { "::" } else { "0.0.0.0" };
+        let socket = UdpSocket::bind(SocketAddr::new(ip(any), port)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let mut bytes = [0; 64];
+        // A router that has just come up loses the first ones.
+        let (length, sender) = (0..10).find_map(|_| {
+            socket.send_to(b"x", to).unwrap();
+            socket.recv_from(&mut bytes).ok()
+        })?;
+        assert_eq!(sender, to, "the answer comes from where the question went");
+        Some(parse(&String::from_utf8_lossy(&bytes[..length])))
+    })
+}
+
+#[test]
+#[ignore = "needs root and nftables"]
+fn a_datagram_to_a_published_port_is_answered_from_where_it_went() {
+    for segments in [[1, 1, 1], [1, 2, 1]] {
+        let mut lab = Lab::new(&segments);
+        let (plain, ingress) = (lab.network(1, Kind::Plain), lab.network(5, Kind::Ingress));
+        lab.service(ingress, WEB, vec![port(Protocol::Udp, 5300, PublishMode::Ingress)]);
+        let beside = [port(Protocol::Udp, 5301, PublishMode::Host), port(Protocol::Tcp, 5301, PublishMode::Host)];
+        lab.start_with(2, WEB, 1, &[plain, ingress], &beside);
+        lab.start_with(3, OTHER, 2, &[plain], &[port(Protocol::Udp, 5302, PublishMode::Host)]);
+        let addresses = |host: usize| {
+            let segment = segments[host];
+            [ip(&format!("192.168.{segment}.{}", host + 1)), ip(&format!("fd77:{segment}::{}", host + 1))]
+        };
+        let asked = |port: u16, task: &str, host: usize| {
+            // One client's port by two ways at once is seen as two.
+            let own = 7001 + 10 * (port - 5300) + host as u16;
+            for (address, client) in addresses(host).into_iter().zip([CLIENT, CLIENT6]) {
+                let answer = ask_from(&lab.client, own, SocketAddr::new(address, port));
+                let expected = Answer { from: task.to_owned(), saw: SocketAddr::new(ip(client), own) };
+                assert_eq!(answer, Some(expected), "{address}:{port}");
+            }
+            // From the node itself.
+            for address in addresses(host).into_iter().chain([ip("127.0.0.1"), ip("::1")]) {
+                let answer = ask_from(&lab.hosts[host].namespace, 7050, SocketAddr::new(address, port));
+                assert_eq!(answer.map(|answer| answer.from).as_deref(), Some(task), "itself by {address}:{port}");
+            }
+        };
+        (0..3).for_each(|host| asked(5300, "t2", host));
+        asked(5301, "t2", 1);
+        asked(5302, "t3", 2);
+        assert_eq!(get(&lab.client, addresses(1)[0], 5301).unwrap().saw.ip(), ip(CLIENT));
+        // Tasks: itself and one on another network, through the node of either and through the third.
+        for (task, host) in [(2, 0), (2, 1), (2, 2), (3, 0), (3, 1), (3, 2)] {
+            // That a node is served by a task of its own through another one is known by the address it advertises.
+            let families = if task == 2 && host != 1 { 1 } else { 2 };
+            for address in addresses(host).into_iter().take(families) {
+                let answer = ask_from(&lab.inside(task), 7051, SocketAddr::new(address, 5300));
+                assert_eq!(answer.map(|answer| answer.from).as_deref(), Some("t2"), "{task} by {address}");
+            }
+        }
+        // The node that serves, through another one.
+        let answer = ask_from(&lab.hosts[1].namespace, 7052, SocketAddr::new(addresses(0)[0], 5300));
+        assert_eq!(answer.map(|answer| answer.from).as_deref(), Some("t2"));
+    }
+}
+
 #[test]
 #[ignore = "needs root and nftables"]
 fn what_a_task_sends_from_another_address_is_dropped() {

@@ -42,6 +42,8 @@ pub struct LocalTask {
     pub address: Ipv4Addr,
     /// On overlay networks.
     pub addresses: Vec<IpAddr>,
+    /// One of each family: as whom it speaks to all that is on none of its networks.
+    pub outward: Vec<IpAddr>,
     /// Bound ports of `host` mode.
     pub ports: Vec<PortConfig>,
     /// On internal networks only: no way out.
@@ -205,7 +207,10 @@ impl Plan<'_> {
                 self.endpoint(address);
             }
             for port in &task.ports {
-                for address in self.families(task.address) {
+                // A connection answers from where it was made to, a datagram from where its sender answers everybody.
+                let local = [IpAddr::V4(task.address), local6(task.address).into()];
+                let asked = if port.protocol == Protocol::Udp { &task.outward[..] } else { &local };
+                for address in asked.iter().copied().filter(|address| self.inputs.speaks(*address)) {
                     let set = if address.is_ipv6() { Set::HostPorts6 } else { Set::HostPorts4 };
                     let target = Target { address, port: Some(port.target) };
                     self.state.elements.insert((set, key_of_element(port)), Value::Target(target));

@@ -56,6 +56,7 @@ fn task(last: u8, addresses: &[&str], ports: Vec<PortConfig>) -> LocalTask {
         mac: Mac([2, 0x42, 172, 29, 0, last]),
         address: Ipv4Addr::new(172, 29, 0, last),
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        outward: vec![Ipv4Addr::new(172, 29, 0, last).into(), local6(Ipv4Addr::new(172, 29, 0, last)).into()],
         ports,
         confined: false,
     }

@@ -25,6 +25,10 @@ pub struct Record {
     /// On internal networks only.
     #[serde(default)]
     pub confined: bool,
+    /// Its addresses on the ingress network, as which it speaks to all that is on no network of its own: whoever came by
+    /// a published port is answered from where the datagram went.
+    #[serde(default)]
+    pub outward: Vec<IpAddr>,
 }
 
 #[derive(Debug, Clone)]

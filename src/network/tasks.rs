@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::kernel::{sysctl, veth};
-use super::names::VETH_PREFIX;
+use super::names::{VETH_PREFIX, local6};
 use super::plan::{LocalTask, is_confined};
 use super::plane::{Command, Plane, SwarmView, Wired};
 use super::pool::Subnet;
@@ -252,6 +252,7 @@ impl TaskNetworks {
             attachments: attachments.to_vec(),
             routes: Vec::new(),
             confined: false,
+            outward: Vec::new(),
         };
         place(&mut record, networks);
         inner.taken.insert(address);
@@ -361,8 +362,17 @@ fn place(record: &mut Record, networks: &Networks) {
             routes.extend(own.map(|own| (*subnet, *own)));
         }
     }
+    let ingress = views().filter(|(_, view)| view.ingress).flat_map(|(attachment, _)| &attachment.addresses);
+    record.outward = ingress.copied().collect();
     record.confined = is_confined(views().map(|(_, view)| view.as_ref()));
     record.routes = routes;
+}
+
+/// As whom a task speaks to all that is on no network of its own: one address of each family.
+fn outward(record: &Record) -> Vec<IpAddr> {
+    let local = [IpAddr::V4(record.address), local6(record.address).into()];
+    let instead = |local: &IpAddr| record.outward.iter().find(|own| own.is_ipv6() == local.is_ipv6()).copied();
+    local.iter().map(|local| instead(local).unwrap_or(*local)).collect()
 }
 
 fn wired(config: &NetworkConfig, record: &Record, mtu: Option<u32>, ipv6: bool) -> Wired {
@@ -373,6 +383,7 @@ fn wired(config: &NetworkConfig, record: &Record, mtu: Option<u32>, ipv6: bool) 
         mac,
         address: record.address,
         addresses,
+        outward: outward(record),
         routes: record.routes.clone(),
         mtu,
         ipv6,
@@ -382,6 +393,7 @@ fn wired(config: &NetworkConfig, record: &Record, mtu: Option<u32>, ipv6: bool) 
         mac,
         address: record.address,
         addresses: wire.addresses.clone(),
+        outward: wire.outward.clone(),
         ports: record.ports.clone(),
         confined: record.confined,
     };

@@ -294,6 +294,11 @@ impl Host {
         Path::new("/proc").join(self.pid1().to_string()).join("root").join(path.strip_prefix("/").unwrap_or(path))
     }
 
+    /// Its network namespace.
+    pub fn netns(&self) -> PathBuf {
+        Path::new("/proc").join(self.pid1().to_string()).join("ns/net")
+    }
+
     /// A command in the host's namespaces.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");

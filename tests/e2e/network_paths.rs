@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 
 use socket2::{Domain, Socket, Type};
 
-use super::client::{A, AAAA, WITHIN, ask, at, from_beside, get, in_task, look_up, said, works};
+use super::client::{A, AAAA, WITHIN, ask, at, from_beside, get, in_task, look_up, said, within, works};
 use super::lab::eventually;
 use super::swarm::{PATIENCE, Swarm, Task};
 
@@ -182,6 +182,52 @@ fn one_client_port_comes_by_all_nodes_to_the_same_task_at_once() {
     assert_eq!(ends.len(), 3, "the task tells them apart: {ends:?}");
     assert!(ends.iter().all(|end| end.ip() == Ipv4Addr::new(10, 99, 0, 254)), "{ends:?}");
     assert!(ends.iter().any(|end| end.port() == PORT), "{ends:?}");
+}
+
+const PUBLISHED_DATAGRAMS: &str = "
+services:
+  web:
+    image: flok/whoami:latest
+    ports:
+      - '5300:80/udp'
+      - { target: 80, published: 5301, protocol: udp, mode: host }
+  alone:
+    image: flok/whoami:latest
+    ports:
+      - { target: 80, published: 5302, protocol: udp, mode: host }
+";
+
+/// The server is bound to no address, so it answers from whichever its kernel chooses.
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn datagrams_to_a_published_port_are_answered_by_the_node_and_port_that_was_asked() {
+    let swarm = Swarm::of(3);
+    swarm.load("whoami");
+    swarm.deploy(0, "s", PUBLISHED_DATAGRAMS);
+    let web = swarm.running(0, "s_web", 1).remove(0);
+    let alone = swarm.running(0, "s_alone", 1).remove(0);
+    let home = |task: &Task| (0..3).find(|host| swarm.node_id(0, *host) == task.node).unwrap();
+    let mut targets: Vec<SocketAddr> = vec![at(&swarm, home(&web), 5301), at(&swarm, home(&alone), 5302)];
+    for host in 0..3 {
+        targets.push(at(&swarm, host, 5300));
+        targets.push(SocketAddr::new(swarm.hosts[host].addr6().parse().unwrap(), 5300));
+    }
+    // One client's port by two nodes at once is seen as two: each has its own.
+    for (own, to) in (42_000..).zip(targets) {
+        let any: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let answer = works(&format!("{to}"), || from_beside(&swarm, move || ask(&UdpSocket::bind((any, own))?, to)));
+        let seen: SocketAddr = said(&answer, "RemoteAddr").parse().unwrap();
+        let client: IpAddr = if to.is_ipv6() { "fd99::254" } else { "10.99.0.254" }.parse().unwrap();
+        assert_eq!(seen, SocketAddr::new(client, own), "by {to}");
+    }
+    for host in &swarm.hosts {
+        for loopback in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let to = SocketAddr::new(loopback, 5300);
+            works(&format!("{to} on n{}", host.index), || {
+                within(&host.netns(), move || ask(&UdpSocket::bind((loopback, 0))?, to)).join().unwrap()
+            });
+        }
+    }
 }
 
 #[test]

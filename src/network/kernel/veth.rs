@@ -40,6 +40,8 @@ pub struct Wire {
     pub address: Ipv4Addr,
     /// On overlay networks.
     pub addresses: Vec<IpAddr>,
+    /// One of each family: the source of what goes to none of the networks' subnets.
+    pub outward: Vec<IpAddr>,
     /// To the networks' subnets, each from the task's own address there.
     pub routes: Vec<(Subnet, IpAddr)>,
     /// What a packet on the overlay may be; `None` while it is not known.
@@ -112,13 +114,13 @@ fn inside(wire: &Wire) -> Result<(), NetworkError> {
     let local6 = IpAddr::V6(local6(wire.address));
     let own = [IpAddr::V4(wire.address), local6].into_iter().chain(wire.addresses.iter().copied());
     requests.extend(own.filter(|address| speaks(*address)).map(|address| give(eth, address)));
-    for gateway in [IpAddr::V4(GATEWAY4), GATEWAY6.into()].into_iter().filter(|gateway| speaks(*gateway)) {
-        requests.push(neighbour(eth, gateway));
-        let (everything, source) = match gateway {
-            IpAddr::V4(_) => (Subnet::new(Ipv4Addr::UNSPECIFIED.into(), 0), wire.address.into()),
-            IpAddr::V6(_) => (Subnet::new(Ipv6Addr::UNSPECIFIED.into(), 0), local6),
+    for source in wire.outward.iter().copied().filter(|source| speaks(*source)) {
+        let (gateway, none) = match source {
+            IpAddr::V4(_) => (IpAddr::V4(GATEWAY4), IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            IpAddr::V6(_) => (GATEWAY6.into(), Ipv6Addr::UNSPECIFIED.into()),
         };
-        requests.extend(everything.map(|everything| route(eth, everything, source, None)));
+        requests.push(neighbour(eth, gateway));
+        requests.extend(Subnet::new(none, 0).map(|everything| route(eth, everything, source, None)));
     }
     for (subnet, source) in wire.routes.iter().filter(|(_, source)| speaks(*source)) {
         requests.push(route(eth, *subnet, *source, wire.mtu));
