@@ -15,16 +15,24 @@ use super::names::{ROUTE_PROTOCOL, TABLE};
 use super::plane::Command;
 use super::state::Interface;
 
-/// Bits of the groups: links, IPv4 routes, IPv4 rules, IPv6 routes, IPv6 rules.
-const ROUTE_GROUPS: u32 = 1 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 18;
+/// Bits of the groups: links, neighbours, then addresses, routes and rules, of IPv4 and of IPv6.
+const ROUTE_GROUPS: u32 = 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 18;
 /// nf_tables.
 const NFT_GROUPS: u32 = 1 << 6;
 const NFT: u16 = 10;
 
 const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
+const DELADDR: u16 = 21;
 const DELROUTE: u16 = 25;
+const NEWNEIGH: u16 = 28;
+const DELNEIGH: u16 = 29;
 const DELRULE: u16 = 33;
+/// The index of `lo` in every network namespace.
+const LOOPBACK: u32 = 1;
+const NEIGHBOUR_FAILED: u16 = 0x20;
+/// An entry of the device itself.
+const OWN: u8 = 2;
 
 /// What a notification is to us.
 type Meaning = fn(&Reply) -> Option<Command>;
@@ -79,6 +87,17 @@ fn of_routing(reply: &Reply) -> Option<Command> {
             (is_ours(name) && !whole).then_some(Command::Bell(Some(name)))
         }
         DELROUTE => (*reply.body.get(5)? == ROUTE_PROTOCOL).then_some(Command::Bell(None)),
+        DELADDR => (reply.body.get(4..8)? == LOOPBACK.to_ne_bytes()).then_some(Command::Bell(None)),
+        // A neighbour that somebody deletes fails first; those that the kernel gives up are nobody's doing.
+        NEWNEIGH => {
+            let failed = reply.body.get(8..10)? == NEIGHBOUR_FAILED.to_ne_bytes();
+            (failed && reply.port != 0).then_some(Command::Bell(None))
+        }
+        // Of a tunnel's, not of a bridge's.
+        DELNEIGH => {
+            let of_tunnel = *reply.body.first()? == libc::AF_BRIDGE as u8 && *reply.body.get(10)? & OWN != 0;
+            of_tunnel.then_some(Command::Bell(None))
+        }
         DELRULE => (attribute(reply.body.get(12..)?, 21)? == [ROUTE_PROTOCOL]).then_some(Command::Bell(None)),
         _ => None,
     }

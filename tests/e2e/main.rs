@@ -17,6 +17,7 @@ mod lab;
 mod members;
 mod names;
 mod network;
+mod network_faults;
 mod network_paths;
 mod pulls;
 mod quorum;
