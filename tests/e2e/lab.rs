@@ -181,6 +181,8 @@ pub struct Host {
     link: String,
     switch: String,
     pub dir: PathBuf,
+    /// Whether its daemon speaks to the others by IPv6.
+    pub by_ipv6: bool,
     init: Option<Child>,
     daemon: Option<Child>,
 }
@@ -191,7 +193,8 @@ impl Host {
         let link = format!("{lab}v{index}");
         let dir = dir.join(format!("n{index}"));
         fs::create_dir_all(dir.join("data")).unwrap();
-        let mut host = Host { index, segment, name, link, switch: switch.to_owned(), dir, init: None, daemon: None };
+        let switch = switch.to_owned();
+        let mut host = Host { index, segment, name, link, switch, dir, by_ipv6: false, init: None, daemon: None };
         host.boot();
         host
     }
@@ -264,6 +267,11 @@ impl Host {
 
     pub fn addr6(&self) -> String {
         format!("fd99:0:0:{}::{}", self.segment, self.index)
+    }
+
+    /// The one that the others know.
+    pub fn underlay(&self) -> String {
+        if self.by_ipv6 { self.addr6() } else { self.addr() }
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -354,7 +362,7 @@ impl Host {
             .arg(self.data_dir())
             .arg("--socket")
             .arg(self.socket())
-            .args(["--listen-addr", &self.addr()])
+            .args(["--listen-addr", &self.underlay()])
             .args(extra)
             .env("FLOK_LOG_LEVEL", std::env::var("FLOK_E2E_LOG").unwrap_or_else(|_| "info,flok=debug".into()))
             .stdin(Stdio::null())

@@ -18,6 +18,7 @@ mod members;
 mod names;
 mod network;
 mod network_faults;
+mod network_life;
 mod network_paths;
 mod pulls;
 mod quorum;

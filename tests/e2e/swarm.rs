@@ -60,10 +60,25 @@ impl Swarm {
         Swarm::begin(lab)
     }
 
+    /// The same by IPv6 alone: that is what the daemons listen at and tell each other.
+    pub fn by_ipv6(count: usize) -> Swarm {
+        let mut lab = Lab::new(count);
+        for host in &mut lab.hosts {
+            host.by_ipv6 = true;
+            host.start_daemon(DAEMON);
+        }
+        Swarm::begin(lab)
+    }
+
     /// The same on hosts whose daemons run.
     pub fn begin(lab: Lab) -> Swarm {
+        Swarm::begin_with(lab, &[])
+    }
+
+    /// The same, with what `swarm init` is told.
+    pub fn begin_with(lab: Lab, settings: &[&str]) -> Swarm {
         let count = lab.hosts.len();
-        lab.hosts[0].ok(&["swarm", "init"]);
+        lab.hosts[0].ok(&[&["swarm", "init"], settings].concat());
         let swarm = Swarm(lab);
         for index in 1..count {
             swarm.join(index, "manager");
@@ -84,7 +99,7 @@ impl Swarm {
     }
 
     pub fn join(&self, index: usize, role: &str) {
-        let addr = self.hosts[0].addr();
+        let addr = self.hosts[0].underlay();
         self.hosts[index].ok(&["swarm", "join", "--token", &self.token(role), &addr]);
     }
 
