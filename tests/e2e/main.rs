@@ -20,6 +20,7 @@ mod network;
 mod network_faults;
 mod network_life;
 mod network_paths;
+mod network_sctp;
 mod pulls;
 mod quorum;
 mod refusals;
