@@ -25,6 +25,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Answers once the command is applied here. Retries within its bound are the backend's.
     fn propose(&self, command: Command) -> impl Future<Output = Result<Reply, WriteError>> + Send;
 
+    /// What the swarm would do after `commands`, worked out on a copy; the error is the refusal they would get.
+    fn foresee(&self, read: &Read, commands: Vec<Command>) -> impl Future<Output = Result<Forecast, ApiError>> + Send;
+
     /// A fresh random id.
     fn new_id(&self) -> u128;
 
@@ -105,6 +108,13 @@ pub struct Read {
     pub leader: Option<NodeId>,
     /// `Some` where no quorum confirmed it: how old it is at the least, and which log holders do not answer.
     pub stale: Option<Stale>,
+}
+
+/// The swarm as it would become.
+pub struct Forecast {
+    pub state: State,
+    /// There was nothing left to do.
+    pub is_settled: bool,
 }
 
 #[derive(Debug, Clone)]

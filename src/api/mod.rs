@@ -6,6 +6,7 @@
 mod backend;
 pub mod client;
 pub mod convert;
+mod diff;
 mod docker;
 mod error;
 mod filters;

@@ -84,7 +84,7 @@ pub fn run() -> ExitCode {
     // Work on threads that nobody waits for any more must not hold up the end.
     runtime.shutdown_timeout(SHUTDOWN);
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -103,26 +103,33 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 impl Cli {
-    async fn execute(self) -> anyhow::Result<()> {
+    async fn execute(self) -> anyhow::Result<ExitCode> {
         if let Noun::Daemon(daemon) = self.noun {
-            return daemon.run().await;
+            return daemon.run().await.map(|()| ExitCode::SUCCESS);
         }
         let client = Client::new(&self.host)?;
-        let done = match self.noun {
-            Noun::Daemon(_) => unreachable!("returned above"),
-            Noun::Swarm(swarm) => swarm.run(&client).await,
-            Noun::Node(node) => node.run(&client).await,
-            Noun::Service(service) => service.run(&client).await,
-            Noun::Stack(stack) => stack.run(&client).await,
-            Noun::Network(network) => network.run(&client).await,
-            Noun::Image(image) => image.run(&client).await,
-            Noun::Info(info) => info.run(&client).await,
-            Noun::Version(version) => version.run(&client).await,
-        };
+        let ended = self.noun.run(&client).await;
         if let Some(stale) = client.take_stale() {
             eprintln!("Warning: no quorum confirmed this answer ({stale})");
         }
-        done
+        ended
+    }
+}
+
+impl Noun {
+    async fn run(self, client: &Client) -> anyhow::Result<ExitCode> {
+        let done = match self {
+            Noun::Stack(stack) => return stack.run(client).await,
+            Noun::Daemon(_) => unreachable!("it runs without a client"),
+            Noun::Swarm(swarm) => swarm.run(client).await,
+            Noun::Node(node) => node.run(client).await,
+            Noun::Service(service) => service.run(client).await,
+            Noun::Network(network) => network.run(client).await,
+            Noun::Image(image) => image.run(client).await,
+            Noun::Info(info) => info.run(client).await,
+            Noun::Version(version) => version.run(client).await,
+        };
+        done.map(|()| ExitCode::SUCCESS)
     }
 }
 

@@ -43,6 +43,8 @@ fn every_command_of_the_manual_is_accepted() {
         "flok service logs -f --tail 10 --since 10m web",
         "flok stack deploy -c a.yml -c b.yml --prune --detach --timeout 30s shop",
         "flok stack deploy -c a.yml --with-registry-auth --resolve-image never shop",
+        "flok stack deploy -c a.yml --dry-run shop",
+        "flok stack plan -c a.yml --prune --detailed-exitcode --format json shop",
         "flok stack ls",
         "flok stack ps shop -f desired-state=running",
         "flok stack services shop",

@@ -10,8 +10,9 @@ use futures::stream::{self, BoxStream, StreamExt};
 use tokio::time::{sleep, timeout};
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
+use super::clock;
 use super::daemon::Daemon;
-use super::swarm::{Shared, doctor, logs};
+use super::swarm::{Shared, doctor, forecast, logs};
 use crate::api::*;
 use crate::consensus::{Consensus, PROPOSE_DEADLINE, ProposeError, ReadError};
 use crate::runtime::explained;
@@ -150,6 +151,13 @@ impl Backend for Daemon {
             Err(ProposeError::NoQuorum { missing, may_happen }) => Err(self.no_quorum(&log, &missing, may_happen)),
             Err(error) => Err(WriteError::Unavailable(error.to_string())),
         }
+    }
+
+    async fn foresee(&self, read: &Read, commands: Vec<Command>) -> Result<Forecast, ApiError> {
+        let (state, table) = (Arc::clone(&read.state), Arc::clone(&read.observed));
+        let work = move || forecast::forecast(&state, &table, commands, clock::now());
+        let done = tokio::task::spawn_blocking(work).await;
+        Ok(done.map_err(|_| ApiError::Unavailable("the daemon is shutting down".to_owned()))??)
     }
 
     fn new_id(&self) -> u128 {

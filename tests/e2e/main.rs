@@ -21,6 +21,7 @@ mod network_faults;
 mod network_life;
 mod network_paths;
 mod network_sctp;
+mod plan;
 mod pulls;
 mod quorum;
 mod refusals;

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod images;
+mod plan;
 mod stack;
 mod status;
 
@@ -15,6 +16,7 @@ use super::Backend;
 pub fn routes<B: Backend>() -> Router<Arc<B>> {
     Router::new()
         .route("/flok/v1/stacks/{name}", post(stack::deploy::<B>).delete(stack::remove::<B>))
+        .route("/flok/v1/stacks/{name}/plan", post(plan::plan::<B>))
         .route("/flok/v1/images/resolve", post(images::resolve::<B>))
         .route("/flok/v1/network/doctor", get(doctor::doctor::<B>))
         .route("/flok/v1/status", get(status::status::<B>))

@@ -55,7 +55,7 @@ pub async fn remove<B: Backend>(
     Ok(Json(StackChanged { removed, removed_networks, ..StackChanged::default() }))
 }
 
-fn validate(name: &str, stack: &StackDeploy) -> Result<(), ApiError> {
+pub(super) fn validate(name: &str, stack: &StackDeploy) -> Result<(), ApiError> {
     if !stack.secrets.is_empty() || !stack.configs.is_empty() {
         return Err(ApiError::NotImplemented(format!("stack {name}: secrets and configs are not supported yet")));
     }
@@ -88,7 +88,8 @@ fn of_stack<'a>(name: &'a str, read: &'a Read) -> impl Iterator<Item = &'a Arc<S
     read.state.services().filter(move |service| stack_of(&service.spec.labels) == Some(name))
 }
 
-fn plan(
+/// The commands that bring the swarm to what is asked, and what they change by name.
+pub(super) fn plan(
     name: &str,
     stack: &StackDeploy,
     read: &Read,

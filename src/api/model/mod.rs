@@ -2,5 +2,6 @@
 
 pub mod doctor;
 pub mod image;
+pub mod plan;
 pub mod stack;
 pub mod status;

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::files::{FilesArg, warn};
+use super::plan;
 use crate::api::client::Client;
 use crate::api::model::stack::{StackChanged, StackDeploy};
 use crate::cli::output::print;
@@ -17,18 +18,17 @@ use crate::spec::stack::{Features, Stack, check_stack_name};
 Examples:
   flok stack deploy -c stack.yml shop
   flok stack deploy -c stack.yml -c production.yml --prune shop
+  flok stack deploy -c stack.yml --dry-run shop                 see `flok stack plan`
   TAG=1.2 flok stack deploy -c stack.yml --timeout 2m shop      ${TAG} is filled in
   flok stack config -c stack.yml | flok stack deploy -c - shop")]
 pub struct Deploy {
     #[command(flatten)]
-    files: FilesArg,
-    /// Remove services of this stack that are not in the files any more
-    #[arg(long)]
-    prune: bool,
-    #[command(flatten)]
-    images: ImageArgs,
+    request: Request,
     #[command(flatten)]
     wait: WaitArgs,
+    /// Show what would be done, as `flok stack plan` does, and do nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Name of the stack
     #[arg(value_name = "NAME", value_parser = stack_name)]
     name: String,
@@ -38,10 +38,35 @@ pub(super) fn stack_name(name: &str) -> Result<String, String> {
     check_stack_name(name).map(|()| name.to_string())
 }
 
+/// What a stack is to be.
+#[derive(Debug, Args)]
+pub(super) struct Request {
+    #[command(flatten)]
+    files: FilesArg,
+    /// Remove services of this stack that are not in the files any more
+    #[arg(long)]
+    prune: bool,
+    #[command(flatten)]
+    images: ImageArgs,
+}
+
 impl Deploy {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
+        if self.dry_run {
+            return print(&plan::render(&plan::ask(client, &self.request, &self.name).await?));
+        }
+        let (request, names) = self.request.make(client, &self.name).await?;
+        let changed: StackChanged = client.post(&format!("/stacks/{}", self.name), &request).await?;
+        print(&render(&changed))?;
+        waiting::converged(client, &names, &self.wait).await
+    }
+}
+
+impl Request {
+    /// Reads the files, and asks registries for what tags mean; with it, the names of the stack's services.
+    pub async fn make(&self, client: &Client, name: &str) -> anyhow::Result<(StackDeploy, Vec<String>)> {
         let mut stack: Stack = self.files.with(Features::supported(), |file, around| {
-            let (stack, warnings) = file.convert(&self.name, around)?;
+            let (stack, warnings) = file.convert(name, around)?;
             warn(&warnings);
             Ok(stack)
         })?;
@@ -66,9 +91,7 @@ impl Deploy {
             prune: self.prune,
             credentials,
         };
-        let changed: StackChanged = client.post(&format!("/stacks/{}", self.name), &request).await?;
-        print(&render(&changed))?;
-        waiting::converged(client, &names, &self.wait).await
+        Ok((request, names))
     }
 }
 

@@ -4,11 +4,13 @@ mod config;
 mod deploy;
 mod files;
 mod ls;
+mod plan;
 mod ps;
 mod rm;
 mod services;
 
 use std::collections::HashMap;
+use std::process::ExitCode;
 
 use bollard::models::Service;
 use bollard::query_parameters::ListServicesOptions;
@@ -21,6 +23,7 @@ use crate::spec::stack::NAMESPACE_LABEL;
 pub enum Stack {
     #[command(visible_alias = "up")]
     Deploy(deploy::Deploy),
+    Plan(plan::Plan),
     Config(config::Config),
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
@@ -31,15 +34,17 @@ pub enum Stack {
 }
 
 impl Stack {
-    pub async fn run(self, client: &Client) -> anyhow::Result<()> {
-        match self {
+    pub async fn run(self, client: &Client) -> anyhow::Result<ExitCode> {
+        let done = match self {
+            Stack::Plan(verb) => return verb.run(client).await,
             Stack::Deploy(verb) => verb.run(client).await,
             Stack::Config(verb) => verb.run(),
             Stack::Ls(verb) => verb.run(client).await,
             Stack::Ps(verb) => verb.run(client).await,
             Stack::Services(verb) => verb.run(client).await,
             Stack::Rm(verb) => verb.run(client).await,
-        }
+        };
+        done.map(|()| ExitCode::SUCCESS)
     }
 }
 

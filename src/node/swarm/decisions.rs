@@ -28,11 +28,16 @@ pub fn plan(
 ) -> (Decided, Vec<Vec<Step>>) {
     let mut draft = Draft::new(state, now.unix);
     let decided = verdicts.plan(&mut draft, table, detector, now);
-    orchestrator::plan(&mut draft, table, now, rng);
-    let mut allocator = Allocator::default();
-    allocator.plan(&mut draft);
-    scheduler::plan(&mut draft, table, now, rng, &mut allocator);
+    tasks_and_places(&mut draft, table, now, rng);
     (decided, entries(draft.into_steps()))
+}
+
+/// What follows from the nodes' standing: the tasks that services need, their addresses and their nodes.
+pub fn tasks_and_places(draft: &mut Draft, table: &Table, now: Now, rng: &mut impl Rng) {
+    orchestrator::plan(draft, table, now, rng);
+    let mut allocator = Allocator::default();
+    allocator.plan(draft);
+    scheduler::plan(draft, table, now, rng, &mut allocator);
 }
 
 /// Cuts a plan into entries; each step is valid alone.

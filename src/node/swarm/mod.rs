@@ -10,6 +10,7 @@ pub mod decisions;
 mod detector;
 pub mod dispatch;
 pub mod doctor;
+pub mod forecast;
 mod gossiping;
 mod inbound;
 mod knowledge;

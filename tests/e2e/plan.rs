@@ -1,0 +1,55 @@
+//! What a deployment would do, and why tasks are where they are, on a real swarm.
+
+use super::swarm::Swarm;
+
+fn sleepers(replicas: u32, more: &str) -> String {
+    format!(
+        "services:\n  web:\n    image: flok/busybox:latest\n    command: [sleep, '1000']\n    stop_grace_period: 0s\n    \
+         {more}\n    deploy: {{ replicas: {replicas}, resources: {{ reservations: {{ memory: 8M }} }} }}\n"
+    )
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_plan_says_what_a_deployment_then_does() {
+    let swarm = Swarm::of(2);
+    swarm.load("busybox");
+    let host = &swarm.hosts[0];
+    let plan = |file: &str| {
+        let output = host.flok(&["stack", "plan", "--detailed-exitcode", "-c", file, "s"]);
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code().expect("it ends by itself"), told + &String::from_utf8_lossy(&output.stderr))
+    };
+    let first = swarm.stack_file("first", &sleepers(2, ""));
+    let (code, told) = plan(&first);
+    assert_eq!(code, 3, "{told}");
+    assert!(told.contains("+ network s_default") && told.contains("+ service s_web"), "{told}");
+    assert!(told.contains("starts s_web.1 on ") && told.contains("starts s_web.2 on "), "{told}");
+    assert_eq!(host.ok(&["service", "ls", "-q"]), "", "nothing was done");
+
+    host.ok(&["stack", "deploy", "-c", &first, "s"]);
+    let (code, told) = plan(&first);
+    assert_eq!((code, told.as_str()), (0, "Stack s: nothing to change.\n"));
+
+    let second = swarm.stack_file("second", &sleepers(3, "environment: { A: '1' }"));
+    let (code, told) = plan(&second);
+    assert_eq!(code, 3, "{told}");
+    for part in ["~ service s_web", "+ env[A]: 1", "~ replicas: 2 -> 3", "tasks: 3 would start, 2 stop"] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    assert_eq!(host.ok(&["stack", "deploy", "--dry-run", "-c", &second, "s"]), told);
+    assert_eq!(swarm.running(0, "s_web", 2).len(), 2, "as they were");
+
+    let nowhere = swarm.stack_file("nowhere", &sleepers(2, "").replace("memory: 8M", "memory: 100000G"));
+    let (code, told) = plan(&nowhere);
+    assert_eq!(code, 4, "{told}");
+    assert!(told.contains("WAITS s_web.1: no suitable node (2 nodes: insufficient memory)"), "{told}");
+    // One at a time: the second one is not stopped before the first has followed.
+    assert!(told.contains("1 task would find no place") && !told.contains("s_web.2"), "{told}");
+
+    let refused = swarm
+        .stack_file("refused", "services: { web: { image: i, networks: [x] } }\nnetworks: { x: { external: true } }\n");
+    let (code, told) = plan(&refused);
+    assert_eq!(code, 1, "{told}");
+    assert!(told.contains("declared as external, but could not be found"), "{told}");
+}
