@@ -129,7 +129,7 @@ TELL
 
 up() {
   need_root "$0"
-  need containerd runc nft ip curl nsenter ps redis-server /usr/lib/postgresql/15/bin/postgres
+  need containerd runc nft ip curl nsenter ps /bin/busybox redis-server /usr/lib/postgresql/15/bin/postgres
   need_kernel
   build
   images
