@@ -241,6 +241,9 @@ impl Keeper {
             let changes = Changes::between(&held, &wanted);
             let remade = changes.vxlan.is_some() && held.vxlan.is_some();
             self.carry_out(&changes)?;
+            if self.routing.links().map_err(kernel)?.contains_key(&overlay()) {
+                sysctl::prepare_overlay()?;
+            }
             if self.swarm.is_none() {
                 self.planned = planned;
             }
@@ -333,9 +336,6 @@ impl Keeper {
             return Ok(());
         }
         let refused = self.routing.apply(changes).map_err(kernel)?;
-        if changes.vxlan.is_some_and(|vxlan| vxlan.is_some()) && refused.is_empty() {
-            sysctl::prepare_overlay()?;
-        }
         if refused != self.refused {
             refused.iter().for_each(|what| tracing::warn!(what, "the kernel refuses a part of the network"));
             self.refused = refused;

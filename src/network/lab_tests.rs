@@ -428,6 +428,43 @@ fn segments_are_no_longer_than_the_overlay_takes() {
 
 #[test]
 #[ignore = "needs root and nftables"]
+fn the_overlays_sizes_follow_the_interface_under_it() {
+    let mut lab = Lab::new(&[1, 1]);
+    let network = lab.network(1, Kind::Plain);
+    lab.start(1, WEB, 0, &[network]);
+    let has = |lab: &Lab, mtu: &str| lab.inside(1).sh("ip route").contains(&format!("mtu {mtu}"));
+    eventually("what the interface leaves", || has(&lab, "1450"));
+    lab.hosts[0].namespace.sh("ip link set e0 mtu 1400");
+    // Looked at with the next change of anything.
+    lab.hosts[0].namespace.sh("nft add element inet flok members4 { 6.6.6.6 }");
+    eventually("less", || has(&lab, "1350"));
+    assert!(lab.hosts[0].namespace.sh("ip link show flok0").contains("mtu 1350"));
+    lab.hosts[0].stop();
+    lab.hosts[0].start(&[TaskId(1)]);
+    assert!(has(&lab, "1350"));
+}
+
+/// A strict filter is what many distributions set for interfaces to come.
+#[test]
+#[ignore = "needs root and nftables"]
+fn the_overlays_device_is_set_up_though_another_part_is_refused() {
+    let mut lab = Lab::new(&[1, 1]);
+    let network = lab.network(1, Kind::Plain);
+    lab.service(network, WEB, Vec::new());
+    let host = lab.hosts[0].namespace.clone();
+    host.sh("sysctl -qw net.ipv4.conf.default.rp_filter=1");
+    // Another's route in the place of one of ours, which is not taken from him; and the device is made in the same step.
+    host.sh(&format!("ip route add {}/32 via 192.168.1.254 proto static", lab.address(network, 102)));
+    lab.hosts[0].networks().set_swarm(super::SwarmView::default());
+    lab.start(2, WEB, 1, &[network]);
+    let filter = || host.sh("cat /proc/sys/net/ipv4/conf/flok0/rp_filter").trim().to_owned();
+    eventually("the device to be set up", || filter() == "0");
+    host.sh("sysctl -qw net.ipv4.conf.flok0.rp_filter=1; nft add element inet flok members4 { 6.6.6.6 }");
+    eventually("it to be set up again", || filter() == "0");
+}
+
+#[test]
+#[ignore = "needs root and nftables"]
 fn a_restart_of_the_room_cuts_no_connection() {
     let mut lab = Lab::new(&[1, 1, 1]);
     let network = three_tasks(&mut lab);

@@ -110,8 +110,8 @@ impl Plane {
         self.taken.clone()
     }
 
-    pub fn mtu(&self) -> Option<u32> {
-        *self.mtu.borrow()
+    pub fn mtu(&self) -> watch::Receiver<Option<u32>> {
+        self.mtu.clone()
     }
 }
 

@@ -29,6 +29,9 @@ pub struct Record {
     /// a published port is answered from where the datagram went.
     #[serde(default)]
     pub outward: Vec<IpAddr>,
+    /// What a packet on the overlay may be, as it was known last.
+    #[serde(default)]
+    pub mtu: Option<u32>,
 }
 
 #[derive(Debug, Clone)]

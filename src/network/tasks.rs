@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -61,6 +61,9 @@ struct Shared {
     ipv6: bool,
     /// `None` until the swarm is heard of.
     networks: watch::Sender<Option<Networks>>,
+    /// Shared while a task's network is made or removed; held alone while tasks follow a change, so that neither is
+    /// under way then.
+    gate: RwLock<()>,
     inner: Mutex<Inner>,
 }
 
@@ -94,10 +97,12 @@ impl TaskNetworks {
         remove_strays(&inner)?;
 
         let ipv6 = sysctl::has_ipv6();
-        let wired = inner.tasks.values().map(|record| (record.task, wired(&config, record, None, ipv6))).collect();
+        let wired = inner.tasks.values().map(|record| (record.task, wired(&config, record, ipv6))).collect();
         let plane = Plane::start(config.subnet, wired).await?;
-        let (networks, inner) = (watch::Sender::new(None), Mutex::new(inner));
-        Ok(TaskNetworks { shared: Arc::new(Shared { config, records, plane, ipv6, networks, inner }) })
+        let (networks, gate, inner) = (watch::Sender::new(None), RwLock::new(()), Mutex::new(inner));
+        let shared = Arc::new(Shared { config, records, plane, ipv6, networks, gate, inner });
+        tokio::spawn(follow_mtu(Arc::downgrade(&shared), shared.plane.mtu()));
+        Ok(TaskNetworks { shared })
     }
 
     /// What the swarm is, anew: the newest counts. Never blocks; a node in no swarm tells the default.
@@ -178,11 +183,12 @@ impl TaskNetworks {
             return Ok(network);
         }
         let networks = self.networks_of(attachments).await?;
+        let _shared = self.shared.gate.read().await;
         let record = self.reserve(task, ports, attachments, &networks)?;
         match self.build(&record).await {
             Ok(()) => Ok(self.network_of(&record)),
             Err(error) => {
-                if let Err(again) = self.remove(task).await {
+                if let Err(again) = self.take_away(task).await {
                     tracing::warn!(%task, error = %again, "undoing a half-made task network failed");
                 }
                 Err(error)
@@ -192,6 +198,11 @@ impl TaskNetworks {
 
     /// Removes all there is of the task's network. Nothing there is success. Carries on past errors, returns the first.
     pub async fn remove(&self, task: TaskId) -> Result<(), NetworkError> {
+        let _shared = self.shared.gate.read().await;
+        self.take_away(task).await
+    }
+
+    async fn take_away(&self, task: TaskId) -> Result<(), NetworkError> {
         let Some(record) = self.inner().tasks.get(&task).cloned() else { return Ok(()) };
         let cleared = self.shared.plane.set(task, None).await;
         let (config, records, gone) = (self.shared.config.clone(), self.shared.records.clone(), record.clone());
@@ -253,8 +264,11 @@ impl TaskNetworks {
             routes: Vec::new(),
             confined: false,
             outward: Vec::new(),
+            mtu: *self.shared.plane.mtu().borrow(),
         };
         place(&mut record, networks);
+        // They may have changed since; what changes from here on finds the record.
+        self.shared.networks.borrow().iter().for_each(|now| place(&mut record, now));
         inner.taken.insert(address);
         inner.tasks.insert(task, record.clone());
         Ok(record)
@@ -275,39 +289,46 @@ impl TaskNetworks {
 
     /// A network that grew, or that is internal now, changes its tasks.
     fn follow(&self, networks: &Networks) {
+        self.change(|record| place(record, networks));
+    }
+
+    /// Wires those anew that are another after `change`.
+    fn change(&self, change: impl Fn(&mut Record)) {
         let mut changed = Vec::new();
         for record in self.inner().tasks.values_mut().filter(|record| !record.attachments.is_empty()) {
             let before = record.clone();
-            place(record, networks);
+            change(record);
             if *record != before {
-                changed.push(record.clone());
+                changed.push(record.task);
             }
         }
-        for record in changed {
-            let this = self.clone();
-            tokio::spawn(async move {
-                if let Err(error) = this.rewire(&record).await {
-                    tracing::warn!(task = %record.task, %error, "a task does not follow a change of its networks");
-                }
-            });
+        if !changed.is_empty() {
+            tokio::spawn(self.clone().rewire(changed));
         }
     }
 
-    async fn rewire(&self, record: &Record) -> Result<(), NetworkError> {
+    /// As they are once nobody makes or removes one.
+    async fn rewire(self, tasks: Vec<TaskId>) {
+        let _alone = self.shared.gate.write().await;
+        for task in tasks {
+            let Some(record) = self.inner().tasks.get(&task).cloned() else { continue };
+            if let Err(error) = self.wire_anew(&record).await {
+                tracing::warn!(%task, %error, "a task does not follow a change of its networks");
+            }
+        }
+    }
+
+    async fn wire_anew(&self, record: &Record) -> Result<(), NetworkError> {
         self.shared.records.write(record)?;
         let wired = self.wired(record);
         let wire = wired.wire.clone();
         let connected = spawn_blocking(move || veth::connect(&wire)).await;
         connected.unwrap_or(Err(NetworkError::Stopped))?;
-        // It may have been removed meanwhile.
-        if self.inner().tasks.contains_key(&record.task) {
-            self.shared.plane.set(record.task, Some(wired)).await?;
-        }
-        Ok(())
+        self.shared.plane.set(record.task, Some(wired)).await
     }
 
     fn wired(&self, record: &Record) -> Wired {
-        wired(&self.shared.config, record, self.shared.plane.mtu(), self.shared.ipv6)
+        wired(&self.shared.config, record, self.shared.ipv6)
     }
 
     fn network_of(&self, record: &Record) -> TaskNetwork {
@@ -321,6 +342,14 @@ impl TaskNetworks {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.shared.inner.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// The overlay takes other sizes once the interface under it does.
+async fn follow_mtu(shared: Weak<Shared>, mut mtu: watch::Receiver<Option<u32>>) {
+    while mtu.changed().await.is_ok() {
+        let (Some(shared), Some(known)) = (shared.upgrade(), *mtu.borrow_and_update()) else { continue };
+        TaskNetworks { shared }.change(|record| record.mtu = Some(known));
     }
 }
 
@@ -375,7 +404,7 @@ fn outward(record: &Record) -> Vec<IpAddr> {
     local.iter().map(|local| instead(local).unwrap_or(*local)).collect()
 }
 
-fn wired(config: &NetworkConfig, record: &Record, mtu: Option<u32>, ipv6: bool) -> Wired {
+fn wired(config: &NetworkConfig, record: &Record, ipv6: bool) -> Wired {
     let (interface, mac, addresses) = (interface(record), task_mac(record.address), addresses_of(record).collect());
     let wire = veth::Wire {
         namespace: namespace_path(config, record.task),
@@ -385,7 +414,7 @@ fn wired(config: &NetworkConfig, record: &Record, mtu: Option<u32>, ipv6: bool) 
         addresses,
         outward: outward(record),
         routes: record.routes.clone(),
-        mtu,
+        mtu: record.mtu,
         ipv6,
     };
     let task = LocalTask {

@@ -148,3 +148,76 @@ fn automatic_ports_differ() {
         assert!(one.host_ports[0].published >= 30_000);
     });
 }
+
+/// One network of these subnets, and its only task's place on it.
+fn lan(subnets: &[&str]) -> (SwarmView, Attachment) {
+    let view = crate::dispatcher::NetworkView {
+        name: "lan".into(),
+        subnets: subnets.iter().map(|subnet| subnet.parse().unwrap()).collect(),
+        internal: false,
+        ingress: false,
+        services: BTreeMap::new(),
+        endpoints: BTreeMap::new(),
+    };
+    let networks = Networks { list: [(NetworkId(1), Arc::new(view))].into() };
+    let place = Attachment { network: NetworkId(1), addresses: vec!["10.0.1.9".parse().unwrap()], aliases: Vec::new() };
+    (SwarmView { networks, ..SwarmView::default() }, place)
+}
+
+const GROWN: [&str; 2] = ["10.0.1.0/24", "10.0.2.0/24"];
+
+async fn has_route(task: &TaskNetwork, to: &str) -> bool {
+    let path = task.namespace.clone();
+    let list = move || namespace::within(&path, || Command::new("ip").args(["route"]).output()).unwrap();
+    let output = spawn_blocking(list).await.unwrap();
+    String::from_utf8_lossy(&output.stdout).contains(to)
+}
+
+#[test]
+#[ignore = "needs root and nftables"]
+fn a_network_that_grows_while_its_task_is_made_is_whole_to_the_task() {
+    on_a_host(|dir| async move {
+        let networks = start(&dir, &[]).await;
+        let (small, place) = lan(&GROWN[..1]);
+        networks.set_swarm(small);
+        let places = [place];
+        let mut making = Box::pin(networks.create(TaskId(1), &[], &places));
+        assert!(futures::FutureExt::now_or_never(&mut making).is_none(), "it is under way");
+        networks.set_swarm(lan(&GROWN).0);
+        let task = making.await.unwrap();
+        for _ in 0..500 {
+            if has_route(&task, GROWN[1]).await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("no way to {}", GROWN[1]);
+    });
+}
+
+#[test]
+#[ignore = "needs root and nftables"]
+fn a_task_that_is_removed_while_its_network_grows_leaves_nothing() {
+    on_a_host(|dir| async move {
+        let networks = start(&dir, &[]).await;
+        networks.settled().await.unwrap();
+        let empty = nft_table();
+        for round in 0..10 {
+            let (small, place) = lan(&GROWN[..1]);
+            networks.set_swarm(small);
+            networks.create(TaskId(1), &[], &[place]).await.unwrap();
+            networks.set_swarm(lan(&GROWN).0);
+            for _ in 0..round {
+                tokio::task::yield_now().await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            networks.remove(TaskId(1)).await.unwrap();
+            // Whoever follows a change has the gate for himself.
+            drop(networks.shared.gate.write().await);
+            networks.set_swarm(SwarmView::default());
+            networks.settled().await.unwrap();
+            assert_eq!(nft_table(), empty, "round {round}");
+            assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "round {round}");
+        }
+    });
+}
