@@ -197,7 +197,9 @@ fn what_a_human_deletes_is_made_again_while_requests_go_on() {
     let whole = eventually("the kernel to be as it stays", PATIENCE, || {
         let (first, second) = (kernel(host), kernel(host));
         let peers = first.iter().filter(|line| line.contains("dst 10.99.0.")).count();
-        if first == second && peers == 2 { Ok(first) } else { Err(format!("{first:?}")) }
+        let mut balanced = first.iter().filter(|line| line.contains("numgen")).peekable();
+        let all = balanced.peek().is_some() && balanced.all(|line| line.contains("mod 3"));
+        if first == second && peers == 2 && all { Ok(first) } else { Err(format!("{first:?}")) }
     });
     let veth = told("ip -o link | grep -oE 'fk[^:@]*' | head -1");
     let load = Load::start(&swarm.switch_netns(), &targets);
