@@ -10,7 +10,7 @@ use futures::stream::BoxStream;
 use super::ApiError;
 use crate::gossip::Table;
 use crate::spec::*;
-use crate::state::{Command, Refusal, Reply, State};
+use crate::state::{Command, Refusal, Reply, Service, State};
 
 /// Implemented by the composition root. Every call returns within a bound of about two seconds, save streams and joins,
 /// which have bounds of their own.
@@ -27,6 +27,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What the swarm would do after `commands`, worked out on a copy; the error is the refusal they would get.
     fn foresee(&self, read: &Read, commands: Vec<Command>) -> impl Future<Output = Result<Forecast, ApiError>> + Send;
+
+    /// Why the tasks of a service are where they are, or do not run.
+    fn explain(&self, read: &Read, service: &Service) -> impl Future<Output = Result<Explained, ApiError>> + Send;
 
     /// A fresh random id.
     fn new_id(&self) -> u128;
@@ -115,6 +118,15 @@ pub struct Forecast {
     pub state: State,
     /// There was nothing left to do.
     pub is_settled: bool,
+}
+
+/// What those who decide say of a service.
+pub struct Explained {
+    /// How each node stands to one more task; the error is a spec that no node could meet.
+    pub nodes: Result<Vec<NodeFit>, String>,
+    pub slots: Vec<SlotFate>,
+    /// Tasks that are tied to a node, and the volume that is there.
+    pub homes: Vec<(TaskId, String)>,
 }
 
 #[derive(Debug, Clone)]

@@ -35,6 +35,7 @@ fn every_command_of_the_manual_is_accepted() {
         "flok node rm --force a",
         "flok service create --name web --replicas 3 -p mode=host,target=80 --mount src=a,dst=/a redis redis-server --save ''",
         "flok service ls --filter label=a=b",
+        "flok service explain --format json web",
         "flok service ps --no-trunc web",
         "flok service inspect web",
         "flok service scale web=3 db=1 --detach",

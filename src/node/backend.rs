@@ -17,7 +17,7 @@ use crate::api::*;
 use crate::consensus::{Consensus, PROPOSE_DEADLINE, ProposeError, ReadError};
 use crate::runtime::explained;
 use crate::spec::*;
-use crate::state::{Command, NodeHealth, Reply, State};
+use crate::state::{Command, NodeHealth, Reply, Service, State};
 use crate::transport::{JoinToken, TokenSecret};
 
 /// A fresh read is waited for this long; then the local state answers, marked stale.
@@ -158,6 +158,13 @@ impl Backend for Daemon {
         let work = move || forecast::forecast(&state, &table, commands, clock::now());
         let done = tokio::task::spawn_blocking(work).await;
         Ok(done.map_err(|_| ApiError::Unavailable("the daemon is shutting down".to_owned()))??)
+    }
+
+    async fn explain(&self, read: &Read, service: &Service) -> Result<Explained, ApiError> {
+        let (state, table, service) = (Arc::clone(&read.state), Arc::clone(&read.observed), service.clone());
+        let work = move || forecast::explain(&state, &table, &service, clock::now());
+        let done = tokio::task::spawn_blocking(work).await;
+        done.map_err(|_| ApiError::Unavailable("the daemon is shutting down".to_owned()))
     }
 
     fn new_id(&self) -> u128 {

@@ -62,7 +62,7 @@ fn last<'s>(fleet: &Fleet<'_>, slot: &SlotTasks<'s>) -> Option<&'s Task> {
 }
 
 /// Completed, or given up under the restart policy.
-fn is_over(fleet: &Fleet<'_>, slot: &SlotTasks<'_>) -> bool {
+pub(super) fn is_over(fleet: &Fleet<'_>, slot: &SlotTasks<'_>) -> bool {
     let completed = |task: &Task| task.outcome.as_ref().is_some_and(|outcome| outcome.state == TaskState::Complete);
     let mut ended = slot.ended().filter(|task| is_of_this_iteration(fleet, task));
     ended.any(completed) || last(fleet, slot).is_some_and(|last| fleet.is_left_empty(last))

@@ -16,6 +16,7 @@
 mod census;
 mod drain;
 mod eligible;
+mod explain;
 mod global;
 mod job;
 mod outcome;
@@ -31,6 +32,7 @@ use crate::gossip::Table;
 use crate::spec::*;
 use crate::state::{Change, Draft, NewTask, ObjectId, Service, State, Task};
 
+pub use self::explain::explain;
 use self::slots::{Fleet, SlotTasks};
 
 #[cfg(test)]

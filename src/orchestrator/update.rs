@@ -74,7 +74,7 @@ fn advance(tick: &mut Tick<'_>, fleet: &Fleet<'_>, status: &UpdateStatus) {
 }
 
 /// None of its live tasks, or not its last one, is of the service's spec version, and there is one to be had.
-fn is_outdated(fleet: &Fleet<'_>, slot: &SlotTasks<'_>) -> bool {
+pub(super) fn is_outdated(fleet: &Fleet<'_>, slot: &SlotTasks<'_>) -> bool {
     // A node that takes no tasks keeps the one it has.
     if let Slot::Node(node) = slot.slot()
         && !fleet.state.node(node).is_some_and(|node| fleet.eligible.may_come(node))
@@ -90,10 +90,10 @@ fn is_outdated(fleet: &Fleet<'_>, slot: &SlotTasks<'_>) -> bool {
 }
 
 /// How far an update has come.
-struct Progress<'f> {
+pub(super) struct Progress<'f> {
     slots: usize,
-    outdated: Vec<SlotTasks<'f>>,
-    in_flight: usize,
+    pub outdated: Vec<SlotTasks<'f>>,
+    pub in_flight: usize,
     /// The task that failed, of each slot in which one did.
     failed: Vec<TaskId>,
     /// A new task has not been up for `monitor` yet.
@@ -101,7 +101,7 @@ struct Progress<'f> {
 }
 
 impl<'f> Progress<'f> {
-    fn of(tick: &Tick<'_>, fleet: &'f Fleet<'_>, config: &UpdateConfig, since: UnixMs) -> Progress<'f> {
+    pub fn of(tick: &Tick<'_>, fleet: &'f Fleet<'_>, config: &UpdateConfig, since: UnixMs) -> Progress<'f> {
         let mut progress =
             Progress { slots: 0, outdated: Vec::new(), in_flight: 0, failed: Vec::new(), watched: false };
         let monitor = config.monitor.unwrap_or(DEFAULT_MONITOR);

@@ -15,6 +15,7 @@ mod candidates;
 mod conditions;
 mod explain;
 mod filter;
+mod fit;
 mod generic;
 mod images;
 mod nodes;
@@ -33,6 +34,8 @@ use rand::Rng;
 use crate::gossip::Table;
 use crate::spec::{Now, ServiceId, Version};
 use crate::state::{Addresses, Draft, State, Task};
+
+pub use fit::{fits, volume_home};
 
 /// Most placements in one tick; the rest follow in the next.
 pub const MAX_PLACEMENTS: usize = 10_000;

@@ -7,6 +7,7 @@ use super::candidates::Candidates;
 use super::conditions::Conditions;
 use super::explain::Stuck;
 use super::filter::{self, Asked, Demands};
+use super::fit;
 use super::images::Images;
 use super::nodes::{NodeInfo, Nodes};
 use super::reason::{Reason, Tally};
@@ -130,9 +131,7 @@ impl<'a> Tick<'a> {
         if let Some(node) = task.node {
             return Some(Tie { node, volume: None, is_wish: false });
         }
-        let state = self.draft.state();
-        let home = |volume: &str| Some((volume.to_owned(), state.volume_home(task.service, task.slot, volume)?));
-        let (volume, node) = spec.named_local_volumes().find_map(home)?;
+        let (volume, node) = fit::volume_home(self.draft.state(), spec, task)?;
         Some(Tie { node, volume: Some(volume), is_wish: spec.volume_policy == VolumePolicy::StartEmpty })
     }
 

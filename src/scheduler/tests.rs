@@ -773,3 +773,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_nodes_are_asked_as_a_placement_asks_them() {
+    let mut swarm = Swarm::of(4);
+    let web = swarm.service("web", 5, |spec| {
+        spec.placement.constraints = vec!["node.labels.zone == a".into()];
+        spec.resources.reservations.memory_bytes = 3 * GIB;
+    });
+    (1..=3).for_each(|number| swarm.label(number, "zone", "a"));
+    swarm.fixture.update_node(node(2), |spec| spec.availability = Availability::Drain);
+    swarm.record(3, |record| record.images = vec!["example.org/whoami:1".into()]);
+    swarm.tick();
+    let state = &swarm.fixture.state;
+    let service = state.service(web).unwrap();
+    let fits = fits(state, &swarm.table, swarm.now(), service, &mut ChaCha8Rng::seed_from_u64(1)).unwrap();
+    let refusals: Vec<Option<&str>> = fits.iter().map(|fit| fit.refusal.as_deref()).collect();
+    let full = Some("insufficient memory");
+    assert_eq!(refusals, [full, Some("drained"), full, Some("constraint node.labels.zone==a not met")]);
+    assert_eq!(fits.iter().map(|fit| fit.tasks).collect::<Vec<_>>(), [2, 0, 2, 0]);
+    assert_eq!(fits.iter().map(|fit| fit.has_image).collect::<Vec<_>>(), [false, false, true, false]);
+    assert!(fits[2].cost < fits[0].cost, "{fits:?}");
+    // The sentence of the task that waits has the same refusals.
+    let waiting = state.tasks_of_service(web).find(|task| task.assigned_at.is_none()).unwrap();
+    let said = "no suitable node (1 node: drained; 1 node: constraint node.labels.zone==a not met; 2 nodes: insufficient memory)";
+    assert_eq!(waiting.pending_reason, said);
+}

@@ -6,6 +6,7 @@
 
 pub mod constraint;
 pub mod doctor;
+pub mod explain;
 pub mod ids;
 pub mod image;
 pub mod network;
@@ -22,6 +23,7 @@ pub mod validate;
 
 pub use constraint::{Constraint, InvalidConstraint, NodeFacts, NodeField, Operator};
 pub use doctor::{Finding, Way};
+pub use explain::{NodeFit, SlotFate};
 pub use ids::*;
 pub use network::*;
 pub use node::*;

@@ -53,3 +53,33 @@ fn a_plan_says_what_a_deployment_then_does() {
     assert_eq!(code, 1, "{told}");
     assert!(told.contains("declared as external, but could not be found"), "{told}");
 }
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_service_explains_where_its_tasks_are_and_why_they_do_not_run() {
+    let swarm = Swarm::of(2);
+    swarm.load("busybox");
+    let host = &swarm.hosts[0];
+    let file = swarm.stack_file("one", &sleepers(2, ""));
+    host.ok(&["stack", "deploy", "-c", &file, "s"]);
+    let told = host.ok(&["service", "explain", "s_web"]);
+    assert!(told.starts_with("Service s_web (replicated): 2 of 2 running\n"), "{told}");
+    assert_eq!(told.matches("the node passed all filters").count(), 2, "{told}");
+    assert_eq!(told.matches("  present   fits\n").count(), 2, "{told}");
+
+    host.ok(&["node", "update", "--availability", "drain", "n2"]);
+    let places = "--constraint=node.hostname==n2";
+    host.ok(&["service", "create", "--detach", "--name", "stuck", places, "flok/busybox", "sleep", "1000"]);
+    swarm.task_that(0, "stuck", "waits", |task| task.state == "pending" && !task.error.is_empty());
+    let explained = host.json(&["service", "explain", "stuck"]);
+    let why = explained["tasks"][0]["why"].as_str().unwrap();
+    assert!(why.contains("1 node: drained") && why.contains("1 node: constraint node.hostname==n2 not met"), "{why}");
+    assert_eq!(explained["nodes"].as_array().unwrap().iter().filter(|node| node["refusal"].is_null()).count(), 0);
+
+    let crash = ["service", "create", "--detach", "--name", "crash", "--restart-condition", "none"];
+    host.ok(&[&crash[..], &["flok/busybox", "sh", "-c", "exit 3"]].concat());
+    swarm.task_that(0, "crash", "has failed", |task| task.state == "failed");
+    let told = host.ok(&["service", "explain", "crash"]);
+    assert!(told.contains("not restarted: its restart condition is none"), "{told}");
+    assert!(host.refused(&["service", "explain", "nothing"]).contains("not found"));
+}

@@ -153,7 +153,7 @@ fn show(service: &Service, read: &Read, with_status: bool) -> docker::Service {
     shown
 }
 
-fn mode_name(mode: ServiceMode) -> &'static str {
+pub fn mode_name(mode: ServiceMode) -> &'static str {
     match mode {
         ServiceMode::Replicated { .. } => "replicated",
         ServiceMode::Global => "global",

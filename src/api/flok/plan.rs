@@ -144,17 +144,24 @@ fn tasks(before: &state::State, after: &state::State, id: ServiceId, service: &s
 }
 
 fn shown_task(state: &state::State, service: &str, task: &Task) -> TaskPlan {
-    let name = |id: NodeId| state.node(id).map_or_else(|| id.to_string(), |node| node.name().to_owned());
-    let slot = match task.slot {
-        Slot::Replica(slot) => slot.to_string(),
-        Slot::Node(node) => name(node),
-    };
     let placed = task.assigned_at.is_some();
     TaskPlan {
-        name: format!("{service}.{slot}"),
-        node: task.node.filter(|_| placed).map(name),
+        name: format!("{service}.{}", slot_name(state, task.slot)),
+        node: task.node.filter(|_| placed).map(|id| node_name(state, id)),
         reason: if placed { String::new() } else { task.pending_reason.clone() },
     }
+}
+
+/// `1`, or the node's name for a global service.
+pub(super) fn slot_name(state: &state::State, slot: Slot) -> String {
+    match slot {
+        Slot::Replica(slot) => slot.to_string(),
+        Slot::Node(node) => node_name(state, node),
+    }
+}
+
+pub(super) fn node_name(state: &state::State, id: NodeId) -> String {
+    state.node(id).map_or_else(|| id.to_string(), |node| node.name().to_owned())
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ fn load(node: NodeId, read: &Read) -> Option<LoadStatus> {
 }
 
 /// Why suspects are not replaced: the leader waits where they, with those already down, are more than half of the swarm.
-fn mass_failure(read: &Read) -> Option<String> {
+pub(super) fn mass_failure(read: &Read) -> Option<String> {
     let members: Vec<&Arc<Node>> =
         read.state.nodes().filter(|node| !matches!(node.health, NodeHealth::Left { .. })).collect();
     let down = members.iter().filter(|node| matches!(node.health, NodeHealth::Down { .. })).count();

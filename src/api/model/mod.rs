@@ -1,6 +1,7 @@
 //! JSON of `/flok/v1`: what flok's own CLI sends and gets where Docker has no word for it.
 
 pub mod doctor;
+pub mod explain;
 pub mod image;
 pub mod plan;
 pub mod stack;

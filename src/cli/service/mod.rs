@@ -2,6 +2,7 @@
 
 mod create;
 mod edit;
+mod explain;
 mod inspect;
 mod logs;
 mod ls;
@@ -25,6 +26,7 @@ pub enum Service {
     #[command(visible_alias = "list")]
     Ls(ls::Ls),
     Ps(ps::Ps),
+    Explain(explain::Explain),
     Inspect(inspect::Inspect),
     Scale(scale::Scale),
     Update(Box<update::Update>),
@@ -39,6 +41,7 @@ impl Service {
             Service::Create(verb) => verb.run(client).await,
             Service::Ls(verb) => verb.run(client).await,
             Service::Ps(verb) => verb.run(client).await,
+            Service::Explain(verb) => verb.run(client).await,
             Service::Inspect(verb) => verb.run(client).await,
             Service::Scale(verb) => verb.run(client).await,
             Service::Update(verb) => verb.run(client).await,

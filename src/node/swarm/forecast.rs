@@ -1,4 +1,6 @@
-//! What the swarm would do after some commands, worked out on a copy of the state with the leader's own loops and without
+//! Questions to the loops that the leader runs: what the swarm would do after some commands, and why a service is as it is.
+//!
+//! The first is worked out on a copy of the state with the leader's own loops and without
 //! proposing anything. No clock and no IO.
 //!
 //! The leader's tick runs over the copy again and again. Between two ticks the nodes are imagined to do at once what they
@@ -12,10 +14,11 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::decisions::tasks_and_places;
-use crate::api::Forecast;
+use crate::api::{Explained, Forecast};
 use crate::gossip::{NodeRecord, Table};
 use crate::spec::*;
-use crate::state::{Command, Draft, Entry, Proposal, Refusal, State, Task};
+use crate::state::{Command, Draft, Entry, Proposal, Refusal, Service, State, Task};
+use crate::{orchestrator, scheduler};
 
 /// A tick replaces `parallelism` tasks of an update; one that has more steps is shown as far as this.
 const MAX_TICKS: usize = 256;
@@ -45,6 +48,20 @@ pub fn forecast(state: &State, table: &Table, commands: Vec<Command>, now: Now) 
         imagine(state, &after, &mut table, now);
     }
     Ok(Forecast { state: after, is_settled: false })
+}
+
+/// What the scheduler and the orchestrator say of a service as it is.
+pub fn explain(state: &State, table: &Table, service: &Service, now: Now) -> Explained {
+    let mut rng = StdRng::seed_from_u64(state.applied());
+    let home = |task: &Arc<Task>| {
+        let spec = state.task_spec(task.service, task.spec_version)?;
+        Some((task.id, scheduler::volume_home(state, spec, task)?.0))
+    };
+    Explained {
+        nodes: scheduler::fits(state, table, now, service, &mut rng),
+        slots: orchestrator::explain(state, table, now, service, &mut rng),
+        homes: state.tasks_of_service(service.id).filter_map(home).collect(),
+    }
 }
 
 /// Lets each node have done what it is told in `after`, where that is not what it was told before.

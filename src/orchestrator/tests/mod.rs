@@ -1,5 +1,6 @@
 //! The loops, driven over a small swarm: ticks, a scheduler of the plainest kind, and nodes that do as they are told.
 
+mod explain;
 mod failures;
 mod random;
 mod services;
