@@ -374,8 +374,11 @@ fn an_overlay_datagram_from_no_member_is_dropped() {
     };
     lab.hosts[0].namespace.within(send(datagram.clone()));
     assert!(receiver.recv(&mut [0; 8]).is_ok(), "a member's arrives");
-    lab.client.within(send(datagram));
+    lab.client.within(send(datagram.clone()));
     assert!(receiver.recv(&mut [0; 8]).is_err(), "a stranger's arrived");
+    // What a task sends to the outside bears the address of its node, which is a member.
+    lab.inside(1).within(send(datagram));
+    assert!(receiver.recv(&mut [0; 8]).is_err(), "one that a task made arrived");
 }
 
 fn mac_text(lab: &Lab, at: usize) -> [u8; 6] {

@@ -66,6 +66,11 @@ impl Skeleton {
         let sent = self.overlay.map_or_else(String::new, |overlay| {
             format!("        udp dport {} @th,96,24 {VNI} notrack;\n", overlay.port)
         });
+        // What a task sends to the outside bears its node's address, which is a member's.
+        let smuggled = self.overlay.map_or_else(String::new, |overlay| {
+            let outside = format!("iifname \"{VETH_PREFIX}*\" oifname != {{ \"{OVERLAY}\", \"{VETH_PREFIX}*\" }}");
+            format!("        {outside} udp dport {} @th,96,24 {VNI} drop\n", overlay.port)
+        });
         let (spokesman, spokesman6) = match self.overlay {
             Some(Overlay { node, address: IpAddr::V4(address), .. }) => (address, spokesman6(node)),
             // RFC 7600's address of a host that has none.
@@ -141,7 +146,7 @@ impl Skeleton {
         iifname "{OVERLAY}" ip6 daddr @ingress6 accept
         iifname "{OVERLAY}" drop
         iifname @confined goto turn_away
-        ct status dnat accept
+{smuggled}        ct status dnat accept
         iifname "{VETH_PREFIX}*" oifname {{ "{OVERLAY}", "{VETH_PREFIX}*" }} goto turn_away
         oifname {{ "{OVERLAY}", "{VETH_PREFIX}*" }} drop
     }}

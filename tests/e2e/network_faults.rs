@@ -148,9 +148,11 @@ fn an_overlay_datagram_from_an_address_that_is_no_members_is_dropped() {
         within(&swarm.hosts[sender].netns(), send(b"member")).join().unwrap();
         received(&socket)
     });
-    // The switch has an address on the segment, and is on no node's list.
+    // The switch has an address on the segment, and is on no node's list. What a task sends to the outside bears its
+    // node's address, which is.
     for _ in 0..3 {
         from_beside(&swarm, send(b"stranger"));
+        in_task(&swarm, &left[0], send(b"task"));
     }
     within(&swarm.hosts[sender].netns(), send(b"after them")).join().unwrap();
     let mut heard = received(&socket).unwrap();
