@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::health::{HealthLog, Prober};
 use super::step::{Step, Wanted};
 use super::task::{Phase, Task};
 use super::{Action, Event, Exit, Found, FoundState};
@@ -106,32 +108,50 @@ impl Machine {
         self.tasks.values().filter(|task| task.pid.is_some()).map(|task| task.id)
     }
 
+    /// What is known of the health of a task that is checked and runs.
+    pub fn health(&self, task: TaskId) -> Option<HealthLog> {
+        Some(self.tasks.get(&task)?.prober.as_ref()?.log())
+    }
+
     fn adopt(&mut self, found: Found, now: MonoMs) {
         let mut task = Task::new(found.task, Phase::Found);
         task.container_id = Some(found.container_id).filter(|id| !id.is_empty());
         task.host_ports = found.host_ports;
-        if !matches!(found.state, FoundState::Prepared) {
-            task.reach(TaskState::Running);
-        }
+        task.check = found.health.as_ref().map(|health| health.check.clone());
         let mut lost = None;
         match found.state {
             FoundState::Prepared => {}
-            FoundState::Running { pid, ran_for } => {
+            FoundState::Running { pid, age } => {
                 task.phase = Phase::Running;
                 task.pid = Some(pid);
-                task.has_run = true;
-                task.ran_before = ran_for;
-                task.running_since = Some(now);
+                task.reach(TaskState::Starting);
+                let noted = found.health.as_ref().and_then(|health| health.noted);
+                task.health = match &found.health {
+                    None => Health::None,
+                    Some(_) => noted.map_or(Health::Starting, |noted| noted.health),
+                };
+                let healthy_after = match &found.health {
+                    None => Some(Duration::ZERO),
+                    Some(_) => noted.map(|noted| noted.after),
+                };
+                task.prober = found.health.map(|found| Prober::new(found.check, noted, age, now));
+                if let Some(after) = healthy_after {
+                    task.runs(now);
+                    task.ran_before = age.saturating_sub(after);
+                }
             }
             FoundState::Exited(exit) => {
+                task.reach(TaskState::Running);
                 task.has_run = true;
                 task.exit = Some(exit);
                 lost = Some(ending(exit));
             }
             FoundState::Lost => {
+                task.reach(TaskState::Running);
                 lost = Some((TaskState::Failed, "task: its process was gone when the node came back".to_owned()));
             }
             FoundState::Ended(outcome) => {
+                task.reach(TaskState::Running);
                 task.container_id.clone_from(&outcome.container_id);
                 task.phase = Phase::Ended(outcome);
             }

@@ -5,6 +5,8 @@
 //! restart in place runs it again, and is counted), and an outcome is reported only after it was made durable.
 
 mod backoff;
+mod expand;
+mod health;
 mod machine;
 mod step;
 mod task;
@@ -16,6 +18,10 @@ use std::time::Duration;
 
 use crate::spec::{Outcome, PortConfig, TaskId};
 
+pub use expand::{Expander, NodeNames, TaskFile};
+pub use health::{
+    Check, FoundHealth, HealthLog, MAX_PROBE_OUTPUT_BYTES, NotedHealth, PROBE_NOT_RUN, Probe, ProbeResult,
+};
 pub use machine::Machine;
 
 /// How long a process may take to end after SIGKILL before the task is given up: one that hangs in the kernel must not
@@ -28,7 +34,8 @@ pub const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);
 /// Longest message in a report, in characters: reports travel in gossip.
 pub const MAX_MESSAGE_CHARS: usize = 400;
 
-/// What the executor is to do for one task. Never two at a time for one task, but for [`Action::Cancel`].
+/// What the executor is to do for one task. Never two at a time for one task, but for [`Action::Cancel`], and for the health
+/// check's [`Action::Probe`] and [`Action::NoteHealth`], which go on beside whatever else is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Pull the image, make network, mounts and container; do not start it. May find parts of it done already.
@@ -38,6 +45,10 @@ pub enum Action {
     Cancel { task: TaskId },
     /// Answered by [`EventKind::Started`] or [`EventKind::StartFailed`]. `again`: it ran before and ended (restart in place).
     Start { task: TaskId, again: bool },
+    /// Run the health check's command in the container, and kill it after `timeout`. Answered by [`EventKind::Probed`].
+    Probe { task: TaskId, number: u32, command: Vec<String>, timeout: Duration },
+    /// Keep this for the next daemon. Not answered: where it fails, the next one finds the task `starting`.
+    NoteHealth { task: TaskId, noted: NotedHealth },
     /// Send the stop signal; the end comes as [`EventKind::Exited`].
     Stop { task: TaskId },
     /// Send SIGKILL to every process of the task.
@@ -58,6 +69,8 @@ impl Action {
             Action::Prepare { task }
             | Action::Cancel { task }
             | Action::Start { task, .. }
+            | Action::Probe { task, .. }
+            | Action::NoteHealth { task, .. }
             | Action::Stop { task }
             | Action::Kill { task }
             | Action::Release { task }
@@ -82,6 +95,8 @@ pub enum EventKind {
         container_id: String,
         /// As bound on this node, chosen ports filled in.
         host_ports: Vec<PortConfig>,
+        /// The service's or the image's.
+        check: Option<Check>,
     },
     PrepareFailed(String),
     Started {
@@ -89,7 +104,11 @@ pub enum EventKind {
     },
     StartFailed(String),
     Exited(Exit),
-    Health(crate::spec::Health),
+    /// `number` as in the [`Action::Probe`] it answers.
+    Probed {
+        number: u32,
+        result: ProbeResult,
+    },
     Released,
     Persisted,
     PersistFailed(String),
@@ -113,6 +132,8 @@ pub struct Found {
     pub container_id: String,
     pub host_ports: Vec<PortConfig>,
     pub state: FoundState,
+    /// Where its container is checked.
+    pub health: Option<FoundHealth>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +142,8 @@ pub enum FoundState {
     Prepared,
     Running {
         pid: u32,
-        ran_for: Duration,
+        /// How long the process has existed.
+        age: Duration,
     },
     /// Ended while no daemon was there.
     Exited(Exit),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::health::{ProbeResult, Prober};
 use super::machine::ending;
 use super::task::{Phase, Task};
 use super::{Action, DEFAULT_STOP_GRACE, EventKind, Exit, KILL_BOUND};
@@ -37,14 +38,17 @@ impl Step<'_> {
     pub fn handle(&mut self, event: EventKind) -> bool {
         match event {
             EventKind::Progress(message) => self.task.message = message,
-            EventKind::Prepared { container_id, host_ports } => self.prepared(container_id, host_ports),
+            EventKind::Prepared { container_id, host_ports, check } => {
+                self.task.check = check;
+                self.prepared(container_id, host_ports);
+            }
             EventKind::PrepareFailed(message) => self.prepare_failed(&message),
             EventKind::Started { pid } => self.started(pid),
             EventKind::StartFailed(message) => {
                 self.end(TaskState::Failed, &format!("starting container failed: {message}"));
             }
             EventKind::Exited(exit) => self.exited(exit),
-            EventKind::Health(health) => self.health_changed(health),
+            EventKind::Probed { number, result } => self.probed(number, result),
             EventKind::Released => self.released(),
             EventKind::Persisted => {
                 if let Phase::Persisting(outcome) = &self.task.phase {
@@ -88,6 +92,8 @@ impl Step<'_> {
                 }
             }
             Phase::Running if unwanted => self.drain(None),
+            Phase::Running if self.task.health == Health::Unhealthy && self.wanted != Wanted::Unknown => self.give_up(),
+            Phase::Running => self.probe(),
             Phase::Draining { until, instead } if *until <= self.now => {
                 let instead = instead.clone();
                 self.stop(instead);
@@ -154,13 +160,17 @@ impl Step<'_> {
         let Phase::Starting { exit } = self.task.phase else {
             return;
         };
-        self.task.reach(TaskState::Running);
         self.task.phase = Phase::Running;
         self.task.pid = Some(pid);
-        self.task.has_run = true;
-        self.task.running_since = Some(self.now);
         self.task.exit = None;
         self.task.message.clear();
+        match self.task.check.clone() {
+            Some(check) => {
+                self.task.health = Health::Starting;
+                self.task.prober = Some(Prober::new(check, None, Duration::ZERO, self.now));
+            }
+            None => self.task.runs(self.now),
+        }
         if let Some(exit) = exit {
             self.exited(exit);
         }
@@ -171,26 +181,30 @@ impl Step<'_> {
         match &self.task.phase {
             Phase::Starting { .. } => self.task.phase = Phase::Starting { exit: Some(exit) },
             Phase::Draining { instead, .. } | Phase::Stopping { instead, .. } => {
-                let (state, message) = match instead.clone() {
-                    Some(why) => (TaskState::Failed, why),
-                    None => (TaskState::Shutdown, String::new()),
-                };
-                self.note_exit(exit);
-                self.end(state, &message);
+                let instead = instead.clone();
+                let ran_for = self.note_exit(exit);
+                match instead {
+                    Some(why) => self.failed_or_again(exit, ran_for, (TaskState::Failed, unhealthy(exit, &why))),
+                    None => self.end(TaskState::Shutdown, ""),
+                }
             }
             Phase::Running => {
                 let ran_for = self.note_exit(exit);
-                let (state, message) = ending(exit);
-                match self.restart_delay(exit, ran_for) {
-                    Some(delay) => {
-                        self.task.message =
-                            format!("{message}; restarting in place, no manager with a quorum is heard");
-                        self.task.phase = Phase::BackingOff { until: self.now + delay };
-                    }
-                    None => self.end(state, &message),
-                }
+                self.failed_or_again(exit, ran_for, ending(exit));
             }
             _ => {}
+        }
+    }
+
+    fn failed_or_again(&mut self, exit: Exit, ran_for: Duration, (state, message): (TaskState, String)) {
+        // One that was stopped for its health has failed, whatever code it ended with.
+        let code = if state == TaskState::Failed { exit.code.max(1) } else { exit.code };
+        match self.restart_delay(code, ran_for) {
+            Some(delay) => {
+                self.task.message = format!("{message}; restarting in place, no manager with a quorum is heard");
+                self.task.phase = Phase::BackingOff { until: self.now + delay };
+            }
+            None => self.end(state, &message),
         }
     }
 
@@ -199,23 +213,56 @@ impl Step<'_> {
         let ran_for = self.task.running_since.take().map_or(Duration::ZERO, |since| self.now - since);
         self.task.ran_before += ran_for;
         self.task.pid = None;
+        self.task.prober = None;
         self.task.exit = Some(exit);
         ran_for
     }
 
-    fn restart_delay(&mut self, exit: Exit, ran_for: Duration) -> Option<Duration> {
+    fn restart_delay(&mut self, code: i32, ran_for: Duration) -> Option<Duration> {
         if !self.alone || self.wanted != Wanted::Running {
             return None;
         }
         let assignment = self.task.assignment.as_ref()?;
-        self.task.restarts.next(&assignment.spec.restart, exit.code, ran_for, self.now)
+        self.task.restarts.next(&assignment.spec.restart, code, ran_for, self.now)
     }
 
-    fn health_changed(&mut self, health: Health) {
+    /// Has the next probe run, if it is time.
+    fn probe(&mut self) {
+        let Some(prober) = self.task.prober.as_mut().filter(|prober| prober.due().is_some_and(|at| at <= self.now))
+        else {
+            return;
+        };
+        self.task.probes = self.task.probes.wrapping_add(1);
+        prober.begin(self.task.probes, self.now);
+        let (command, timeout) = (prober.check().command.clone(), prober.check().timeout);
+        self.act(Action::Probe { task: self.task.id, number: self.task.probes, command, timeout });
+    }
+
+    /// What came in before says nothing any more once the task is being stopped.
+    fn probed(&mut self, number: u32, result: ProbeResult) {
+        let Some(prober) = self.task.prober.as_mut().filter(|_| self.task.phase == Phase::Running) else { return };
+        let changed = prober.ended(number, result, self.now);
+        let noted = prober.noted();
+        self.task.message = match (changed.unwrap_or(self.task.health), prober.complaint()) {
+            (Health::Healthy, None) => String::new(),
+            (_, complaint) => format!("health check failed: {}", complaint.unwrap_or_default()),
+        };
+        let Some(health) = changed else { return };
         self.task.health = health;
-        if health == Health::Unhealthy && self.task.phase == Phase::Running {
-            self.drain(Some("task: unhealthy: its health check failed too often".to_owned()));
+        if health == Health::Healthy {
+            self.task.runs(self.now);
         }
+        if let Some(noted) = noted {
+            self.act(Action::NoteHealth { task: self.task.id, noted });
+        }
+    }
+
+    /// Its health check failed too often: it is stopped, and has failed.
+    fn give_up(&mut self) {
+        let complaint = self.task.prober.as_ref().and_then(Prober::complaint);
+        let why =
+            complaint.map_or_else(|| "unhealthy container".to_owned(), |why| format!("unhealthy container: {why}"));
+        self.drain(Some(why));
     }
 
     /// The managers know already that it is to end, or hear it with the next report, and take it out of every node's
@@ -225,7 +272,8 @@ impl Step<'_> {
             let on_networks = !assignment.attachments.is_empty();
             assignment.spec.container.drain.unwrap_or(if on_networks { DEFAULT_DRAIN } else { Duration::ZERO })
         });
-        if time.is_zero() {
+        // Nobody is sent to one that has not been healthy yet.
+        if time.is_zero() || self.task.running_since.is_none() {
             return self.stop(instead);
         }
         self.task.message = "draining".to_owned();
@@ -277,5 +325,13 @@ impl Step<'_> {
         let wait = RETRY_FIRST.saturating_mul(1 << self.task.failures.min(16)).min(RETRY_MAX);
         self.task.failures = self.task.failures.saturating_add(1);
         self.now + wait
+    }
+}
+
+/// In Docker's words.
+fn unhealthy(exit: Exit, why: &str) -> String {
+    match exit.code {
+        0 => format!("task: {why}"),
+        code => format!("task: non-zero exit ({code}): {why}"),
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backoff::Restarts;
+use super::health::{Check, Prober};
 use super::{Exit, MAX_MESSAGE_CHARS};
 use crate::spec::*;
 
@@ -72,6 +73,12 @@ pub(super) struct Task {
     pub ran_before: Duration,
     pub has_run: bool,
     pub health: Health,
+    /// What its container is checked by.
+    pub check: Option<Check>,
+    /// While its process runs.
+    pub prober: Option<Prober>,
+    /// Probes begun, over all its runs.
+    pub probes: u32,
     pub host_ports: Vec<PortConfig>,
     pub message: String,
     pub restarts: Restarts,
@@ -96,6 +103,9 @@ impl Task {
             ran_before: Duration::ZERO,
             has_run: false,
             health: Health::None,
+            check: None,
+            prober: None,
+            probes: 0,
             host_ports: Vec::new(),
             message: String::new(),
             restarts: Restarts::default(),
@@ -106,6 +116,13 @@ impl Task {
 
     pub fn reach(&mut self, state: TaskState) {
         self.reached = self.reached.max(state);
+    }
+
+    /// From now on it counts as running: its process does, and its health check has succeeded where it has one.
+    pub fn runs(&mut self, now: MonoMs) {
+        self.reach(TaskState::Running);
+        self.has_run = true;
+        self.running_since.get_or_insert(now);
     }
 
     pub fn ran_for(&self, now: MonoMs) -> Option<Duration> {
@@ -123,6 +140,7 @@ impl Task {
     pub fn deadline(&self) -> Option<MonoMs> {
         match &self.phase {
             Phase::Ready => self.start_at(),
+            Phase::Running => self.prober.as_ref()?.due(),
             Phase::BackingOff { until } => Some(*until),
             Phase::Draining { until, .. } | Phase::Stopping { until, .. } => Some(*until),
             Phase::Unpersisted { retry_at, .. } | Phase::Unremoved { retry_at } => Some(*retry_at),

@@ -1,3 +1,6 @@
+mod expand;
+mod health;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +53,7 @@ impl Case {
     }
 
     fn prepared(&mut self) -> Vec<Action> {
-        self.event(EventKind::Prepared { container_id: "c1".into(), host_ports: Vec::new() })
+        self.event(EventKind::Prepared { container_id: "c1".into(), host_ports: Vec::new(), check: None })
     }
 
     fn exited(&mut self, code: i32) -> Vec<Action> {
@@ -114,8 +117,8 @@ fn assignment() -> Assignment {
 }
 
 fn running() -> Found {
-    let state = FoundState::Running { pid: 7, ran_for: Duration::from_secs(60) };
-    Found { task: TASK, container_id: "c1".into(), host_ports: Vec::new(), state }
+    let state = FoundState::Running { pid: 7, age: Duration::from_secs(60) };
+    Found { task: TASK, container_id: "c1".into(), host_ports: Vec::new(), state, health: None }
 }
 
 fn second() -> Duration {
@@ -172,16 +175,6 @@ fn a_process_that_ends_while_it_drains_was_asked_to() {
     case.desire(DesiredState::Shutdown);
     assert_eq!(case.exited(0), [Action::Release { task: TASK }]);
     assert_eq!(case.wind_up().state, TaskState::Shutdown);
-}
-
-#[test]
-fn an_unhealthy_task_drains_and_has_failed() {
-    let mut case = on_a_network(None);
-    assert_eq!(case.event(EventKind::Health(Health::Unhealthy)), []);
-    assert_eq!(case.report().health, Health::Unhealthy, "told at once, so that it gets no new connections");
-    assert_eq!(case.pass(DEFAULT_DRAIN), [Action::Stop { task: TASK }]);
-    assert_eq!(case.exited(143), [Action::Release { task: TASK }]);
-    assert_eq!(case.wind_up().state, TaskState::Failed);
 }
 
 #[test]
@@ -447,17 +440,6 @@ fn restarts_in_place_keep_to_the_restart_policy() {
 }
 
 #[test]
-fn an_unhealthy_task_is_stopped_and_has_failed() {
-    let mut case = Case::new();
-    case.run();
-    assert_eq!(case.event(EventKind::Health(Health::Unhealthy)), [Action::Stop { task: TASK }]);
-    case.exited(0);
-    let outcome = case.wind_up();
-    assert_eq!(outcome.state, TaskState::Failed);
-    assert!(outcome.message.contains("unhealthy"));
-}
-
-#[test]
 fn a_kill_for_memory_says_so() {
     let mut case = Case::new();
     case.run();
@@ -513,7 +495,9 @@ mod any_order {
 
     fn answer(action: &Action, good: bool) -> Option<EventKind> {
         Some(match (action, good) {
-            (Action::Prepare { .. }, true) => EventKind::Prepared { container_id: "c".into(), host_ports: Vec::new() },
+            (Action::Prepare { .. }, true) => {
+                EventKind::Prepared { container_id: "c".into(), host_ports: Vec::new(), check: None }
+            }
             (Action::Prepare { .. }, false) => EventKind::PrepareFailed("no".into()),
             (Action::Start { .. }, true) => EventKind::Started { pid: 1 },
             (Action::Start { .. }, false) => EventKind::StartFailed("no".into()),

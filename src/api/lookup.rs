@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::ApiError;
-use crate::state::{Network, Node, Service, State, Task};
+use crate::state::{Config, Network, Node, Secret, Service, State, Task};
 
 fn resolve<'a, T>(
     kind: &str,
@@ -55,6 +55,16 @@ pub fn service(state: &State, wanted: &str) -> Result<Arc<Service>, ApiError> {
 pub fn network(state: &State, wanted: &str) -> Result<Arc<Network>, ApiError> {
     let networks = state.networks().collect::<Vec<_>>().into_iter();
     resolve("network", wanted, networks, |n| n.id.to_string(), |n| n.spec.name.clone())
+}
+
+pub fn secret(state: &State, wanted: &str) -> Result<Arc<Secret>, ApiError> {
+    let secrets = state.secrets().collect::<Vec<_>>().into_iter();
+    resolve("secret", wanted, secrets, |s| s.id.to_string(), |s| s.spec.name.clone())
+}
+
+pub fn config(state: &State, wanted: &str) -> Result<Arc<Config>, ApiError> {
+    let configs = state.configs().collect::<Vec<_>>().into_iter();
+    resolve("config", wanted, configs, |c| c.id.to_string(), |c| c.spec.name.clone())
 }
 
 pub fn node(state: &State, wanted: &str) -> Result<Arc<Node>, ApiError> {

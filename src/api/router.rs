@@ -11,7 +11,7 @@ use axum::{Router, ServiceExt};
 use tokio::net::UnixListener;
 use tower::util::MapRequest;
 
-use super::docker::{images, logs, networks, nodes, services, swarm, system, tasks};
+use super::docker::{configs, images, logs, networks, nodes, secrets, services, swarm, system, tasks};
 use super::error::ApiError;
 use super::{Backend, flok};
 
@@ -58,6 +58,14 @@ fn router<B: Backend>(backend: Arc<B>) -> Router {
         .route("/tasks", get(tasks::list::<B>))
         .route("/tasks/{id}", get(tasks::inspect::<B>))
         .route("/tasks/{id}/logs", get(logs::of_task::<B>))
+        .route("/secrets", get(secrets::list::<B>))
+        .route("/secrets/create", post(secrets::create::<B>))
+        .route("/secrets/{id}", get(secrets::inspect::<B>).delete(secrets::remove::<B>))
+        .route("/secrets/{id}/update", post(secrets::update::<B>))
+        .route("/configs", get(configs::list::<B>))
+        .route("/configs/create", post(configs::create::<B>))
+        .route("/configs/{id}", get(configs::inspect::<B>).delete(configs::remove::<B>))
+        .route("/configs/{id}/update", post(configs::update::<B>))
         .route("/images/json", get(images::list::<B>))
         .route("/images/load", post(images::load::<B>))
         .merge(flok::routes::<B>())

@@ -10,6 +10,7 @@ mod node;
 mod output;
 mod pinning;
 mod registry_auth;
+mod secret;
 mod service;
 mod stack;
 mod swarm;
@@ -58,6 +59,12 @@ enum Noun {
     /// Deploy and manage stacks
     #[command(subcommand)]
     Stack(stack::Stack),
+    /// Manage secrets: data that only the tasks of services see
+    #[command(subcommand)]
+    Secret(secret::Verb),
+    /// Manage configs: files for the tasks of services
+    #[command(subcommand)]
+    Config(secret::Verb),
     /// Manage networks
     #[command(subcommand)]
     Network(network::Network),
@@ -124,6 +131,8 @@ impl Noun {
             Noun::Swarm(swarm) => swarm.run(client).await,
             Noun::Node(node) => node.run(client).await,
             Noun::Service(service) => service.run(client).await,
+            Noun::Secret(verb) => verb.run(secret::Kind::Secret, client).await,
+            Noun::Config(verb) => verb.run(secret::Kind::Config, client).await,
             Noun::Network(network) => network.run(client).await,
             Noun::Image(image) => image.run(client).await,
             Noun::Info(info) => info.run(client).await,

@@ -13,6 +13,7 @@ fn dependency(id: u128, version: u64) -> Dependency {
         id: DependencyId::Secret(SecretId(id)),
         version: Version(version),
         data: SecretBytes(version.to_be_bytes().to_vec()),
+        is_template: false,
     }
 }
 

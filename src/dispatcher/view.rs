@@ -110,20 +110,27 @@ fn add_dependencies(
     service: ServiceId,
     container: &ContainerSpec,
 ) {
-    let mut add = |id: DependencyId, version: Version, data: SecretBytes| {
-        into.entry(id).or_insert(Dependency { id, version, data });
+    let mut add = |id: DependencyId, version: Version, data: SecretBytes, templating: Option<&str>| {
+        let is_template = templating.is_some_and(|driver| !driver.is_empty());
+        into.entry(id).or_insert(Dependency { id, version, data, is_template });
     };
     for reference in &container.secrets {
         if let Some(secret) = state.secret(reference.id) {
-            add(DependencyId::Secret(secret.id), secret.meta.version, secret.spec.data.clone());
+            add(
+                DependencyId::Secret(secret.id),
+                secret.meta.version,
+                secret.spec.data.clone(),
+                secret.spec.templating.as_deref(),
+            );
         }
     }
     for reference in &container.configs {
         if let Some(config) = state.config(reference.id) {
-            add(DependencyId::Config(config.id), config.meta.version, SecretBytes(config.spec.data.clone()));
+            let data = SecretBytes(config.spec.data.clone());
+            add(DependencyId::Config(config.id), config.meta.version, data, config.spec.templating.as_deref());
         }
     }
     if let Some(credentials) = state.credentials(service) {
-        add(DependencyId::Credentials(service), credentials.version, credentials.auth.clone());
+        add(DependencyId::Credentials(service), credentials.version, credentials.auth.clone(), None);
     }
 }

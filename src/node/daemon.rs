@@ -12,6 +12,7 @@ use super::config::Config;
 use super::standing::{DataDir, Standing};
 use super::swarm::{Session, admission, roster};
 use super::worker::{Wanted, Worker, WorkerConfig, WorkerReport};
+use crate::agent::NodeNames;
 use crate::api::{ApiError, InitSwarm, JoinSwarm};
 use crate::consensus::{self, FIRST_RAFT_ID};
 use crate::dispatcher::{Members, Networks, View};
@@ -223,7 +224,7 @@ impl Daemon {
         let node = dir.identity()?.node();
         let runtime = Runtime::start(runtime_config(&config)?).await.context("start containerd")?;
         let facts = Facts::find(&runtime).await?;
-        let worker = Worker::start(worker_config(&config)?, runtime.clone()).await?;
+        let worker = Worker::start(worker_config(&config, node, &facts)?, runtime.clone()).await?;
         let (orders, inbox) = mpsc::channel(8);
         let listen = config.listen_addr;
         let advertise = configured_advertise(&config).unwrap_or(listen);
@@ -528,11 +529,12 @@ fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
     Ok(runtime)
 }
 
-fn worker_config(config: &Config) -> anyhow::Result<WorkerConfig> {
+fn worker_config(config: &Config, node: NodeId, facts: &Facts) -> anyhow::Result<WorkerConfig> {
     let network = NetworkConfig { dir: config.data_dir.join("network"), subnet: TASK_SUBNET.parse()? };
     let binary = std::env::current_exe().context("find this program")?;
     let resolver = ResolverConfig { dir: config.data_dir.join("resolver"), binary };
-    Ok(WorkerConfig { data_dir: config.data_dir.clone(), network, resolver, work_at_once: 0 })
+    let node = NodeNames { id: node, hostname: facts.hostname.clone(), platform: facts.platform.clone() };
+    Ok(WorkerConfig { data_dir: config.data_dir.clone(), network, resolver, node, work_at_once: 0 })
 }
 
 fn configured_advertise(config: &Config) -> Option<SocketAddr> {

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 
 use self::executor::{Context, Executor, Hands};
 use self::outcomes::Outcomes;
-use crate::agent::{Event, EventKind, Found, FoundState, Machine};
+use crate::agent::{Event, EventKind, Found, FoundState, Machine, NodeNames};
 use crate::dispatcher::Networks;
 use crate::gossip::MAX_RECORD_IMAGES;
 use crate::network::dns::{Resolver, ResolverConfig};
@@ -38,6 +38,8 @@ pub struct WorkerConfig {
     pub data_dir: PathBuf,
     pub network: NetworkConfig,
     pub resolver: ResolverConfig,
+    /// This node, as templates have it.
+    pub node: NodeNames,
     /// Containers created, started or removed at once; 0: by the number of CPUs.
     pub work_at_once: usize,
 }
@@ -103,15 +105,20 @@ impl Worker {
             images: Vec::new(),
             volumes: Vec::new(),
         });
-        let hands =
-            Hands { runtime: runtime.clone(), networks: networks.clone(), resolver: resolver.clone(), outcomes };
+        let hands = Hands {
+            runtime: runtime.clone(),
+            networks: networks.clone(),
+            resolver: resolver.clone(),
+            outcomes,
+            node: config.node,
+        };
         let driver = Driver {
             clock,
             machine,
             executor: Executor::new(hands, work, events_out),
             image_changes: runtime.images().changes(),
             runtime,
-            credentials: BTreeMap::new(),
+            dependencies: Arc::default(),
             unadopted: Some((networks.clone(), resolver.clone())),
             containers: tasks.into_iter().map(|task| (container_id(task), task)).collect(),
             exited: BTreeMap::new(),
@@ -184,6 +191,7 @@ async fn found(runtime: &Runtime, outcomes: &Outcomes) -> anyhow::Result<Vec<Fou
         container_id: String::new(),
         host_ports: Vec::new(),
         state: FoundState::Ended(outcome),
+        health: None,
     }));
     Ok(found)
 }
@@ -208,7 +216,7 @@ struct Driver {
     executor: Executor,
     image_changes: watch::Receiver<u64>,
     runtime: Runtime,
-    credentials: BTreeMap<ServiceId, SecretBytes>,
+    dependencies: Arc<BTreeMap<DependencyId, Dependency>>,
     /// Until the first assignments say what the networks that were found are for.
     unadopted: Option<(TaskNetworks, Resolver)>,
     /// Whose a container is.
@@ -261,14 +269,7 @@ impl Driver {
         let Some(wanted) = self.inputs.wanted.borrow_and_update().clone() else {
             return;
         };
-        self.credentials = wanted
-            .dependencies
-            .into_values()
-            .filter_map(|dependency| match dependency.id {
-                DependencyId::Credentials(service) => Some((service, dependency.data)),
-                _ => None,
-            })
-            .collect();
+        self.dependencies = Arc::new(wanted.dependencies);
         let assignments: BTreeMap<TaskId, Arc<Assignment>> = wanted
             .assignments
             .into_iter()
@@ -302,9 +303,8 @@ impl Driver {
     fn act(&mut self) {
         for action in self.machine.poll_actions() {
             let assignment = self.machine.assignment(action.task()).cloned();
-            let credentials =
-                assignment.as_ref().and_then(|assignment| self.credentials.get(&assignment.service).cloned());
-            self.executor.execute(action, Context { assignment, credentials });
+            let dependencies = Arc::clone(&self.dependencies);
+            self.executor.execute(action, Context { assignment, dependencies });
         }
     }
 

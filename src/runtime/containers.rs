@@ -29,7 +29,7 @@ use super::oci::{self, ContainerInputs, ResolvedUser};
 use super::users::{Accounts, MAX_FILE_BYTES};
 use super::volumes::ImageRoot;
 use super::{Runtime, files, host, rootfs};
-use crate::agent::{Exit, Found, FoundState};
+use crate::agent::{Check, Exit, Found, FoundState, TaskFile};
 use crate::spec::{Assignment, ContainerSpec, MountKind, TaskId};
 
 /// The task a container or a snapshot belongs to: what the next daemon finds it by.
@@ -53,11 +53,21 @@ pub struct Known {
 pub struct Prepare<'a> {
     pub assignment: &'a Assignment,
     pub image: &'a ImageInfo,
+    /// Secrets and configs.
+    pub files: &'a [TaskFile],
     pub netns: &'a Path,
     /// The task's own, for its `/etc/hosts`.
     pub addresses: &'a [IpAddr],
     /// The swarm's resolver in the task's namespace, where it has one.
     pub resolver: Option<IpAddr>,
+}
+
+/// A container that was made.
+#[derive(Debug, Clone)]
+pub struct Created {
+    pub id: String,
+    /// The service's health check, or the image's.
+    pub check: Option<Check>,
 }
 
 /// The options of containerd's runc shim that flok sets.
@@ -73,8 +83,8 @@ pub fn container_id(task: TaskId) -> String {
 }
 
 impl Runtime {
-    /// Makes the container, up to but without its process. Returns its id.
-    pub async fn create(&self, prepare: Prepare<'_>) -> Result<String> {
+    /// Makes the container, up to but without its process.
+    pub async fn create(&self, prepare: Prepare<'_>) -> Result<Created> {
         let task = prepare.assignment.task;
         let id = container_id(task);
         let dir = self.task_dir(task);
@@ -88,7 +98,8 @@ impl Runtime {
         let image_config = prepare.image.config.config().clone().unwrap_or_default();
         let image_root = ImageRoot { mounts, at: dir.join("rootfs") };
         let wanted = with_image_volumes(container, image_config.volumes().as_deref().unwrap_or_default());
-        let resolved = self.shared.volumes.resolve(&wanted, &dir.join("volumes"), &image_root).await?;
+        let mut resolved = self.shared.volumes.resolve(&wanted, &dir.join("volumes"), &image_root).await?;
+        resolved.extend(self.shared.task_files.put(task, prepare.files)?);
         let hostname = container.hostname.clone().unwrap_or_else(|| id[..12].to_owned());
         let network = files::Network { addresses: prepare.addresses, resolver: prepare.resolver };
         let etc = files::write(&dir, container, &hostname, network)?;
@@ -110,8 +121,9 @@ impl Runtime {
             architecture: std::env::consts::ARCH,
         })?;
         let stop_signal = container.stop_signal.clone().or_else(|| image_config.stop_signal().clone());
+        let check = self.make_check(task, container, prepare.image)?;
         self.record(&id, prepare, stop_signal, &spec).await?;
-        Ok(id)
+        Ok(Created { id, check })
     }
 
     /// Runs the container's process. Returns its pid. `again`: an earlier run has ended and is cleared away.
@@ -121,6 +133,7 @@ impl Runtime {
         if again {
             self.delete_process(&id).await?;
         }
+        self.forget_health(task);
         let rootfs = self.rootfs(task, &id).await?;
         let dir = self.task_dir(task);
         let marker = dir.join(STARTED);
@@ -170,13 +183,15 @@ impl Runtime {
 
     /// Clears away the ended process, when its output is all in the log. The container and its files stay.
     pub async fn release_task(&self, task: TaskId) -> Result<()> {
-        self.delete_process(&container_id(task)).await
+        let deleted = self.delete_process(&container_id(task)).await;
+        self.shared.task_files.remove(task).and(deleted)
     }
 
     /// Removes all that is left of a task: process, container, file system, anonymous volumes, logs.
     pub async fn remove_task(&self, task: TaskId) -> Result<()> {
         let id = container_id(task);
         self.delete_process(&id).await?;
+        self.shared.task_files.remove(task)?;
         let request = DeleteContainerRequest { id: id.clone() };
         gone_is_fine(call("removing container", &id, SHORT, self.shared.client.containers().delete(request)).await)?;
         let request = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: id.clone() };
@@ -212,13 +227,16 @@ impl Runtime {
             };
             let started = self.task_dir(task).join(STARTED).exists();
             let state = found_state(processes.get(&container.id), started);
-            found.insert(task, Found { task, container_id: container.id, host_ports: Vec::new(), state });
+            let health = self.found_health(task);
+            let container_id = container.id;
+            found.insert(task, Found { task, container_id, host_ports: Vec::new(), state, health });
         }
         // A directory without a container: a preparation or a removal that was cut short.
         for entry in fs::read_dir(&self.shared.dir).into_iter().flatten().flatten() {
             if let Some(task) = entry.file_name().to_str().and_then(|name| name.parse::<TaskId>().ok()) {
                 let state = found_state(None, entry.path().join(STARTED).exists());
-                found.entry(task).or_insert(Found { task, container_id: String::new(), host_ports: Vec::new(), state });
+                let none = Found { task, container_id: String::new(), host_ports: Vec::new(), state, health: None };
+                found.entry(task).or_insert(none);
             }
         }
         Ok(found.into_values().collect())
@@ -366,7 +384,7 @@ fn found_state(process: Option<&Process>, started: bool) -> FoundState {
         // Created, and the start was cut short: it is cleared away as if it had ended.
         Some(process) if process.status == Status::Created as i32 => FoundState::Lost,
         Some(process) if process.status != Status::Unknown as i32 => {
-            FoundState::Running { pid: process.pid, ran_for: host::process_age(process.pid).unwrap_or_default() }
+            FoundState::Running { pid: process.pid, age: host::process_age(process.pid).unwrap_or_default() }
         }
         _ if started => FoundState::Lost,
         _ => FoundState::Prepared,

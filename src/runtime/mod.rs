@@ -10,6 +10,7 @@ mod error;
 mod events;
 mod exec;
 mod files;
+mod health;
 pub mod host;
 pub mod images;
 pub mod logs;
@@ -17,22 +18,24 @@ pub mod oci;
 mod rootfs;
 mod stats;
 mod supervisor;
+mod task_files;
 mod users;
 mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use containers::{Prepare, container_id};
+pub use containers::{Created, Prepare, container_id};
 pub use error::{Result, RuntimeError, explained};
 pub use events::ContainerExit;
 pub use exec::{Exec, ExecOutput};
-pub use images::{ImageInfo, Images, Progress, Registries, RegistryConfig};
+pub use images::{ImageHealth, ImageInfo, Images, Progress, Registries, RegistryConfig};
 pub use stats::TaskStats;
 pub use volumes::Volumes;
 
 use client::Client;
 use supervisor::{Paths, Supervisor};
+use task_files::TaskFiles;
 
 #[derive(Debug, Clone)]
 pub struct RuntimeConfig {
@@ -72,6 +75,7 @@ struct Shared {
     client: Client,
     images: Images,
     volumes: Volumes,
+    task_files: TaskFiles,
     dir: PathBuf,
     runc_root: PathBuf,
     logger: PathBuf,
@@ -100,6 +104,7 @@ impl Runtime {
             client,
             images,
             volumes: Volumes::new(config.data_dir.join("volumes")),
+            task_files: TaskFiles::new(config.data_dir.join(task_files::DIR)),
             dir: config.data_dir.join("tasks"),
             runc_root,
             logger: config.logger,
@@ -109,6 +114,7 @@ impl Runtime {
             users: users::Users::default(),
             _supervisor: supervisor,
         };
+        shared.task_files.keep_only(|task| shared.dir.join(task.to_string()).exists());
         Ok(Runtime { shared: Arc::new(shared) })
     }
 

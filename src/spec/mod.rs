@@ -18,6 +18,7 @@ pub mod stack;
 pub mod subnet;
 pub mod swarm;
 pub mod task;
+pub mod template;
 pub mod time;
 pub mod validate;
 

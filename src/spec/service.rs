@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigId, Labels, NetworkId, SecretId};
+use super::{ConfigId, Labels, NetworkId, SecretId, template};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceSpec {
@@ -133,6 +133,29 @@ pub struct ContainerSpec {
     pub shm_size: Option<u64>,
     pub ipc: Option<String>,
     pub pid: Option<String>,
+}
+
+impl ContainerSpec {
+    /// With the templates of its hostname, environment and mounts filled in; an error says where one cannot be.
+    pub fn expanded(&self, context: &template::Context<'_>) -> Result<ContainerSpec, String> {
+        let fill = |what: &str, text: &mut String| {
+            if text.contains("{{") {
+                *text =
+                    template::expand(text, context, None).map_err(|why| format!("expanding {what} failed: {why}"))?;
+            }
+            Ok::<(), String>(())
+        };
+        let mut spec = self.clone();
+        spec.env.iter_mut().try_for_each(|variable| fill("env", variable))?;
+        spec.hostname.iter_mut().try_for_each(|hostname| fill("hostname", hostname))?;
+        for mount in &mut spec.mounts {
+            fill("mounts", &mut mount.target)?;
+            mount.source.iter_mut().try_for_each(|source| fill("mounts", source))?;
+            mount.volume.labels.values_mut().try_for_each(|label| fill("mounts", label))?;
+            mount.volume.driver_options.values_mut().try_for_each(|option| fill("mounts", option))?;
+        }
+        Ok(spec)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

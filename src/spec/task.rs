@@ -172,6 +172,8 @@ pub struct Dependency {
     pub id: DependencyId,
     pub version: Version,
     pub data: SecretBytes,
+    /// The data is a template, to be filled in for each task.
+    pub is_template: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

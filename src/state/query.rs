@@ -116,6 +116,14 @@ impl State {
         self.secrets.values()
     }
 
+    pub fn secret_by_name(&self, name: &str) -> Option<&Arc<Secret>> {
+        self.secrets.get(self.secret_names.get(name)?)
+    }
+
+    pub fn config_by_name(&self, name: &str) -> Option<&Arc<Config>> {
+        self.configs.get(self.config_names.get(name)?)
+    }
+
     pub fn config(&self, id: ConfigId) -> Option<&Arc<Config>> {
         self.configs.get(&id)
     }

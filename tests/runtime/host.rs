@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use flok::agent::NodeNames;
 use flok::network::NetworkConfig;
 use flok::network::dns::ResolverConfig;
 use flok::node::worker::{Wanted, Worker, WorkerConfig};
@@ -143,6 +144,7 @@ impl Host {
             data_dir: self.path().to_owned(),
             network: NetworkConfig { dir: self.path().join("net"), subnet: "172.29.0.0/24".parse().unwrap() },
             resolver: ResolverConfig { dir: self.path().join("resolver"), binary: env!("CARGO_BIN_EXE_flok").into() },
+            node: NodeNames { id: NodeId(1), hostname: "host".into(), platform: flok::runtime::host::platform() },
             work_at_once: 0,
         };
         Worker::start(config, runtime.clone()).await.unwrap()

@@ -122,7 +122,8 @@ fn a_registry_that_wants_credentials_gets_them_and_an_image_that_is_not_there_is
 
         let auth = URL_SAFE.encode(r#"{"username":"user","password":"secret"}"#);
         let id = DependencyId::Credentials(ServiceId(1));
-        let credentials = Dependency { id, version: Version(1), data: SecretBytes(auth.into_bytes()) };
+        let credentials =
+            Dependency { id, version: Version(1), data: SecretBytes(auth.into_bytes()), is_template: false };
         host.wanted().dependencies.insert(id, credentials);
         host.want(&worker, pulled(&registry, 2, "private:1"));
         reaches(&worker, 2, TaskState::Complete).await;

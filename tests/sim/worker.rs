@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flok::agent::{Action, Event, EventKind, Exit, Found, FoundState, Machine};
+use flok::agent::{
+    Action, Check, Event, EventKind, Exit, Found, FoundHealth, FoundState, Machine, NotedHealth, ProbeResult,
+};
 use flok::dispatcher::View;
 use flok::spec::*;
 use rand::RngExt;
@@ -36,6 +38,7 @@ struct Container {
     host_ports: Vec<PortConfig>,
     /// Ends only by SIGKILL.
     deaf: bool,
+    noted: Option<NotedHealth>,
 }
 
 /// What one host runs and has on its disk.
@@ -127,14 +130,14 @@ impl Runtime {
         for (task, container) in &self.containers {
             let state = match container.process {
                 Process::Created => FoundState::Prepared,
-                Process::Running { pid, since } => {
-                    FoundState::Running { pid, ran_for: Duration::from_millis(now - since) }
-                }
+                Process::Running { pid, since } => FoundState::Running { pid, age: Duration::from_millis(now - since) },
                 Process::Exited(exit) => FoundState::Exited(exit),
                 Process::Lost => FoundState::Lost,
             };
             let container_id = format!("c-{task}");
-            found.insert(*task, Found { task: *task, container_id, host_ports: container.host_ports.clone(), state });
+            let health = check(&container.image).map(|check| FoundHealth { check, noted: container.noted });
+            let host_ports = container.host_ports.clone();
+            found.insert(*task, Found { task: *task, container_id, host_ports, state, health });
         }
         for (task, outcome) in &self.outcomes {
             let none = Found {
@@ -142,6 +145,7 @@ impl Runtime {
                 container_id: String::new(),
                 host_ports: Vec::new(),
                 state: FoundState::Ended(outcome.clone()),
+                health: None,
             };
             found.entry(*task).or_insert(none).state = FoundState::Ended(outcome.clone());
         }
@@ -163,8 +167,10 @@ impl Runtime {
                     image: assignment.spec.container.image.clone(),
                     host_ports: host_ports.clone(),
                     deaf: done.deaf,
+                    noted: None,
                 });
-                Some(EventKind::Prepared { container_id: format!("c-{task}"), host_ports })
+                let check = check(&assignment.spec.container.image);
+                Some(EventKind::Prepared { container_id: format!("c-{task}"), host_ports, check })
             }
             Action::Cancel { .. } => None,
             Action::Start { again, .. } => {
@@ -178,7 +184,18 @@ impl Runtime {
                 assert!(*again || anew, "{task} is started a second time");
                 self.last_pid += 1;
                 container.process = Process::Running { pid: self.last_pid, since: now };
+                container.noted = None;
                 Some(EventKind::Started { pid: self.last_pid })
+            }
+            Action::Probe { number, .. } => {
+                let result = ProbeResult { exit_code: i32::from(done.fails), output: String::new() };
+                Some(EventKind::Probed { number: *number, result })
+            }
+            Action::NoteHealth { noted, .. } => {
+                if let Some(container) = self.containers.get_mut(&task) {
+                    container.noted = Some(*noted);
+                }
+                None
             }
             Action::Stop { .. } => None,
             Action::Kill { .. } => None,
@@ -221,6 +238,19 @@ impl Runtime {
             _ => None,
         }
     }
+}
+
+/// The health check that an image has, by its name.
+fn check(image: &str) -> Option<Check> {
+    let checked = image.contains("checked") || image.contains("sick");
+    checked.then(|| Check {
+        command: vec!["check".into()],
+        interval: Duration::from_millis(700),
+        timeout: Duration::from_secs(1),
+        start_period: Duration::from_secs(2),
+        start_interval: Duration::from_millis(300),
+        retries: 3,
+    })
 }
 
 /// The agent of one daemon's life.
@@ -295,6 +325,8 @@ impl Worker {
                     continue;
                 }
                 Action::Cancel { .. } => continue,
+                Action::Probe { .. } => (5, 300, chaos && (image.contains("sick") || rng.random_bool(0.2))),
+                Action::NoteHealth { .. } => (1, 20, false),
                 Action::Persist { .. } => (1, 60, chaos && rng.random_bool(0.02)),
                 Action::Release { .. } | Action::Remove { .. } => (5, 200, false),
             };

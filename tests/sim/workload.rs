@@ -228,8 +228,8 @@ impl World {
                 total_completions: self.rng.random_range(1..6),
             },
         };
-        let image =
-            if mode.is_job() { "job" } else { ["steady", "steady", "flaky"].choose(&mut self.rng).expect("three") };
+        let images = ["steady", "steady", "flaky", "checked"];
+        let image = if mode.is_job() { "job" } else { images.choose(&mut self.rng).expect("four") };
         let port = (!mode.is_job() && self.rng.random_bool(0.3)).then(|| 8000 + self.workload.services as u16);
         if let (ServiceMode::Replicated { replicas }, Some(_)) = (&mut mode, port) {
             *replicas = (*replicas).min(MOST_WITH_PORT);
@@ -353,7 +353,8 @@ impl World {
         } else if spec.mode.is_job() {
             spec.task.force_update += 1;
         } else {
-            let image = ["steady", "flaky", "broken"].choose(&mut self.rng).expect("three");
+            let images = ["steady", "flaky", "broken", "checked", "sick"];
+            let image = images.choose(&mut self.rng).expect("five");
             spec.task.container.image = format!("example.org/{image}:{}", self.rng.random_range(1..9));
         }
         let credentials = CredentialsUpdate::Keep;

@@ -176,10 +176,14 @@ fn health_in(check: docker::HealthConfig) -> Result<Healthcheck, ApiError> {
         test: check.test.unwrap_or_default(),
         interval: optional_duration("Healthcheck.Interval", check.interval)?,
         timeout: optional_duration("Healthcheck.Timeout", check.timeout)?,
-        retries: check.retries.map(|retries| u32::try_from(retries).unwrap_or(0)),
+        retries: check.retries.map(retries_in).transpose()?,
         start_period: optional_duration("Healthcheck.StartPeriod", check.start_period)?,
         start_interval: check.start_interval.map(|n| duration("Healthcheck.StartInterval", n)).transpose()?,
     })
+}
+
+fn retries_in(retries: i64) -> Result<u32, ApiError> {
+    u32::try_from(retries).map_err(|_| ApiError::invalid("Retries in Healthcheck cannot be negative"))
 }
 
 fn health_out(check: &Healthcheck) -> docker::HealthConfig {
@@ -212,6 +216,9 @@ fn secret_in(secret: docker::TaskSpecContainerSpecSecrets) -> Result<SecretRefer
 
 fn config_in(config: docker::TaskSpecContainerSpecConfigs) -> Result<ConfigReference, ApiError> {
     let name = config.config_name.unwrap_or_default();
+    if config.runtime.is_some() {
+        return Err(ApiError::invalid(format!("config {name}: a runtime target is for Windows' credential specs")));
+    }
     let id = config.config_id.unwrap_or_default();
     let id = id.parse().map_err(|_| ApiError::invalid(format!("config {name}: {id:?} is not a config id")))?;
     let file = config.file.map(|file| docker::TaskSpecContainerSpecFile {

@@ -1,10 +1,13 @@
 //! Handlers of Docker's Engine API, one file for each of its nouns.
 
+pub mod configs;
 pub mod images;
+mod keys;
 pub mod logs;
 mod names;
 pub mod networks;
 pub mod nodes;
+pub mod secrets;
 pub mod services;
 pub mod swarm;
 pub mod system;
@@ -13,7 +16,7 @@ pub mod tasks;
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request};
-use axum::http::HeaderValue;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,7 +28,10 @@ pub const STALE_HEADER: &str = "Flok-Stale";
 
 /// An answer made from a read.
 pub fn answer(read: &Read, value: impl Serialize) -> Response {
-    let mut response = Json(value).into_response();
+    let mut response = match serde_json::to_string(&value) {
+        Ok(json) => ([(header::CONTENT_TYPE, "application/json")], keys::with_dockers_names(json)).into_response(),
+        Err(error) => ApiError::Internal(format!("the answer cannot be written: {error}")).into_response(),
+    };
     if let Some(stale) = &read.stale {
         let text = format!("{}ms; missing={}", stale.age.as_millis(), stale.missing.join(","));
         if let Ok(value) = HeaderValue::from_str(&text) {
@@ -50,6 +56,21 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             Ok(Json(value)) => Ok(Body(value)),
             Err(JsonRejection::JsonDataError(error)) => Err(ApiError::invalid(error.body_text())),
             Err(error) => Err(ApiError::invalid(format!("the request's body is not JSON: {}", error.body_text()))),
+        }
+    }
+}
+
+/// The same for what Docker's clients send, whose field names may be in any case.
+pub struct Docker<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Docker<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let Body(value) = Body::<serde_json::Value>::from_request(request, state).await?;
+        match serde_json::from_value(keys::canonical(value)) {
+            Ok(value) => Ok(Docker(value)),
+            Err(error) => Err(ApiError::invalid(error.to_string())),
         }
     }
 }

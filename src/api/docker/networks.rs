@@ -10,7 +10,7 @@ use bollard::models as docker;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Body, answer, truthy};
+use super::{Docker, answer, truthy};
 use crate::api::convert::{network_services, network_spec_from_docker, network_to_docker};
 use crate::api::filters::Filters;
 use crate::api::{ApiError, Backend, WriteError, lookup};
@@ -69,7 +69,7 @@ pub async fn inspect<B: Backend>(
 
 pub async fn create<B: Backend>(
     State(backend): State<Arc<B>>,
-    Body(body): Body<docker::NetworkCreateRequest>,
+    Docker(body): Docker<docker::NetworkCreateRequest>,
 ) -> Result<Response, ApiError> {
     let spec = network_spec_from_docker(body)?;
     let id = NetworkId(backend.new_id());

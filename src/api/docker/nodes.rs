@@ -8,7 +8,7 @@ use axum::response::Response;
 use bollard::models as docker;
 use serde::Deserialize;
 
-use super::{Body, answer, truthy};
+use super::{Docker, answer, truthy};
 use crate::api::convert::{node_spec_from_docker, node_to_docker};
 use crate::api::filters::Filters;
 use crate::api::{ApiError, Backend, lookup};
@@ -62,7 +62,7 @@ pub async fn update<B: Backend>(
     State(backend): State<Arc<B>>,
     Path(wanted): Path<String>,
     Query(query): Query<UpdateQuery>,
-    Body(body): Body<docker::NodeSpec>,
+    Docker(body): Docker<docker::NodeSpec>,
 ) -> Result<StatusCode, ApiError> {
     let read = backend.read().await?;
     let node = lookup::node(&read.state, &wanted)?;

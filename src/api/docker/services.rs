@@ -10,7 +10,7 @@ use bollard::models as docker;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Body, answer, names, truthy};
+use super::{Docker, answer, names, truthy};
 use crate::api::convert::{service_spec_from_docker, service_to_docker};
 use crate::api::filters::Filters;
 use crate::api::view::counts;
@@ -59,7 +59,7 @@ pub async fn inspect<B: Backend>(
 pub async fn create<B: Backend>(
     State(backend): State<Arc<B>>,
     headers: HeaderMap,
-    Body(body): Body<docker::ServiceSpec>,
+    Docker(body): Docker<docker::ServiceSpec>,
 ) -> Result<Response, ApiError> {
     let mut spec = service_spec_from_docker(body)?;
     if spec.name.is_empty() {
@@ -84,7 +84,7 @@ pub async fn update<B: Backend>(
     Path(wanted): Path<String>,
     Query(query): Query<UpdateQuery>,
     headers: HeaderMap,
-    Body(body): Body<docker::ServiceSpec>,
+    Docker(body): Docker<docker::ServiceSpec>,
 ) -> Result<Json<serde_json::Value>, ApiError> {
     let read = backend.read().await?;
     let service = lookup::service(&read.state, &wanted)?;
@@ -178,12 +178,6 @@ pub fn refuse_unsupported(spec: &ServiceSpec) -> Result<(), ApiError> {
         (lacks(Feature::Networks) && !spec.task.networks.is_empty(), "networks"),
         (spec.task.networks.iter().any(node_network), "the networks host, none and bridge"),
         (lacks(Feature::IngressPorts) && spec.task.ingress, "ports in ingress mode (use mode=host)"),
-        (!container.secrets.is_empty(), "secrets"),
-        (!container.configs.is_empty(), "configs"),
-        (
-            container.healthcheck.as_ref().is_some_and(|check| check.test.first().is_some_and(|t| t != "NONE")),
-            "health checks",
-        ),
         (container.mounts.iter().any(|mount| mount.kind == MountKind::Cluster), "cluster volumes"),
         (container.mounts.iter().any(|mount| mount.kind == MountKind::NamedPipe), "named pipes"),
     ];

@@ -5,6 +5,7 @@ mod explain;
 mod images;
 mod plan;
 mod stack;
+mod stack_data;
 mod status;
 
 use std::sync::Arc;

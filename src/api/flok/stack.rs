@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 
+use super::stack_data;
 use crate::api::docker::{Body, services::refuse_unsupported};
 use crate::api::model::stack::{STACK_LABEL, StackChanged, StackDeploy};
 use crate::api::{ApiError, Backend, Read, WriteError};
@@ -43,22 +44,21 @@ pub async fn remove<B: Backend>(
     let services: Vec<&Arc<Service>> = of_stack(&name, &read).collect();
     let networks: Vec<&Arc<Network>> =
         read.state.networks().filter(|network| stack_of(&network.spec.labels) == Some(&name)).collect();
-    if services.is_empty() && networks.is_empty() {
+    let mut changed = StackChanged::default();
+    let data = stack_data::remove(&name, &read, &mut changed);
+    if services.is_empty() && networks.is_empty() && data.is_empty() {
         return Err(ApiError::NotFound(format!("nothing found in stack: {name}")));
     }
-    let removed = services.iter().map(|service| service.spec.name.clone()).collect();
-    let removed_networks = networks.iter().map(|network| network.spec.name.clone()).collect();
+    changed.removed = services.iter().map(|service| service.spec.name.clone()).collect();
+    changed.removed_networks = networks.iter().map(|network| network.spec.name.clone()).collect();
     let services = services.iter().map(|service| Command::RemoveService { id: service.id });
     // Behind the services, which use them.
     let networks = networks.iter().map(|network| Command::RemoveNetwork { id: network.id });
-    backend.propose(Command::Transaction(services.chain(networks).collect())).await?;
-    Ok(Json(StackChanged { removed, removed_networks, ..StackChanged::default() }))
+    backend.propose(Command::Transaction(services.chain(data).chain(networks).collect())).await?;
+    Ok(Json(changed))
 }
 
 pub(super) fn validate(name: &str, stack: &StackDeploy) -> Result<(), ApiError> {
-    if !stack.secrets.is_empty() || !stack.configs.is_empty() {
-        return Err(ApiError::NotImplemented(format!("stack {name}: secrets and configs are not supported yet")));
-    }
     if !stack.networks.is_empty() && !Features::supported().has(Feature::Networks) {
         return Err(ApiError::NotImplemented(format!("stack {name}: networks are not supported yet")));
     }
@@ -68,6 +68,12 @@ pub(super) fn validate(name: &str, stack: &StackDeploy) -> Result<(), ApiError> 
     }
     for network in &stack.networks {
         check_label(name, "network", &network.name, &network.labels)?;
+    }
+    for secret in &stack.secrets {
+        check_label(name, "secret", &secret.name, &secret.labels)?;
+    }
+    for config in &stack.configs {
+        check_label(name, "config", &config.name, &config.labels)?;
     }
     Ok(())
 }
@@ -80,7 +86,7 @@ fn check_label(stack: &str, kind: &str, name: &str, labels: &Labels) -> Result<(
 }
 
 /// Of what stack an object with these labels is.
-fn stack_of(labels: &Labels) -> Option<&str> {
+pub(super) fn stack_of(labels: &Labels) -> Option<&str> {
     labels.get(STACK_LABEL).map(String::as_str)
 }
 
@@ -97,7 +103,10 @@ pub(super) fn plan(
 ) -> Result<(Vec<Command>, StackChanged), ApiError> {
     let mut changed = StackChanged::default();
     let mut commands = networks(name, stack, read, &new_id, &mut changed)?;
+    let (data, ids) = stack_data::plan(name, stack, &read.state, &new_id, &mut changed)?;
+    commands.extend(data);
     for spec in &stack.services {
+        let spec = &ids.resolve(spec.clone(), &read.state)?;
         let credentials = stack.credentials.get(&spec.name).map(|auth| SecretBytes(auth.clone().into_bytes()));
         match read.state.service_by_name(&spec.name) {
             None => {

@@ -25,7 +25,7 @@ pub struct StackDeploy {
     pub credentials: std::collections::BTreeMap<String, String>,
 }
 
-/// What a deployment or removal changed, by name: services, and networks beside them.
+/// What a deployment or removal changed, by name: services, and what is beside them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackChanged {
     pub created: Vec<String>,
@@ -36,4 +36,12 @@ pub struct StackChanged {
     pub created_networks: Vec<String>,
     #[serde(default)]
     pub removed_networks: Vec<String>,
+    #[serde(default)]
+    pub created_secrets: Vec<String>,
+    #[serde(default)]
+    pub created_configs: Vec<String>,
+    #[serde(default)]
+    pub removed_secrets: Vec<String>,
+    #[serde(default)]
+    pub removed_configs: Vec<String>,
 }

@@ -5,6 +5,7 @@ use clap::Args;
 use rand::TryRng;
 
 use super::edit::{Values, mount, network, port};
+use super::files::{self, FileArg, file};
 use crate::api::client::Client;
 use crate::cli::output::print;
 use crate::cli::pinning::ImageArgs;
@@ -47,6 +48,12 @@ pub struct Create {
     /// Mount: type=volume|bind|tmpfs,source=NAME,target=/PATH[,readonly]; repeat it
     #[arg(long, value_parser = mount)]
     mount: Vec<Mount>,
+    /// Secret to have as a file: NAME, or source=NAME,target=FILE,uid=0,gid=0,mode=0444; repeat it
+    #[arg(long, value_name = "SECRET", value_parser = file)]
+    secret: Vec<FileArg>,
+    /// Config to have as a file: NAME, or source=NAME,target=FILE,uid=0,gid=0,mode=0444; repeat it
+    #[arg(long, value_name = "CONFIG", value_parser = file)]
+    config: Vec<FileArg>,
     /// Command in place of the image's entrypoint
     #[arg(long, value_name = "COMMAND")]
     entrypoint: Option<String>,
@@ -92,6 +99,8 @@ impl Create {
             env: Some(self.env).filter(|env| !env.is_empty()),
             labels: Some(self.container_label.into_iter().collect()),
             mounts: Some(self.mount).filter(|mounts| !mounts.is_empty()),
+            secrets: Some(files::secrets(client, self.secret).await?).filter(|secrets| !secrets.is_empty()),
+            configs: Some(files::configs(client, self.config).await?).filter(|configs| !configs.is_empty()),
             ..Default::default()
         };
         let mut spec = ServiceSpec {

@@ -38,15 +38,14 @@ pub struct Values {
     /// Most restarts before the service gives up; 0: no limit
     #[arg(long, value_name = "COUNT")]
     restart_max_attempts: Option<u32>,
-    /// Tasks replaced at once by an update; 0: all
-    #[arg(long, value_name = "COUNT")]
-    update_parallelism: Option<u32>,
-    /// Time between two steps of an update
+    /// Time in which restarts are counted; 0: all are
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    update_delay: Option<Duration>,
-    /// Whether the old task stops or the new one starts first
-    #[arg(long, value_parser = ["stop-first", "start-first"])]
-    update_order: Option<String>,
+    restart_window: Option<Duration>,
+    /// Most tasks of a job at a time
+    #[arg(long, value_name = "COUNT")]
+    max_concurrent: Option<u32>,
+    #[command(flatten)]
+    rollout: super::rollout::RolloutArgs,
     /// User in the container: name or uid[:group or gid]
     #[arg(long, short)]
     user: Option<String>,
@@ -65,6 +64,8 @@ pub struct Values {
     /// Make the container's root file system read-only
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     read_only: Option<bool>,
+    #[command(flatten)]
+    health: super::health::HealthArgs,
     /// How the service's name is answered: with one virtual address, or with the tasks' own in turn
     #[arg(long, value_parser = ["vip", "dnsrr"])]
     endpoint_mode: Option<String>,
@@ -82,19 +83,13 @@ impl Values {
                 None => mode.replicated.get_or_insert_default().replicas = Some(i64::from(replicas)),
             }
         }
-        let update = [self.update_parallelism.is_some(), self.update_delay.is_some(), self.update_order.is_some()];
-        if update.contains(&true) {
-            let config = spec.update_config.get_or_insert_default();
-            set(&mut config.parallelism, self.update_parallelism.map(i64::from));
-            set(&mut config.delay, self.update_delay.map(nanos));
-            set(
-                &mut config.order,
-                self.update_order.as_deref().map(|order| match order {
-                    "start-first" => ServiceSpecUpdateConfigOrderEnum::START_FIRST,
-                    _ => ServiceSpecUpdateConfigOrderEnum::STOP_FIRST,
-                }),
-            );
+        if let Some(most) = self.max_concurrent {
+            let mode = spec.mode.get_or_insert_default();
+            let job = mode.replicated_job.as_mut();
+            job.ok_or_else(|| anyhow::anyhow!("max-concurrent can only be used with a replicated-job"))?
+                .max_concurrent = Some(i64::from(most));
         }
+        self.rollout.apply(spec);
         if let Some(mode) = &self.endpoint_mode {
             spec.endpoint_spec.get_or_insert_default().mode = Some(match mode.as_str() {
                 "dnsrr" => EndpointSpecModeEnum::DNSRR,
@@ -115,8 +110,8 @@ impl Values {
             set(&mut reservations.nano_cpus, self.reserve_cpu.map(signed));
             set(&mut reservations.memory_bytes, self.reserve_memory.map(signed));
         }
-        let restart = (self.restart_condition, self.restart_delay, self.restart_max_attempts);
-        if restart != (None, None, None) {
+        let restart = (self.restart_condition, self.restart_delay, self.restart_max_attempts, self.restart_window);
+        if restart != (None, None, None, None) {
             let policy = task.restart_policy.get_or_insert_default();
             set(
                 &mut policy.condition,
@@ -128,6 +123,7 @@ impl Values {
             );
             set(&mut policy.delay, restart.1.map(nanos));
             set(&mut policy.max_attempts, restart.2.map(i64::from));
+            set(&mut policy.window, restart.3.map(nanos));
         }
         let container = task.container_spec.get_or_insert_default();
         set(&mut container.user, self.user);
@@ -136,17 +132,18 @@ impl Values {
         set(&mut container.stop_signal, self.stop_signal);
         set(&mut container.stop_grace_period, self.stop_grace_period.map(nanos));
         set(&mut container.read_only, self.read_only);
+        self.health.apply(container);
         Ok(())
     }
 }
 
-fn set<T>(field: &mut Option<T>, value: Option<T>) {
+pub(super) fn set<T>(field: &mut Option<T>, value: Option<T>) {
     if value.is_some() {
         *field = value;
     }
 }
 
-fn nanos(duration: Duration) -> i64 {
+pub(super) fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 

@@ -3,11 +3,15 @@
 mod create;
 mod edit;
 mod explain;
+mod files;
+mod health;
 mod inspect;
 mod logs;
 mod ls;
 mod ps;
 mod rm;
+mod rollback;
+mod rollout;
 mod scale;
 mod update;
 
@@ -30,6 +34,7 @@ pub enum Service {
     Inspect(inspect::Inspect),
     Scale(scale::Scale),
     Update(Box<update::Update>),
+    Rollback(rollback::Rollback),
     Logs(logs::Logs),
     #[command(visible_alias = "remove")]
     Rm(rm::Rm),
@@ -45,6 +50,7 @@ impl Service {
             Service::Inspect(verb) => verb.run(client).await,
             Service::Scale(verb) => verb.run(client).await,
             Service::Update(verb) => verb.run(client).await,
+            Service::Rollback(verb) => verb.run(client).await,
             Service::Logs(verb) => verb.run(client).await,
             Service::Rm(verb) => verb.run(client).await,
         }

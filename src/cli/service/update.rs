@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::create::image;
 use super::edit::{Values, mount, network, port};
+use super::files::{self, FileArg, file};
 use super::{Store, fetch, store};
 use crate::api::client::Client;
 use crate::cli::output::print;
@@ -65,6 +66,18 @@ pub struct Update {
     /// Remove the mount with this target; repeat it
     #[arg(long, value_name = "TARGET")]
     mount_rm: Vec<String>,
+    /// Add a secret: NAME, or source=NAME,target=FILE,uid=0,gid=0,mode=0444; repeat it
+    #[arg(long, value_name = "SECRET", value_parser = file)]
+    secret_add: Vec<FileArg>,
+    /// Remove a secret; repeat it
+    #[arg(long, value_name = "NAME")]
+    secret_rm: Vec<String>,
+    /// Add a config: NAME, or source=NAME,target=FILE,uid=0,gid=0,mode=0444; repeat it
+    #[arg(long, value_name = "CONFIG", value_parser = file)]
+    config_add: Vec<FileArg>,
+    /// Remove a config; repeat it
+    #[arg(long, value_name = "NAME")]
+    config_rm: Vec<String>,
     /// Replace all tasks although nothing else changes
     #[arg(long)]
     force: bool,
@@ -99,6 +112,7 @@ impl Update {
         if !rollback {
             self.resolve_networks(client).await?;
             self.edit(&mut spec)?;
+            self.edit_files(client, &mut spec).await?;
             std::mem::take(&mut self.values).apply(&mut spec)?;
         }
         let container = spec.task_template.as_ref().and_then(|task| task.container_spec.as_ref());
@@ -118,6 +132,18 @@ impl Update {
             let name = network.target.take().unwrap_or_default();
             network.target = Some(network_id(client, &name).await?);
         }
+        Ok(())
+    }
+
+    async fn edit_files(&mut self, client: &Client, spec: &mut ServiceSpec) -> anyhow::Result<()> {
+        let container = spec.task_template.get_or_insert_default().container_spec.get_or_insert_default();
+        let gone = |names: &[String], name: &Option<String>| name.as_ref().is_some_and(|name| names.contains(name));
+        let secrets = container.secrets.get_or_insert_default();
+        secrets.retain(|secret| !gone(&self.secret_rm, &secret.secret_name));
+        secrets.extend(files::secrets(client, std::mem::take(&mut self.secret_add)).await?);
+        let configs = container.configs.get_or_insert_default();
+        configs.retain(|config| !gone(&self.config_rm, &config.config_name));
+        configs.extend(files::configs(client, std::mem::take(&mut self.config_add)).await?);
         Ok(())
     }
 

@@ -98,10 +98,14 @@ impl Request {
 pub(super) fn render(changed: &StackChanged) -> String {
     let groups = [
         ("Creating network", &changed.created_networks),
+        ("Creating secret", &changed.created_secrets),
+        ("Creating config", &changed.created_configs),
         ("Creating service", &changed.created),
         ("Updating service", &changed.updated),
         ("Unchanged service", &changed.unchanged),
         ("Removing service", &changed.removed),
+        ("Removing secret", &changed.removed_secrets),
+        ("Removing config", &changed.removed_configs),
         ("Removing network", &changed.removed_networks),
     ];
     groups.iter().flat_map(|(what, names)| names.iter().map(move |name| format!("{what} {name}\n"))).collect()
@@ -120,9 +124,12 @@ mod tests {
             removed: vec!["s_d".into()],
             created_networks: vec!["s_default".into()],
             removed_networks: vec!["s_old".into()],
+            created_secrets: vec!["s_key".into()],
+            removed_configs: vec!["s_site".into()],
+            ..StackChanged::default()
         };
-        let expected = "Creating network s_default\nCreating service s_a\nUpdating service s_b\nUpdating service s_c\n\
-                        Removing service s_d\nRemoving network s_old\n";
+        let expected = "Creating network s_default\nCreating secret s_key\nCreating service s_a\nUpdating service s_b\nUpdating service s_c\n\
+                        Removing service s_d\nRemoving config s_site\nRemoving network s_old\n";
         assert_eq!(render(&changed), expected);
     }
 }

@@ -10,20 +10,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::names;
 use super::outcomes::Outcomes;
-use crate::agent::{Action, Event, EventKind};
+use crate::agent::{Action, Event, EventKind, Expander, NodeNames, TaskFile};
 use crate::network::dns::{self, Resolver};
 use crate::network::{NetworkError, TaskNetwork, TaskNetworks};
-use crate::runtime::{ImageInfo, Prepare, Progress, Runtime, RuntimeError, explained};
-use crate::spec::{Assignment, Outcome, SecretBytes, TaskId};
+use crate::runtime::{Created, ImageInfo, Prepare, Progress, Runtime, RuntimeError, explained};
+use crate::spec::{Assignment, Dependency, DependencyId, Outcome, SecretBytes, TaskId, TaskSpec};
 
 /// A pull's percentages are told this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// Health checks that run at once; most of them sleep or wait for an answer.
+const PROBES_AT_ONCE: usize = 32;
 
 /// What an action needs beside itself.
 pub struct Context {
     pub assignment: Option<Arc<Assignment>>,
-    /// For the registry of its image.
-    pub credentials: Option<SecretBytes>,
+    /// Of all tasks of this node.
+    pub dependencies: Arc<BTreeMap<DependencyId, Dependency>>,
 }
 
 /// What actions are carried out with.
@@ -32,6 +34,7 @@ pub struct Hands {
     pub networks: TaskNetworks,
     pub resolver: Resolver,
     pub outcomes: Outcomes,
+    pub node: NodeNames,
 }
 
 pub struct Executor {
@@ -46,16 +49,19 @@ struct Tools {
     networks: TaskNetworks,
     resolver: Resolver,
     outcomes: Outcomes,
+    node: NodeNames,
     events: mpsc::Sender<Event>,
     /// Bounds what runs processes: creating, starting, deleting. Waiting for images is not work.
     work: Semaphore,
+    /// Bounds the health checks that run at once; a slow one must not hold up the work.
+    probes: Semaphore,
 }
 
 impl Executor {
     pub fn new(hands: Hands, work_at_once: usize, events: mpsc::Sender<Event>) -> Executor {
-        let Hands { runtime, networks, resolver, outcomes } = hands;
-        let work = Semaphore::new(work_at_once);
-        let tools = Tools { runtime, networks, resolver, outcomes, events, work };
+        let Hands { runtime, networks, resolver, outcomes, node } = hands;
+        let (work, probes) = (Semaphore::new(work_at_once), Semaphore::new(PROBES_AT_ONCE));
+        let tools = Tools { runtime, networks, resolver, outcomes, node, events, work, probes };
         Executor { tools: Arc::new(tools), jobs: JoinSet::new(), preparing: BTreeMap::new() }
     }
 
@@ -70,6 +76,7 @@ impl Executor {
                 return;
             }
             Action::Prepare { .. } => self.preparing.entry(task).or_default().clone(),
+            Action::Probe { .. } | Action::NoteHealth { .. } => CancellationToken::new(),
             _ => {
                 self.preparing.remove(&task);
                 CancellationToken::new()
@@ -99,6 +106,15 @@ impl Tools {
         match action {
             Action::Prepare { .. } => Some(self.prepare(task, context, cancel).await),
             Action::Start { again, .. } => Some(self.start(context, again).await),
+            Action::Probe { number, command, timeout, .. } => {
+                let _slot = self.probes.acquire().await.expect("the semaphore is never closed");
+                let result = self.runtime.probe(task, command, timeout).await;
+                Some(EventKind::Probed { number, result })
+            }
+            Action::NoteHealth { noted, .. } => {
+                log_failure(task, "keeping the health of", self.runtime.note_health(task, &noted));
+                None
+            }
             Action::Stop { .. } => {
                 log_failure(task, "signalling", self.runtime.stop_task(task).await);
                 None
@@ -122,11 +138,14 @@ impl Tools {
             return EventKind::PrepareFailed("its assignment is gone".to_owned());
         };
         let prepared = tokio::select! {
-            prepared = self.prepare_whole(&assignment, context.credentials.as_ref()) => prepared,
+            prepared = self.prepare_whole(&assignment, &context.dependencies) => prepared,
             () = cancel.cancelled() => Err("given up".to_owned()),
         };
         match prepared {
-            Ok((container_id, network)) => EventKind::Prepared { container_id, host_ports: network.host_ports },
+            Ok((created, network)) => {
+                let Created { id, check } = created;
+                EventKind::Prepared { container_id: id, host_ports: network.host_ports, check }
+            }
             Err(message) => {
                 tracing::warn!(%task, message, "a task cannot be prepared");
                 EventKind::PrepareFailed(message)
@@ -137,18 +156,24 @@ impl Tools {
     async fn prepare_whole(
         &self,
         assignment: &Assignment,
-        credentials: Option<&SecretBytes>,
-    ) -> Result<(String, TaskNetwork), String> {
+        dependencies: &BTreeMap<DependencyId, Dependency>,
+    ) -> Result<(Created, TaskNetwork), String> {
         refuse_unsupported(assignment)?;
+        let expander = Expander::new(assignment, &self.node, dependencies);
+        let container = expander.container()?;
+        let files = expander.files(&container)?;
+        let credentials = dependencies.get(&DependencyId::Credentials(assignment.service)).map(|found| &found.data);
+        let spec = TaskSpec { container, ..assignment.spec.clone() };
+        let assignment = &Assignment { spec, ..assignment.clone() };
         let network = async { self.network(assignment).await.map_err(|error| explained(&error)) };
         let (image, network) = tokio::try_join!(self.image(assignment, credentials), network)?;
-        match self.create(assignment, &image, &network).await {
-            Ok(id) => Ok((id, network)),
+        match self.create(assignment, &image, &files, &network).await {
+            Ok(created) => Ok((created, network)),
             // What was believed unpacked is not: found again, it is unpacked anew.
             Err(RuntimeError::BrokenImage { .. }) => {
                 let image = self.image(assignment, credentials).await?;
-                let created = self.create(assignment, &image, &network).await;
-                created.map(|id| (id, network)).map_err(|error| explained(&error))
+                let created = self.create(assignment, &image, &files, &network).await;
+                created.map(|created| (created, network)).map_err(|error| explained(&error))
             }
             Err(error) => Err(explained(&error)),
         }
@@ -168,12 +193,14 @@ impl Tools {
         &self,
         assignment: &Assignment,
         image: &ImageInfo,
+        files: &[TaskFile],
         network: &TaskNetwork,
-    ) -> Result<String, RuntimeError> {
+    ) -> Result<Created, RuntimeError> {
         let _slot = self.work.acquire().await.expect("the semaphore is never closed");
         let prepare = Prepare {
             assignment,
             image,
+            files,
             netns: &network.namespace,
             addresses: &names::addresses(assignment, &network.addresses),
             resolver: names::served(assignment, &network.namespace).map(|_| dns::ADDRESS.into()),
@@ -255,11 +282,7 @@ impl Tools {
 /// What another part of the swarm may already accept and this node cannot do is refused by name.
 fn refuse_unsupported(assignment: &Assignment) -> Result<(), String> {
     let container = &assignment.spec.container;
-    let unsupported = [
-        (!container.secrets.is_empty(), "secrets"),
-        (!container.configs.is_empty(), "configs"),
-        (container.stdin_open && !container.tty, "an open stdin"),
-    ];
+    let unsupported = [(container.stdin_open && !container.tty, "an open stdin")];
     match unsupported.iter().find(|(asked, _)| *asked) {
         Some((_, what)) => Err(RuntimeError::Unsupported((*what).to_owned()).to_string()),
         None => Ok(()),

@@ -22,6 +22,10 @@ use crate::state::*;
 const CRASHES: &str = "crashes";
 const MISSING: &str = "missing";
 const COMPLETES: &str = "completes";
+/// Starting until it has been up for two seconds, then healthy.
+const SLOW: &str = "slow";
+/// Never healthy: it fails after a second, in which it does not count as running.
+const SICK: &str = "sick";
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -163,6 +167,10 @@ impl Sim {
                 let since = *self.started.entry(task.id).or_insert(self.swarm.now);
                 let ran = self.swarm.now - since;
                 match spec.container.image.as_str() {
+                    SLOW if ran < SECOND * 2 => (TaskState::Starting, None),
+                    SLOW => (TaskState::Running, Some(ran - SECOND * 2)),
+                    SICK if ran < SECOND => (TaskState::Starting, None),
+                    SICK => (TaskState::Failed, None),
                     CRASHES if !ran.is_zero() => (TaskState::Failed, Some(ran)),
                     COMPLETES if !ran.is_zero() => (TaskState::Complete, Some(ran)),
                     _ => (TaskState::Running, Some(ran)),

@@ -239,3 +239,40 @@ fn a_change_beside_the_task_restarts_nothing() {
     assert_eq!(sim.live(web), before);
     assert_eq!(sim.update_state(web), None);
 }
+
+#[test]
+fn an_update_waits_until_each_new_task_is_healthy() {
+    let mut sim = Sim::nodes(3);
+    let web = settled(&mut sim, 3, |spec| spec.update.monitor = Some(SECOND));
+    sim.swarm.update(web, image(SLOW));
+    for _ in 0..120 {
+        sim.steps(1);
+        let running = sim.running(web).len();
+        assert!((2..=3).contains(&running), "{running} of 3 are healthy");
+    }
+    assert_eq!(versions(&sim, web), (0, 3));
+    assert_eq!(sim.update_state(web), Some(UpdateState::Completed));
+}
+
+#[test]
+fn an_update_to_what_never_is_healthy_ends_as_its_failure_action_says() {
+    for (action, end) in
+        [(FailureAction::Pause, UpdateState::Paused), (FailureAction::Rollback, UpdateState::RollbackCompleted)]
+    {
+        let mut sim = Sim::nodes(3);
+        let web = settled(&mut sim, 3, |spec| {
+            spec.update.order = UpdateOrder::StartFirst;
+            spec.update.failure_action = action;
+        });
+        let before = sim.of(web).spec.clone();
+        sim.swarm.update(web, image(SICK));
+        for _ in 0..300 {
+            sim.steps(1);
+            assert_eq!(sim.running(web).len(), 3, "{action:?}: the old tasks go on");
+        }
+        assert_eq!(sim.update_state(web), Some(end));
+        let (old, new) = versions(&sim, web);
+        assert_eq!(if action == FailureAction::Rollback { new } else { old }, 3);
+        assert_eq!(sim.of(web).spec == before, action == FailureAction::Rollback);
+    }
+}

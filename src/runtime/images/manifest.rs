@@ -1,9 +1,12 @@
 //! Image manifests, indexes and configurations as bytes from a registry or an archive, and what flok needs of them. Pure.
 
+use std::time::Duration;
+
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::spec::Platform;
+use crate::spec::{Healthcheck, Platform};
 
 /// What registries are asked for.
 pub const MANIFEST_TYPES: [&str; 4] = [
@@ -123,6 +126,52 @@ pub fn digest_text(hash: &[u8]) -> String {
     })
 }
 
+/// What an image says of the health of its containers. Docker's own addition to the configuration.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ImageHealth {
+    pub check: Option<Healthcheck>,
+    /// That a check's line is given to; empty: the usual one.
+    pub shell: Vec<String>,
+}
+
+/// One that does not read is none: the image runs without it.
+pub fn health(configuration: &[u8]) -> ImageHealth {
+    #[derive(Default, Deserialize)]
+    struct Configuration {
+        #[serde(default)]
+        config: Option<Config>,
+    }
+    #[derive(Default, Deserialize)]
+    struct Config {
+        #[serde(rename = "Healthcheck")]
+        check: Option<Written>,
+        #[serde(rename = "Shell")]
+        shell: Option<Vec<String>>,
+    }
+    /// Times in nanoseconds.
+    #[derive(Default, Deserialize)]
+    #[serde(rename_all = "PascalCase", default)]
+    struct Written {
+        test: Option<Vec<String>>,
+        interval: u64,
+        timeout: u64,
+        start_period: u64,
+        start_interval: u64,
+        retries: u32,
+    }
+    let read: Configuration = serde_json::from_slice(configuration).unwrap_or_default();
+    let config = read.config.unwrap_or_default();
+    let check = config.check.map(|written| Healthcheck {
+        test: written.test.unwrap_or_default(),
+        interval: Some(Duration::from_nanos(written.interval)),
+        timeout: Some(Duration::from_nanos(written.timeout)),
+        retries: Some(written.retries),
+        start_period: Some(Duration::from_nanos(written.start_period)),
+        start_interval: Some(Duration::from_nanos(written.start_interval)),
+    });
+    ImageHealth { check, shell: config.shell.unwrap_or_default() }
+}
+
 /// Reads the configuration and checks that it speaks of the manifest's layers.
 pub fn configuration(bytes: &[u8], layers: usize) -> Result<ImageConfiguration, String> {
     let config: ImageConfiguration =
@@ -202,6 +251,19 @@ mod tests {
         let ids = chain_ids(&["sha256:a".into(), "sha256:b".into()]);
         assert_eq!(ids[0], "sha256:a");
         assert_eq!(ids[1], digest_of(b"sha256:a sha256:b"));
+    }
+
+    #[test]
+    fn an_images_health_check_is_read_where_there_is_one() {
+        let text = r#"{"config": {"Shell": ["/bin/bash", "-c"], "Healthcheck":
+            {"Test": ["CMD-SHELL", "true"], "Interval": 2000000000, "Retries": 2}}}"#;
+        let read = health(text.as_bytes());
+        let check = read.check.unwrap();
+        assert_eq!((check.test.len(), check.interval, check.retries), (2, Some(Duration::from_secs(2)), Some(2)));
+        assert_eq!(read.shell, ["/bin/bash", "-c"]);
+        for none in ["{}", r#"{"config": null}"#, r#"{"config": {"Healthcheck": {"Test": 3}}}"#] {
+            assert_eq!(health(none.as_bytes()), ImageHealth::default(), "{none}");
+        }
     }
 
     #[test]

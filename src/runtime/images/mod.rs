@@ -24,6 +24,7 @@ use oci_spec::image::ImageConfiguration;
 use tokio::sync::{Semaphore, watch};
 
 use self::manifest::Document;
+pub use self::manifest::ImageHealth;
 pub use self::registry::{Registries, RegistryConfig};
 use super::client::{Client, LONG, SHORT, SNAPSHOTTER, call};
 use super::error::{Result, RuntimeError, gone_is_fine};
@@ -43,6 +44,7 @@ pub struct ImageInfo {
     /// Of the index, or of the manifest where there is no index: what `repo@digest` names.
     pub digest: String,
     pub config: ImageConfiguration,
+    pub health: ImageHealth,
     /// The snapshot its containers start from.
     pub chain_id: String,
 }
@@ -256,10 +258,11 @@ impl Images {
         };
         let config_digest = manifest.config().digest().to_string();
         let config = content::read(client, &config_digest).await?;
+        let health = manifest::health(&config);
         let config =
             manifest::configuration(&config, manifest.layers().len()).map_err(|reason| broken(name, reason))?;
         let chain_id = self.unpacked(name, &config, &manifest, &config_digest).await?;
-        let info = Arc::new(ImageInfo { name: name.to_owned(), digest: target.to_owned(), config, chain_id });
+        let info = Arc::new(ImageInfo { name: name.to_owned(), digest: target.to_owned(), config, health, chain_id });
         self.inner().ready.insert(name.to_owned(), Arc::clone(&info));
         Ok(info)
     }

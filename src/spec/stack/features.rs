@@ -6,10 +6,6 @@
 pub enum Feature {
     Networks,
     IngressPorts,
-    Secrets,
-    Configs,
-    /// Anything but `NONE`.
-    Healthchecks,
     ClusterVolumes,
     VolumeDrivers,
     LogDrivers,
@@ -29,9 +25,6 @@ impl Feature {
             Feature::IngressPorts => {
                 "ingress publishing is not supported yet: use the long form (target, published) with mode: host"
             }
-            Feature::Secrets => "secrets are not supported yet",
-            Feature::Configs => "configs are not supported yet: use a bind mount or bake the file into the image",
-            Feature::Healthchecks => "health checks are not supported yet: write disable: true or remove it",
             Feature::ClusterVolumes => "cluster volumes are not supported yet",
             Feature::VolumeDrivers => {
                 "volume drivers and their options are not supported yet: use a plain local volume"

@@ -29,8 +29,8 @@ const FILE: &[Field] = &[
     used("services", |reader, path, node| reader.named(path, node, false, service)),
     used("volumes", |reader, path, node| reader.named(path, node, true, volume)),
     needs("networks", Feature::Networks, |reader, path, node| reader.named(path, node, true, network)),
-    needs("secrets", Feature::Secrets, |reader, path, node| reader.named(path, node, true, file_object)),
-    needs("configs", Feature::Configs, |reader, path, node| reader.named(path, node, true, file_object)),
+    used("secrets", |reader, path, node| reader.named(path, node, true, file_object)),
+    used("configs", |reader, path, node| reader.named(path, node, true, file_object)),
     needs("include", Feature::Composition, anything),
 ];
 
@@ -73,8 +73,8 @@ const SERVICE: &[Field] = &[
     used("x-volume-policy", volume_policy),
     needs("x-drain", Feature::Networks, duration),
     needs("networks", Feature::Networks, attachments),
-    needs("secrets", Feature::Secrets, file_references),
-    needs("configs", Feature::Configs, file_references),
+    used("secrets", file_references),
+    used("configs", file_references),
     needs("depends_on", Feature::StartOrder, anything),
     needs("devices", Feature::HostAccess, texts),
     needs("privileged", Feature::HostAccess, boolean),
@@ -349,15 +349,8 @@ fn ipam_config(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> 
     reader.list(path, node, |reader, path, node| reader.object(path, node, CONFIG))
 }
 
-/// One that is off needs no feature.
 fn healthcheck(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
-    let node = reader.object(path, node, HEALTHCHECK)?;
-    let disabled = node.get("disable").is_some_and(|disable| disable.value == Value::Bool(true));
-    let none = node.get("test").and_then(|test| test.items().first()).is_some_and(|word| word.as_text() == "NONE");
-    if !disabled && !none {
-        reader.needs(Feature::Healthchecks, node.place, path);
-    }
-    Some(node)
+    reader.object(path, node, HEALTHCHECK)
 }
 
 /// A string is a shell's line, `["CMD-SHELL", line]`; a list says its own kind first.

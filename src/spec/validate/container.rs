@@ -168,6 +168,9 @@ fn check_targets<'a>(kind: &str, files: impl Iterator<Item = (&'a String, &'a Fi
     let mut targets: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, file) in files {
         require(!file.name.is_empty(), || format!("{kind} {name:?} has no target"))?;
+        for (what, id) in [("uid", &file.uid), ("gid", &file.gid)] {
+            require(id.parse::<u32>().is_ok(), || format!("{kind} {name:?}: {what} {id:?} is no number"))?;
+        }
         if let Some(other) = targets.insert(&file.name, name) {
             let target = &file.name;
             return Err(InvalidSpec(format!(

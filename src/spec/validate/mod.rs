@@ -34,6 +34,7 @@ impl ServiceSpec {
         check_dns_name(&self.name)?;
         check_labels(&self.labels)?;
         self.task.validate()?;
+        self.check_templates()?;
         check_update("UpdateConfig", &self.update)?;
         check_update("RollbackConfig", &self.rollback)?;
         self.endpoint.validate()?;
@@ -43,6 +44,25 @@ impl ServiceSpec {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl ServiceSpec {
+    /// Whether its templates can be filled in for some task.
+    fn check_templates(&self) -> Checked {
+        let context = template::Context {
+            service_id: "id",
+            service_name: &self.name,
+            service_labels: &self.labels,
+            node_id: "id",
+            node_hostname: "node",
+            node_os: "linux",
+            node_architecture: "x86_64",
+            task_id: "id",
+            task_name: "name",
+            task_slot: "1",
+        };
+        self.task.container.expanded(&context).map(|_| ()).map_err(InvalidSpec)
     }
 }
 

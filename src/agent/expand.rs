@@ -1,0 +1,148 @@
+//! What a task is made of once its templates are filled in: its container's spec, and the files of its secrets and configs.
+
+use std::collections::BTreeMap;
+
+use crate::spec::template::{self, Context};
+use crate::spec::*;
+
+/// What a node says of itself in templates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeNames {
+    pub id: NodeId,
+    pub hostname: String,
+    pub platform: Platform,
+}
+
+/// A secret or config as its container finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskFile {
+    /// Absolute path in the container.
+    pub target: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u32,
+    pub data: SecretBytes,
+}
+
+/// Where a secret without a path of its own appears.
+const SECRETS_DIR: &str = "/run/secrets";
+
+/// The words of one task, for as long as its templates are filled in.
+struct Words {
+    service: String,
+    node: String,
+    task: String,
+    slot: String,
+}
+
+/// An assignment with what its templates ask for.
+pub struct Expander<'a> {
+    assignment: &'a Assignment,
+    node: &'a NodeNames,
+    dependencies: &'a BTreeMap<DependencyId, Dependency>,
+    words: Words,
+}
+
+impl<'a> Expander<'a> {
+    pub fn new(
+        assignment: &'a Assignment,
+        node: &'a NodeNames,
+        dependencies: &'a BTreeMap<DependencyId, Dependency>,
+    ) -> Expander<'a> {
+        let words = Words {
+            service: assignment.service.to_string(),
+            node: node.id.to_string(),
+            task: assignment.task.to_string(),
+            slot: assignment.slot.to_string(),
+        };
+        Expander { assignment, node, dependencies, words }
+    }
+
+    /// The container's spec; an error says which part cannot be filled in.
+    pub fn container(&self) -> Result<ContainerSpec, String> {
+        self.assignment.spec.container.expanded(&self.context())
+    }
+
+    /// Every secret and config of the task, with the variables of its filled-in `container`. An error never holds data.
+    pub fn files(&self, container: &ContainerSpec) -> Result<Vec<TaskFile>, String> {
+        let secrets = container.secrets.iter().map(|secret| {
+            let target = below(SECRETS_DIR, &secret.file.name);
+            self.file("secret", &secret.name, DependencyId::Secret(secret.id), &secret.file, target, container)
+        });
+        let configs = container.configs.iter().map(|config| {
+            let target = below("", &config.file.name);
+            self.file("config", &config.name, DependencyId::Config(config.id), &config.file, target, container)
+        });
+        secrets.chain(configs).collect()
+    }
+
+    fn file(
+        &self,
+        kind: &str,
+        name: &str,
+        id: DependencyId,
+        file: &FileTarget,
+        target: String,
+        container: &ContainerSpec,
+    ) -> Result<TaskFile, String> {
+        let wrong = |why: String| format!("{kind} {name}: {why}");
+        let number = |what: &str, text: &str| {
+            text.parse().map_err(|_| wrong(format!("{what} {text:?} is no number: write for example 1000")))
+        };
+        let (uid, gid) = (number("uid", &file.uid)?, number("gid", &file.gid)?);
+        let data = self.dependency(id).map_err(wrong)?;
+        let data = if data.is_template { self.filled_in(data, container).map_err(wrong)? } else { data.data.clone() };
+        Ok(TaskFile { target, uid, gid, mode: file.mode & 0o7777, data })
+    }
+
+    fn filled_in(&self, data: &Dependency, container: &ContainerSpec) -> Result<SecretBytes, String> {
+        let text = std::str::from_utf8(&data.data.0).map_err(|_| "a template must be text in UTF-8".to_owned())?;
+        let lookup = |kind: &str, name: &str| self.look_up(kind, name, container);
+        template::expand(text, &self.context(), Some(&lookup)).map(|text| SecretBytes(text.into_bytes()))
+    }
+
+    /// As in Docker, a secret or config is asked for by the name of its file, and a variable that is not set is empty.
+    fn look_up(&self, kind: &str, name: &str, container: &ContainerSpec) -> Result<String, String> {
+        let id = match kind {
+            "env" => {
+                let value = |variable: &String| {
+                    variable.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+                };
+                return Ok(container.env.iter().find_map(value).unwrap_or_default());
+            }
+            "secret" => {
+                let secret = container.secrets.iter().find(|secret| secret.file.name == name);
+                secret.map(|secret| DependencyId::Secret(secret.id))
+            }
+            _ => {
+                let config = container.configs.iter().find(|config| config.file.name == name);
+                config.map(|config| DependencyId::Config(config.id))
+            }
+        };
+        let data = self.dependency(id.ok_or_else(|| format!("{kind} target {name} not found in the service"))?)?;
+        String::from_utf8(data.data.0.clone()).map_err(|_| format!("{kind} {name} is not text in UTF-8"))
+    }
+
+    fn dependency(&self, id: DependencyId) -> Result<&Dependency, String> {
+        self.dependencies.get(&id).ok_or_else(|| "its data has not come to this node".to_owned())
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context {
+            service_id: &self.words.service,
+            service_name: &self.assignment.service_name,
+            service_labels: &self.assignment.service_labels,
+            node_id: &self.words.node,
+            node_hostname: &self.node.hostname,
+            node_os: &self.node.platform.os,
+            node_architecture: &self.node.platform.architecture,
+            task_id: &self.words.task,
+            task_name: &self.assignment.name,
+            task_slot: &self.words.slot,
+        }
+    }
+}
+
+fn below(dir: &str, name: &str) -> String {
+    if name.starts_with('/') { name.to_owned() } else { format!("{dir}/{name}") }
+}
