@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the demo and test images, as OCI archives, from this repository and Debian's packages alone.
 #
-# usage: docker/images.sh OUT_DIR [IMAGE ...]      images: whoami voting busybox redis postgres nginx (all by default)
+# usage: docker/images.sh OUT_DIR [IMAGE ...]      images: whoami voting busybox checked redis postgres nginx (all by default)
 #
 # whoami and voting need rustc and a C linker; the others the Debian packages busybox-static, redis-server, postgresql-15 and
 # nginx-light. An image that is there already and newer than this script is left as it is.
@@ -14,7 +14,7 @@ die() { echo "images.sh: $*" >&2; exit 1; }
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 shift
-[ $# -gt 0 ] || set -- whoami voting busybox redis postgres nginx
+[ $# -gt 0 ] || set -- whoami voting busybox checked redis postgres nginx
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -62,6 +62,13 @@ image_voting() { program voting "$here/voting/main.rs" "$1"; }
 image_busybox() {
   base "$work/busybox"
   "$here/oci-image.sh" --name flok/busybox:latest --out "$1" --layer "$work/busybox" --cmd '["sh"]'
+}
+
+# Healthy while /state/ok is there.
+image_checked() {
+  base "$work/checked"
+  "$here/oci-image.sh" --name flok/checked:latest --out "$1" --layer "$work/checked" --cmd '["sleep","100000"]' \
+    --healthcheck '{"Test":["CMD-SHELL","test -f /state/ok || { echo no /state/ok; exit 3; }"],"Interval":300000000,"Retries":2}'
 }
 
 image_redis() {
@@ -137,7 +144,7 @@ for image in "$@"; do
   file=$out/$image.tar
   case $image in
     whoami | voting) sources=("$here/$image"/*.rs) ;;
-    busybox | redis | postgres | nginx) sources=() ;;
+    busybox | checked | redis | postgres | nginx) sources=() ;;
     *) die "unknown image $image" ;;
   esac
   ! fresh "$file" "${sources[@]}" || continue

@@ -3,14 +3,14 @@
 #
 # usage: docker/oci-image.sh --name REPO:TAG --out FILE.tar --layer DIR [--layer DIR ...]
 #                            [--entrypoint JSON] [--cmd JSON] [--env JSON] [--user USER] [--workdir DIR]
-#                            [--volumes JSON] [--stop-signal SIGNAL] [--compress gzip|zstd|none]
-# JSON is an array of strings (an object of empty objects for --volumes). Needs tar, gzip and sha256sum (and zstd).
+#                            [--volumes JSON] [--stop-signal SIGNAL] [--healthcheck JSON] [--compress gzip|zstd|none]
+# JSON is an array of strings (an object of empty objects for --volumes, Docker's object for --healthcheck). Needs tar, gzip and sha256sum (and zstd).
 # The same input gives the same digest: times and owners are fixed.
 set -euo pipefail
 
 die() { echo "oci-image.sh: $*" >&2; exit 1; }
 
-name='' out='' entrypoint='' cmd='' env='' user='' workdir='' volumes='' stop_signal='' compress=gzip
+name='' out='' entrypoint='' cmd='' env='' user='' workdir='' volumes='' stop_signal='' healthcheck='' compress=gzip
 layers=()
 while [ $# -gt 0 ]; do
   [ $# -ge 2 ] || die "$1 needs a value"
@@ -25,6 +25,7 @@ while [ $# -gt 0 ]; do
     --workdir) workdir=$2 ;;
     --volumes) volumes=$2 ;;
     --stop-signal) stop_signal=$2 ;;
+    --healthcheck) healthcheck=$2 ;;
     --compress) compress=$2 ;;
     *) die "unknown option $1" ;;
   esac
@@ -82,6 +83,7 @@ field User "$(quoted "$user")"
 field WorkingDir "$(quoted "$workdir")"
 field Volumes "$volumes"
 field StopSignal "$(quoted "$stop_signal")"
+field Healthcheck "$healthcheck"
 printf '{"created":"1970-01-01T00:00:00Z","architecture":"%s","os":"linux","config":{%s},"rootfs":{"type":"layers","diff_ids":[%s]}}' \
   "$arch" "$config" "$diff_ids" >"$work/config"
 config_bytes=$(size "$work/config")

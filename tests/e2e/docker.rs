@@ -6,28 +6,28 @@ use super::lab::{Host, eventually};
 use super::swarm::{PATIENCE, Swarm};
 
 /// `docker ARGS...` on a host, as its user would call it: only `DOCKER_HOST` says that this is flok.
-fn docker(host: &Host, args: &[&str]) -> Output {
+pub fn docker(host: &Host, args: &[&str]) -> Output {
     let mut command = host.command("docker");
     command.env("DOCKER_HOST", format!("unix://{}", host.socket().display()));
     command.env("DOCKER_CONFIG", host.dir.join("docker")).env_remove("DOCKER_CONTEXT");
     command.args(args).output().unwrap()
 }
 
-fn ok(host: &Host, args: &[&str]) -> String {
+pub fn ok(host: &Host, args: &[&str]) -> String {
     let output = docker(host, args);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "n{}: docker {args:?}: {errors}\n{}", host.index, host.log_tail());
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn refused(host: &Host, args: &[&str]) -> String {
+pub fn refused(host: &Host, args: &[&str]) -> String {
     let output = docker(host, args);
     assert!(!output.status.success(), "docker {args:?} succeeded: {}", String::from_utf8_lossy(&output.stdout));
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// The lines of a table, each cut into the columns that the template names, tab by tab.
-fn rows(host: &Host, args: &[&str], template: &str) -> Vec<Vec<String>> {
+pub fn rows(host: &Host, args: &[&str], template: &str) -> Vec<Vec<String>> {
     cut(&ok(host, &[args, &["--format", template]].concat()))
 }
 
@@ -39,7 +39,7 @@ fn cut(text: &str) -> Vec<Vec<String>> {
 }
 
 /// Waits until the table reads so.
-fn shows(host: &Host, args: &[&str], template: &str, wanted: &[&[&str]]) {
+pub fn shows(host: &Host, args: &[&str], template: &str, wanted: &[&[&str]]) {
     eventually(&format!("docker {args:?} to show {wanted:?}"), PATIENCE, || {
         let output = docker(host, &[args, &["--format", template]].concat());
         if !output.status.success() {
