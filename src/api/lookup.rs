@@ -3,7 +3,14 @@
 use std::sync::Arc;
 
 use super::ApiError;
+use crate::spec::stack::nearest;
 use crate::state::{Config, Network, Node, Secret, Service, State, Task};
+
+/// `; did you mean web?`, where a name is near enough.
+pub fn did_you_mean<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+    let names = names.into_iter().filter(|name| !name.is_empty());
+    nearest(wanted, names).map_or_else(String::new, |near| format!("; did you mean {near}?"))
+}
 
 fn resolve<'a, T>(
     kind: &str,
@@ -29,11 +36,15 @@ where
         return Ok(found);
     }
     if !wanted.is_empty()
-        && let Some(found) = unique(all.filter(|object| id(object).starts_with(wanted)).collect(), "id prefix")?
+        && let Some(found) = unique(all.clone().filter(|object| id(object).starts_with(wanted)).collect(), "id prefix")?
     {
         return Ok(found);
     }
-    Err(ApiError::not_found(kind, wanted))
+    let names: Vec<String> = all.map(|object| name(object)).collect();
+    Err(ApiError::NotFound(format!(
+        "{kind} {wanted} not found{}",
+        did_you_mean(wanted, names.iter().map(String::as_str))
+    )))
 }
 
 pub fn service(state: &State, wanted: &str) -> Result<Arc<Service>, ApiError> {
@@ -79,4 +90,27 @@ pub fn node(state: &State, wanted: &str) -> Result<Arc<Node>, ApiError> {
 
 pub fn task(state: &State, wanted: &str) -> Result<Arc<Task>, ApiError> {
     resolve("task", wanted, state.tasks().collect::<Vec<_>>().into_iter(), |t| t.id.to_string(), |_| String::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::fixture::Fixture;
+
+    #[test]
+    fn a_name_that_is_nearly_right_is_told() {
+        let mut swarm = Fixture::nodes(2);
+        swarm.service("shop_web", 1, |_| {});
+        let said = |error: ApiError| error.to_string();
+        assert_eq!(
+            service(&swarm.state, "shop_wbe").map_err(said).unwrap_err(),
+            "service shop_wbe not found; did you mean shop_web?"
+        );
+        assert_eq!(
+            node(&swarm.state, "nod-1").map_err(said).unwrap_err(),
+            "node nod-1 not found; did you mean node-1?"
+        );
+        assert_eq!(service(&swarm.state, "banana").map_err(said).unwrap_err(), "service banana not found");
+        assert_eq!(task(&swarm.state, "x").map_err(said).unwrap_err(), "task x not found");
+    }
 }

@@ -4,7 +4,9 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "these comments are the help texts: IP[:PORT] is no link")]
 
 mod daemon;
+mod examples;
 mod image;
+mod list;
 mod network;
 mod node;
 mod output;
@@ -12,15 +14,17 @@ mod pinning;
 mod registry_auth;
 mod secret;
 mod service;
+mod shell;
 mod stack;
 mod swarm;
 mod system;
 mod tasks;
+mod template;
 mod waiting;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::api::client::{Client, DEFAULT_HOST};
 
@@ -75,14 +79,25 @@ enum Noun {
     Info(system::Info),
     /// Show the versions of client and daemon
     Version(system::Version),
+    Completion(shell::Completion),
+    #[command(hide = true)]
+    Man(shell::Man),
 }
 
 /// For what still runs when a command has ended.
 const SHUTDOWN: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// The whole grammar, with what help shows.
+fn command() -> Command {
+    examples::with_examples(Cli::command())
+}
+
 /// Runs the command line; usage errors end with code 2, all others with 1.
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::from_arg_matches(&command().get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the runtime")),
@@ -111,8 +126,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 impl Cli {
     async fn execute(self) -> anyhow::Result<ExitCode> {
-        if let Noun::Daemon(daemon) = self.noun {
-            return daemon.run().await.map(|()| ExitCode::SUCCESS);
+        match self.noun {
+            Noun::Daemon(daemon) => return daemon.run().await.map(|()| ExitCode::SUCCESS),
+            Noun::Completion(verb) => return verb.run(command()).map(|()| ExitCode::SUCCESS),
+            Noun::Man(verb) => return verb.run(command()).map(|()| ExitCode::SUCCESS),
+            _ => {}
         }
         let client = Client::new(&self.host)?;
         let ended = self.noun.run(&client).await;
@@ -127,7 +145,7 @@ impl Noun {
     async fn run(self, client: &Client) -> anyhow::Result<ExitCode> {
         let done = match self {
             Noun::Stack(stack) => return stack.run(client).await,
-            Noun::Daemon(_) => unreachable!("it runs without a client"),
+            Noun::Daemon(_) | Noun::Completion(_) | Noun::Man(_) => unreachable!("they run without a client"),
             Noun::Swarm(swarm) => swarm.run(client).await,
             Noun::Node(node) => node.run(client).await,
             Noun::Service(service) => service.run(client).await,

@@ -1,37 +1,86 @@
-//! What commands print: tables as Docker's, JSON lines, ages.
+//! What commands print: tables as Docker's, JSON lines, templates, ages.
 
 use std::io::Write;
 
 use jiff::Timestamp;
 
-/// How a list is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+use super::template::Template;
+
+/// How something is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Format {
     #[default]
     Table,
     /// One object a line, with the table's columns as keys.
     Json,
+    /// Filled in for each row. Given once on the command line, it lives as long as the process.
+    Template(&'static Template),
+    /// In columns, below their headings.
+    TableTemplate(&'static Template),
 }
 
-/// `--format`, for every command that lists.
+impl Format {
+    fn parse(text: &str) -> Result<Format, String> {
+        let read = |template: &str| Template::parse(template).map(|read| &*Box::leak(Box::new(read)));
+        match (text, text.strip_prefix("table ")) {
+            ("table", _) => Ok(Format::Table),
+            ("json", _) => Ok(Format::Json),
+            (_, Some(columns)) => read(columns).map(Format::TableTemplate),
+            _ if text.contains("{{") => read(text).map(Format::Template),
+            _ => Err("write table, json, or a template such as '{{.Name}}'".into()),
+        }
+    }
+
+    /// One object: as a table's text, as JSON, or in a template.
+    pub fn show(self, value: &impl serde::Serialize, table: impl FnOnce() -> String) -> anyhow::Result<String> {
+        Ok(match self {
+            Format::Table => table(),
+            Format::Json => format!("{}\n", serde_json::to_string(value)?),
+            Format::Template(template) => format!("{}\n", fill_in(template, &serde_json::to_value(value)?)?),
+            Format::TableTemplate(_) => anyhow::bail!("this is no list: write the template without table before it"),
+        })
+    }
+}
+
+fn fill_in(template: &Template, value: &serde_json::Value) -> anyhow::Result<String> {
+    template.render(value).map_err(|why| anyhow::anyhow!("--format: {why}"))
+}
+
+/// `--format`, for every command that shows something.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct FormatArg {
-    /// How to print: a table, or a line of JSON for each row
-    #[arg(long, value_enum, default_value_t)]
+    /// How to print: table, json, a template such as '{{.Name}}', or a template with "table " before it
+    #[arg(long, value_name = "FORMAT", value_parser = Format::parse, default_value = "table", hide_default_value = true)]
     pub format: Format,
 }
 
 /// `--format`, for commands that print JSON unless they are asked for something for people.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct JsonArg {
-    /// How to print: as JSON, which is what is printed anyway
-    #[arg(long, value_enum, conflicts_with = "pretty")]
-    pub format: Option<Json>,
+    /// How to print: json, which is what is printed anyway, or a template such as '{{.ID}}'
+    #[arg(long, value_name = "FORMAT", value_parser = JsonArg::parse)]
+    pub format: Option<Format>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Json {
-    Json,
+impl JsonArg {
+    fn parse(text: &str) -> Result<Format, String> {
+        match Format::parse(text) {
+            Ok(format @ (Format::Json | Format::Template(_))) => Ok(format),
+            Ok(Format::Table | Format::TableTemplate(_)) => {
+                Err("there is no table here: write json or a template".into())
+            }
+            Err(error) => Err(error.replace("table, ", "")),
+        }
+    }
+
+    /// An indented array, or the template filled in for each value.
+    pub fn show(self, values: &[impl serde::Serialize]) -> anyhow::Result<()> {
+        let Some(Format::Template(template)) = self.format else { return print_json(values) };
+        for value in values {
+            print(&format!("{}\n", fill_in(template, &serde_json::to_value(value)?)?))?;
+        }
+        Ok(())
+    }
 }
 
 /// Columns have a key for JSON and a heading for the table.
@@ -52,39 +101,58 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    pub fn render(&self, format: Format) -> String {
-        match format {
-            Format::Table => self.table(),
-            Format::Json => self.json(),
-        }
-    }
-
-    fn table(&self) -> String {
-        let heading: Vec<String> = self.columns.iter().map(|(_, heading)| (*heading).to_string()).collect();
-        let lines: Vec<&Vec<String>> = std::iter::once(&heading).chain(&self.rows).collect();
-        let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
-        let mut out = String::new();
-        for line in lines {
-            let mut text = String::new();
-            for (cell, width) in line.iter().zip(&widths) {
-                text.push_str(&format!("{cell:width$}   "));
+    /// The error is a template's that asks for a column which there is not.
+    pub fn render(&self, format: Format) -> anyhow::Result<String> {
+        Ok(match format {
+            Format::Table => self.text(),
+            Format::Json => self.objects().map(|row| format!("{row}\n")).collect(),
+            Format::Template(template) => {
+                let rows = self.objects().map(|row| Ok(format!("{}\n", fill_in(template, &row)?)));
+                rows.collect::<anyhow::Result<String>>()?
             }
-            out.push_str(text.trim_end());
-            out.push('\n');
-        }
-        out
+            Format::TableTemplate(template) => {
+                let rows = std::iter::once(self.headings()).chain(self.objects());
+                let cells = rows.map(|row| Ok(fill_in(template, &row)?.split('\t').map(str::to_owned).collect()));
+                in_columns(&cells.collect::<anyhow::Result<Vec<Vec<String>>>>()?)
+            }
+        })
     }
 
-    fn json(&self) -> String {
-        let object = |row: &Vec<String>| {
-            let cells = self.columns.iter().zip(row);
-            let object: serde_json::Map<_, _> =
-                cells.map(|((key, _), cell)| ((*key).to_string(), cell.clone().into())).collect();
-            format!("{}\n", serde_json::Value::Object(object))
-        };
-        self.rows.iter().map(object).collect()
+    /// As a table, whatever was asked for.
+    pub fn text(&self) -> String {
+        let heading = self.columns.iter().map(|(_, heading)| (*heading).to_string()).collect();
+        in_columns(&std::iter::once(heading).chain(self.rows.iter().cloned()).collect::<Vec<_>>())
     }
+
+    /// The rows as JSON.
+    fn objects(&self) -> impl Iterator<Item = serde_json::Value> + '_ {
+        self.rows.iter().map(|row| {
+            let cells = self.columns.iter().zip(row);
+            cells.map(|((key, _), cell)| ((*key).to_string(), serde_json::Value::from(cell.clone()))).collect()
+        })
+    }
+
+    fn headings(&self) -> serde_json::Value {
+        self.columns.iter().map(|(key, heading)| ((*key).to_string(), serde_json::Value::from(*heading))).collect()
+    }
+}
+
+/// Cells below one another, without blanks at the ends of lines.
+fn in_columns(lines: &[Vec<String>]) -> String {
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let cell_width = |line: &Vec<String>, column: usize| line.get(column).map_or(0, |cell| cell.chars().count());
+    let width = |column: usize| lines.iter().map(|line| cell_width(line, column)).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut out = String::new();
+    for line in lines {
+        let mut text = String::new();
+        for (cell, width) in line.iter().zip(&widths) {
+            text.push_str(&format!("{cell:width$}   "));
+        }
+        out.push_str(text.trim_end());
+        out.push('\n');
+    }
+    out
 }
 
 /// Writes to standard output. A closed pipe is an error like others; [`super::run`] ends quietly on it.
@@ -155,18 +223,41 @@ mod tests {
     #[test]
     fn tables_line_up_and_end_without_blanks() {
         assert_eq!(
-            sample().render(Format::Table),
+            sample().render(Format::Table).unwrap(),
             "ID    NAME        NOTE\na     long name\nbcd   é           x \"y\"\n"
         );
     }
 
     #[test]
     fn json_is_one_object_a_line() {
-        let text = sample().render(Format::Json);
+        let text = sample().render(Format::Json).unwrap();
         let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines[1]["Name"], "é");
         assert_eq!(lines[1]["Note"], "x \"y\"");
         assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn templates_are_filled_in_for_each_row_and_may_have_columns() {
+        let shown = |format: &str| sample().render(Format::parse(format).unwrap());
+        assert_eq!(shown("{{.ID}}-{{.Name}}").unwrap(), "a-long name\nbcd-é\n");
+        assert_eq!(
+            shown("table {{.Name}}\\t{{upper .ID}}").unwrap(),
+            "NAME        ID\nlong name   A\né           BCD\n"
+        );
+        assert_eq!(shown("{{.Nam}}").unwrap_err().to_string(), "--format: there is no field .Nam; did you mean .Name?");
+        assert!(Format::parse("yaml").unwrap_err().contains("write table, json, or a template"));
+        assert!(JsonArg::parse("table").is_err());
+    }
+
+    #[test]
+    fn one_object_is_no_table() {
+        let value = serde_json::json!({"leader": "n1"});
+        let shown = |format: &str| Format::parse(format).unwrap().show(&value, || "a table".into());
+        assert_eq!(shown("table").unwrap(), "a table");
+        assert_eq!(shown("json").unwrap(), "{\"leader\":\"n1\"}\n");
+        assert_eq!(shown("{{.leader}}").unwrap(), "n1\n");
+        assert!(shown("table {{.leader}}").is_err());
     }
 
     #[test]

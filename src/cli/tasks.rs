@@ -4,29 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{EndpointPortConfig, Service, Task, TaskState};
 use bollard::query_parameters::{ListNodesOptions, ListServicesOptions, ListTasksOptions};
-use clap::Args;
 use jiff::Timestamp;
 
-use super::key_value;
+use super::list::ListArgs;
 use super::node::display_name;
-use super::output::{FormatArg, Table, ago, now, print, shortened};
+use super::output::{Table, ago, now, shortened};
 use crate::api::client::Client;
 use crate::spec::image::ImageReference;
-
-#[derive(Debug, Args)]
-pub struct PsArgs {
-    /// Only tasks that match: id=, name=, node=, label=, desired-state=running|shutdown; repeat it
-    #[arg(long, short, value_name = "KEY=VALUE", value_parser = key_value)]
-    filter: Vec<(String, String)>,
-    /// Print errors and images in full
-    #[arg(long)]
-    no_trunc: bool,
-    /// Print ids alone
-    #[arg(long, short)]
-    quiet: bool,
-    #[command(flatten)]
-    format: FormatArg,
-}
 
 /// Names for the ids that tasks carry.
 #[derive(Debug, Default)]
@@ -36,21 +20,16 @@ struct Names {
 }
 
 /// Tasks whose `key` is one of `values`.
-pub async fn list(client: &Client, key: &str, values: Vec<String>, args: &PsArgs) -> anyhow::Result<()> {
-    let mut filters: HashMap<String, Vec<String>> = HashMap::new();
-    filters.insert(key.to_string(), values);
-    for (key, value) in &args.filter {
-        filters.entry(key.clone()).or_default().push(value.clone());
-    }
+pub async fn list(client: &Client, key: &str, values: Vec<String>, args: &ListArgs) -> anyhow::Result<()> {
+    let mut filters = args.filters();
+    filters.entry(key.to_string()).or_default().extend(values);
     let tasks = fetch(client, filters).await?;
     let names = names(client).await?;
     let tasks = sorted(tasks, &names);
     if args.quiet {
-        return print(
-            &tasks.iter().filter_map(|task| task.id.as_ref()).map(|id| format!("{id}\n")).collect::<String>(),
-        );
+        return args.show_ids(tasks.iter().map(|task| task.id.as_ref()));
     }
-    print(&table(&tasks, &names, args.no_trunc, now()).render(args.format.format))
+    args.show(&table(&tasks, &names, args.no_trunc, now()))
 }
 
 pub async fn fetch(client: &Client, filters: HashMap<String, Vec<String>>) -> anyhow::Result<Vec<Task>> {
@@ -219,7 +198,7 @@ mod tests {
             task("new", 1, "2026-01-01T00:00:05Z", "running", ""),
         ];
         let now = "2026-01-01T00:00:10Z".parse().unwrap();
-        let text = table(&sorted(tasks, &names), &names, false, now).render(Format::Table);
+        let text = table(&sorted(tasks, &names), &names, false, now).render(Format::Table).unwrap();
         let expected = "\
 ID    NAME        IMAGE     NODE   DESIRED STATE   CURRENT STATE                            ERROR                       PORTS
 new   web.1       redis:7   host   Running         Running 10 seconds ago                                               :8080->80/tcp

@@ -1,6 +1,5 @@
 //! What the command line accepts.
 
-use clap::CommandFactory;
 use clap::error::ErrorKind;
 
 use super::*;
@@ -11,7 +10,7 @@ fn parse(line: &str) -> Result<Cli, clap::Error> {
 
 #[test]
 fn the_grammar_is_sound() {
-    Cli::command().debug_assert();
+    command().debug_assert();
 }
 
 #[test]
@@ -55,6 +54,11 @@ fn every_command_of_the_manual_is_accepted() {
         "flok network doctor web.1 db.1 --format json",
         "flok image load -i a.tar",
         "flok info --format json",
+        "flok info --format {{.Name}}",
+        "flok node ls --filter role=manager --no-trunc -q",
+        "flok service inspect --format {{.ID}} web",
+        "flok completion bash",
+        "flok man /tmp/man",
         "flok version",
         "flok --host unix:///tmp/x.sock info",
         "flok service ls -H unix:///tmp/x.sock",
@@ -79,6 +83,11 @@ fn usage_errors_have_code_two() {
         "flok service create -p 0 redis",
         "flok node update --availability asleep n",
         "flok swarm join --token T",
+        "flok service ls --format yaml",
+        "flok service ls --format {{.Name",
+        "flok service inspect --format table web",
+        "flok node inspect --pretty --format json n",
+        "flok completion tcsh",
         "flok nothing",
     ];
     for line in lines {

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use super::stack_data;
 use crate::api::docker::{Body, services::refuse_unsupported};
 use crate::api::model::stack::{STACK_LABEL, StackChanged, StackDeploy};
-use crate::api::{ApiError, Backend, Read, WriteError};
+use crate::api::{ApiError, Backend, Read, WriteError, lookup};
 use crate::spec::stack::{Feature, Features};
 use crate::spec::{Labels, NetworkId, NetworkTarget, SecretBytes, ServiceId, ServiceSpec};
 use crate::state::{self, Command, CredentialsUpdate, Network, Refusal, Service};
@@ -47,7 +47,9 @@ pub async fn remove<B: Backend>(
     let mut changed = StackChanged::default();
     let data = stack_data::remove(&name, &read, &mut changed);
     if services.is_empty() && networks.is_empty() && data.is_empty() {
-        return Err(ApiError::NotFound(format!("nothing found in stack: {name}")));
+        let stacks = read.state.services().filter_map(|service| stack_of(&service.spec.labels));
+        let hint = lookup::did_you_mean(&name, stacks);
+        return Err(ApiError::NotFound(format!("nothing found in stack: {name}{hint}")));
     }
     changed.removed = services.iter().map(|service| service.spec.name.clone()).collect();
     changed.removed_networks = networks.iter().map(|network| network.spec.name.clone()).collect();

@@ -30,7 +30,7 @@ impl Doctor {
             _ => "/network/doctor".to_owned(),
         };
         let Diagnosis { findings } = client.get(&path).await?;
-        print(&table(&findings).render(self.format.format))?;
+        print(&table(&findings).render(self.format.format)?)?;
         let broken = findings.iter().filter(|finding| !finding.ok).count();
         anyhow::ensure!(broken == 0, "{broken} of {} things looked at are broken", findings.len());
         Ok(())
@@ -80,7 +80,7 @@ NODE   WHAT       STATUS   DETAIL
        networks   ok       both are on shop_default
 n1     route      broken   10.0.1.5 via 169.254.128.1 by flok0: the kernel lacks it
 ";
-        assert_eq!(table(&findings).render(Format::Table), expected);
+        assert_eq!(table(&findings).render(Format::Table).unwrap(), expected);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use bollard::query_parameters::InspectNetworkOptions;
 use clap::Args;
 
 use crate::api::client::Client;
-use crate::cli::output::print_json;
+use crate::cli::output::JsonArg;
 
 /// Show networks in full
 #[derive(Debug, Args)]
@@ -12,6 +12,8 @@ pub struct Inspect {
     /// With the services on them and their tasks
     #[arg(long, short)]
     verbose: bool,
+    #[command(flatten)]
+    format: JsonArg,
     #[arg(required = true, value_name = "NETWORK")]
     networks: Vec<String>,
 }
@@ -24,6 +26,6 @@ impl Inspect {
             let found = client.docker().inspect_network(name, Some(options)).await;
             networks.push(found.map_err(|error| client.explain(error))?);
         }
-        print_json(&networks)
+        self.format.show(&networks)
     }
 }

@@ -1,45 +1,30 @@
 //! `flok network ls`.
 
-use std::collections::HashMap;
-
 use bollard::models::Network;
 use bollard::query_parameters::ListNetworksOptions;
 use clap::Args;
 
 use crate::api::client::Client;
-use crate::cli::key_value;
-use crate::cli::output::{FormatArg, Table, print};
+use crate::cli::list::ListArgs;
+use crate::cli::output::Table;
 
 /// List networks
 #[derive(Debug, Args)]
 pub struct Ls {
-    /// Only networks that match: id=, name=, label=, driver=, scope=, dangling=; repeat it
-    #[arg(long, short, value_name = "KEY=VALUE", value_parser = key_value)]
-    filter: Vec<(String, String)>,
-    /// Print ids alone
-    #[arg(long, short)]
-    quiet: bool,
-    /// Print ids in full
-    #[arg(long)]
-    no_trunc: bool,
     #[command(flatten)]
-    format: FormatArg,
+    list: ListArgs,
 }
 
 impl Ls {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
-        let mut filters: HashMap<String, Vec<String>> = HashMap::new();
-        for (key, value) in self.filter {
-            filters.entry(key).or_default().push(value);
-        }
-        let options = ListNetworksOptions { filters: Some(filters) };
+        let options = ListNetworksOptions { filters: Some(self.list.filters()) };
         let mut networks = client.docker().list_networks(Some(options)).await.map_err(|error| client.explain(error))?;
         networks.sort_by(|a, b| a.name.cmp(&b.name));
-        if self.quiet {
-            let ids = networks.iter().map(|network| format!("{}\n", id(network, self.no_trunc)));
-            return print(&ids.collect::<String>());
+        if self.list.quiet {
+            let ids: Vec<String> = networks.iter().map(|network| id(network, self.list.no_trunc)).collect();
+            return self.list.show_ids(ids.iter().map(Some));
         }
-        print(&table(&networks, self.no_trunc).render(self.format.format))
+        self.list.show(&table(&networks, self.list.no_trunc))
     }
 }
 
@@ -81,6 +66,6 @@ NETWORK ID     NAME           DRIVER    SCOPE
 bbbbbbbbbbbb   ingress        overlay   swarm
 a              shop_default   overlay   swarm
 ";
-        assert_eq!(table(&networks, false).render(Format::Table), expected);
+        assert_eq!(table(&networks, false).render(Format::Table).unwrap(), expected);
     }
 }

@@ -7,17 +7,17 @@ use clap::Args;
 
 use super::{display_name, fetch};
 use crate::api::client::Client;
-use crate::cli::output::{JsonArg, print, print_json};
+use crate::cli::output::{JsonArg, print};
 use crate::spec::quantity::format_size;
 
 /// Show nodes in full
 #[derive(Debug, Args)]
 pub struct Inspect {
     /// For people instead of as JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "format")]
     pretty: bool,
     #[command(flatten)]
-    _format: JsonArg,
+    format: JsonArg,
     /// Names, ids or "self"
     #[arg(required = true, value_name = "NODE")]
     nodes: Vec<String>,
@@ -29,7 +29,11 @@ impl Inspect {
         for name in &self.nodes {
             nodes.push(fetch(client, name).await?.0);
         }
-        if self.pretty { print(&nodes.iter().map(pretty).collect::<Vec<_>>().join("\n")) } else { print_json(&nodes) }
+        if self.pretty {
+            print(&nodes.iter().map(pretty).collect::<Vec<_>>().join("\n"))
+        } else {
+            self.format.show(&nodes)
+        }
     }
 }
 

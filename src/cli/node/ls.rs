@@ -6,29 +6,26 @@ use clap::Args;
 
 use super::display_name;
 use crate::api::client::Client;
-use crate::cli::output::{Format, FormatArg, Table, print};
+use crate::cli::list::ListArgs;
+use crate::cli::output::{Format, Table};
 
 /// List the nodes of the swarm
 #[derive(Debug, Args)]
 pub struct Ls {
-    /// Print ids alone
-    #[arg(long, short)]
-    quiet: bool,
     #[command(flatten)]
-    format: FormatArg,
+    list: ListArgs,
 }
 
 impl Ls {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
-        let nodes =
-            client.docker().list_nodes(None::<ListNodesOptions>).await.map_err(|error| client.explain(error))?;
-        if self.quiet {
-            let ids: Vec<String> = nodes.into_iter().filter_map(|node| node.id).collect();
-            return print(&ids.iter().map(|id| format!("{id}\n")).collect::<String>());
+        let options = ListNodesOptions { filters: Some(self.list.filters()) };
+        let nodes = client.docker().list_nodes(Some(options)).await.map_err(|error| client.explain(error))?;
+        if self.list.quiet {
+            return self.list.show_ids(nodes.iter().map(|node| node.id.as_ref()));
         }
         let info = client.docker().info().await.map_err(|error| client.explain(error))?;
         let own = info.swarm.and_then(|swarm| swarm.node_id).unwrap_or_default();
-        print(&table(nodes, &own, self.format.format).render(self.format.format))
+        self.list.show(&table(nodes, &own, self.list.format()))
     }
 }
 
@@ -94,7 +91,7 @@ mod tests {
         };
         let leader = serde_json::json!({"Leader": true, "Reachability": "reachable"});
         let nodes = vec![node("2", "b", None), node("1", "a", Some(leader))];
-        let text = table(nodes, "1", Format::Table).render(Format::Table);
+        let text = table(nodes, "1", Format::Table).render(Format::Table).unwrap();
         let expected = "\
 ID    HOSTNAME   STATUS   AVAILABILITY   MANAGER STATUS   ENGINE VERSION
 1 *   a          Ready    Active         Leader           0.1.0

@@ -4,13 +4,14 @@ use clap::Args;
 
 use super::own_id;
 use crate::api::client::Client;
-use crate::cli::tasks::{self, PsArgs};
+use crate::cli::list::ListArgs;
+use crate::cli::tasks;
 
 /// List the tasks on nodes, by default on this one
 #[derive(Debug, Args)]
 pub struct Ps {
     #[command(flatten)]
-    ps: PsArgs,
+    ps: ListArgs,
     /// Names, ids or "self"
     #[arg(value_name = "NODE", default_value = "self")]
     nodes: Vec<String>,

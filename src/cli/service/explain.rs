@@ -5,7 +5,7 @@ use clap::Args;
 use super::fetch;
 use crate::api::client::Client;
 use crate::api::model::explain::{NodeExplanation, ServiceExplanation};
-use crate::cli::output::{Format, FormatArg, Table, print};
+use crate::cli::output::{FormatArg, Table, print};
 
 /// Say why each task of a service is where it is, or why it does not run
 #[derive(Debug, Args)]
@@ -28,10 +28,7 @@ impl Explain {
         // By its id, which is of URL characters.
         let id = fetch(client, &self.service).await?.id.unwrap_or_default();
         let explanation: ServiceExplanation = client.get(&format!("/services/{id}/explain")).await?;
-        match self.format.format {
-            Format::Json => print(&format!("{}\n", serde_json::to_string(&explanation)?)),
-            Format::Table => print(&render(&explanation)),
-        }
+        print(&self.format.format.show(&explanation, || render(&explanation))?)
     }
 }
 
@@ -63,7 +60,7 @@ fn render(of: &ServiceExplanation) -> String {
             verdict(node),
         ]);
     }
-    format!("{out}\n{}\n{}", tasks.render(Format::Table), nodes.render(Format::Table))
+    format!("{out}\n{}\n{}", tasks.text(), nodes.text())
 }
 
 fn verdict(node: &NodeExplanation) -> String {

@@ -8,17 +8,17 @@ use clap::Args;
 use super::fetch;
 use super::ls::mode;
 use crate::api::client::Client;
-use crate::cli::output::{JsonArg, print, print_json};
+use crate::cli::output::{JsonArg, print};
 use crate::cli::tasks::{ports, service_name};
 
 /// Show services in full
 #[derive(Debug, Args)]
 pub struct Inspect {
     /// For people instead of as JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "format")]
     pretty: bool,
     #[command(flatten)]
-    _format: JsonArg,
+    format: JsonArg,
     #[arg(required = true, value_name = "SERVICE")]
     services: Vec<String>,
 }
@@ -32,7 +32,7 @@ impl Inspect {
         if self.pretty {
             print(&services.iter().map(pretty).collect::<Vec<_>>().join("\n"))
         } else {
-            print_json(&services)
+            self.format.show(&services)
         }
     }
 }

@@ -7,50 +7,34 @@ use bollard::query_parameters::ListServicesOptions;
 use clap::Args;
 
 use crate::api::client::Client;
-use crate::cli::key_value;
-use crate::cli::output::{Format, FormatArg, Table, print};
+use crate::cli::list::ListArgs;
+use crate::cli::output::Table;
 use crate::cli::tasks::{ports, service_name, without_digest};
 
 /// List services
 #[derive(Debug, Args)]
 pub struct Ls {
-    /// Only services that match: id=, name=, label=, mode=; repeat it
-    #[arg(long, short, value_name = "KEY=VALUE", value_parser = key_value)]
-    filter: Vec<(String, String)>,
-    /// Print ids alone
-    #[arg(long, short)]
-    quiet: bool,
     #[command(flatten)]
-    format: FormatArg,
+    list: ListArgs,
 }
 
 impl Ls {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
-        let mut filters: HashMap<String, Vec<String>> = HashMap::new();
-        for (key, value) in self.filter {
-            // A label is asked for as `label=key` or `label=key=value`.
-            filters.entry(key).or_default().push(value);
-        }
-        list(client, filters, self.quiet, self.format.format).await
+        list(client, self.list.filters(), &self.list).await
     }
 }
 
 /// Prints the services that match.
-pub async fn list(
-    client: &Client,
-    filters: HashMap<String, Vec<String>>,
-    quiet: bool,
-    format: Format,
-) -> anyhow::Result<()> {
-    let options = ListServicesOptions { filters: Some(filters), status: Some(!quiet) };
+pub async fn list(client: &Client, filters: HashMap<String, Vec<String>>, args: &ListArgs) -> anyhow::Result<()> {
+    let options = ListServicesOptions { filters: Some(filters), status: Some(!args.quiet) };
     let services = client.docker().list_services(Some(options)).await.map_err(|error| client.explain(error))?;
-    if quiet {
-        return print(&services.iter().filter_map(|s| s.id.as_ref()).map(|id| format!("{id}\n")).collect::<String>());
+    if args.quiet {
+        return args.show_ids(services.iter().map(|service| service.id.as_ref()));
     }
-    print(&table(services).render(format))
+    args.show(&table(services, args.no_trunc))
 }
 
-fn table(mut services: Vec<Service>) -> Table {
+fn table(mut services: Vec<Service>, full: bool) -> Table {
     let mut table = Table::new(&[
         ("ID", "ID"),
         ("Name", "NAME"),
@@ -63,16 +47,18 @@ fn table(mut services: Vec<Service>) -> Table {
     for service in services {
         let image =
             service.spec.as_ref().and_then(|spec| spec.task_template.as_ref()?.container_spec.as_ref()?.image.clone());
+        let image = image.unwrap_or_default();
         let published = service.endpoint.as_ref().and_then(|endpoint| endpoint.ports.as_deref()).unwrap_or_default();
         // As in Docker's list: ports of the nodes' own stand with the tasks.
         let ingress: Vec<_> =
             published.iter().filter(|port| !ports(std::slice::from_ref(port)).starts_with(':')).cloned().collect();
+        let id = service.id.clone().unwrap_or_default();
         table.row([
-            service.id.as_deref().unwrap_or_default().chars().take(12).collect(),
+            if full { id } else { id.chars().take(12).collect() },
             service_name(&service),
             mode(&service).into(),
             replicas(&service),
-            without_digest(&image.unwrap_or_default()),
+            if full { image } else { without_digest(&image) },
             ports(&ingress),
         ]);
     }
@@ -107,6 +93,7 @@ fn replicas(service: &Service) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::output::Format;
 
     #[test]
     fn services_are_listed_as_docker_lists_them() {
@@ -132,6 +119,6 @@ ID             NAME    MODE         REPLICAS               IMAGE                
 a              agent   global       2/3 (max 2 per node)   localhost:5000/whoami:1   *:8080->80/tcp
 bbbbbbbbbbbb   web     replicated   2/3 (max 2 per node)   localhost:5000/whoami:1   *:8080->80/tcp
 ";
-        assert_eq!(table(services).render(Format::Table), expected);
+        assert_eq!(table(services, false).render(Format::Table).unwrap(), expected);
     }
 }

@@ -4,13 +4,14 @@ use clap::Args;
 
 use super::fetch;
 use crate::api::client::Client;
-use crate::cli::tasks::{self, PsArgs};
+use crate::cli::list::ListArgs;
+use crate::cli::tasks;
 
 /// List the tasks of services, those that ended with them
 #[derive(Debug, Args)]
 pub struct Ps {
     #[command(flatten)]
-    ps: PsArgs,
+    ps: ListArgs,
     #[arg(required = true, value_name = "SERVICE")]
     services: Vec<String>,
 }

@@ -27,6 +27,6 @@ impl Ls {
         for (name, count) in counts {
             table.row([name, count.to_string()]);
         }
-        print(&table.render(self.format.format))
+        print(&table.render(self.format.format)?)
     }
 }

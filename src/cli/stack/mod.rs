@@ -17,7 +17,7 @@ use bollard::query_parameters::ListServicesOptions;
 use clap::Subcommand;
 
 use crate::api::client::Client;
-use crate::spec::stack::NAMESPACE_LABEL;
+use crate::spec::stack::{NAMESPACE_LABEL, nearest};
 
 #[derive(Debug, Subcommand)]
 pub enum Stack {
@@ -63,7 +63,11 @@ async fn services_of(client: &Client, name: Option<&str>) -> anyhow::Result<Vec<
 async fn existing(client: &Client, name: &str) -> anyhow::Result<Vec<Service>> {
     let services = services_of(client, Some(name)).await?;
     if services.is_empty() {
-        anyhow::bail!("nothing found in stack: {name}");
+        let label = |service: Service| service.spec?.labels?.remove(NAMESPACE_LABEL);
+        let stacks: Vec<String> = services_of(client, None).await?.into_iter().filter_map(label).collect();
+        let near = nearest(name, stacks.iter().map(String::as_str));
+        let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+        anyhow::bail!("nothing found in stack: {name}{hint}");
     }
     Ok(services)
 }

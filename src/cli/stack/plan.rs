@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::deploy::{Request, stack_name};
 use crate::api::client::Client;
 use crate::api::model::plan::{Action, FieldChange, ServicePlan, StackPlan, TaskPlan};
-use crate::cli::output::{Format, FormatArg, print};
+use crate::cli::output::{FormatArg, print};
 
 /// With `--detailed-exitcode`: there are changes, and every task finds a place.
 const WOULD_CHANGE: u8 = 3;
@@ -43,10 +43,7 @@ pub struct Plan {
 impl Plan {
     pub async fn run(self, client: &Client) -> anyhow::Result<ExitCode> {
         let plan = ask(client, &self.request, &self.name).await?;
-        match self.format.format {
-            Format::Json => print(&format!("{}\n", serde_json::to_string(&plan)?))?,
-            Format::Table => print(&render(&plan))?,
-        }
+        print(&self.format.format.show(&plan, || render(&plan))?)?;
         let code = match (self.detailed_exitcode, plan.has_changes(), plan.unplaced()) {
             (false, ..) | (true, false, _) => return Ok(ExitCode::SUCCESS),
             (true, true, 0) => WOULD_CHANGE,

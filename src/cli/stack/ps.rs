@@ -4,13 +4,14 @@ use clap::Args;
 
 use super::existing;
 use crate::api::client::Client;
-use crate::cli::tasks::{self, PsArgs};
+use crate::cli::list::ListArgs;
+use crate::cli::tasks;
 
 /// List the tasks of a stack, those that ended with them
 #[derive(Debug, Args)]
 pub struct Ps {
     #[command(flatten)]
-    ps: PsArgs,
+    ps: ListArgs,
     /// Name of the stack
     #[arg(value_name = "NAME")]
     name: String,

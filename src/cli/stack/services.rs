@@ -4,17 +4,14 @@ use clap::Args;
 
 use super::{existing, of_stack};
 use crate::api::client::Client;
-use crate::cli::output::FormatArg;
+use crate::cli::list::ListArgs;
 use crate::cli::service;
 
 /// List the services of a stack
 #[derive(Debug, Args)]
 pub struct Services {
-    /// Print ids alone
-    #[arg(long, short)]
-    quiet: bool,
     #[command(flatten)]
-    format: FormatArg,
+    list: ListArgs,
     /// Name of the stack
     #[arg(value_name = "NAME")]
     name: String,
@@ -23,6 +20,11 @@ pub struct Services {
 impl Services {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
         existing(client, &self.name).await?;
-        service::list(client, of_stack(Some(&self.name)), self.quiet, self.format.format).await
+        let mut filters = self.list.filters();
+        for (key, values) in of_stack(Some(&self.name)) {
+            // All labels that are asked for must match, this one with them.
+            filters.entry(key).or_default().extend(values);
+        }
+        service::list(client, filters, &self.list).await
     }
 }

@@ -58,11 +58,11 @@ impl Init {
         };
         let docker = client.patient(WITHIN);
         let node = docker.init_swarm(request).await.map_err(|error| client.explain(error))?;
-        if self.format.format == Format::Json {
+        if self.format.format != Format::Table {
             let (manager, worker) = (token(client, Role::Manager).await?, token(client, Role::Worker).await?);
             let tokens = json!({ "Manager": manager, "Worker": worker });
             let told = json!({ "NodeID": node, "Address": own_address(client).await?, "JoinTokens": tokens });
-            return print(&format!("{told}\n"));
+            return print(&self.format.format.show(&told, String::new)?);
         }
         let manager = join_line(client, Role::Manager).await?;
         let worker = join_line(client, Role::Worker).await?;

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::api::client::Client;
-use crate::cli::output::{Format, FormatArg, print};
+use crate::cli::output::{FormatArg, print};
 
 /// The daemon tries each address within bounds of its own.
 const WITHIN: Duration = Duration::from_secs(120);
@@ -49,9 +49,7 @@ impl Join {
         let info = client.docker().info().await.map_err(|error| client.explain(error))?;
         let swarm = info.swarm.unwrap_or_default();
         let role = if swarm.control_available == Some(true) { "manager" } else { "worker" };
-        match self.format.format {
-            Format::Json => print(&format!("{}\n", json!({ "NodeID": swarm.node_id, "Role": role }))),
-            Format::Table => print(&format!("This node joined a swarm as a {role}.\n")),
-        }
+        let told = json!({ "NodeID": swarm.node_id, "Role": role });
+        print(&self.format.format.show(&told, || format!("This node joined a swarm as a {role}.\n"))?)
     }
 }

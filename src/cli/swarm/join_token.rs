@@ -46,9 +46,10 @@ impl JoinToken {
         if self.quiet {
             return print(&format!("{}\n", token(client, self.role).await?));
         }
-        if self.format.format == Format::Json {
+        if self.format.format != Format::Table {
             let (token, address) = (token(client, self.role).await?, own_address(client).await?);
-            return print(&format!("{}\n", json!({ "Role": name, "Token": token, "Address": address })));
+            let told = json!({ "Role": name, "Token": token, "Address": address });
+            return print(&self.format.format.show(&told, String::new)?);
         }
         let line = join_line(client, self.role).await?;
         print(&format!("To add a {name} to this swarm, run the following command:\n\n    {line}\n\n"))

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::api::client::Client;
 use crate::api::model::status::SwarmStatus;
-use crate::cli::output::{Format, FormatArg, Table, print};
+use crate::cli::output::{FormatArg, Table, print};
 
 /// Show who leads, who votes, who is missing, and whether all tasks run
 #[derive(Debug, Args)]
@@ -18,10 +18,7 @@ pub struct Status {
 impl Status {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
         let status: SwarmStatus = client.get("/status").await?;
-        match self.format.format {
-            Format::Json => print(&format!("{}\n", serde_json::to_string(&status)?)),
-            Format::Table => print(&render(&status)),
-        }
+        print(&self.format.format.show(&status, || render(&status))?)
     }
 }
 
@@ -74,7 +71,7 @@ fn render(status: &SwarmStatus) -> String {
             percent(node.load.map(|load| load.memory)),
         ]);
     }
-    format!("{out}\n{}", table.render(Format::Table))
+    format!("{out}\n{}", table.text())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use bollard::models::SystemInfo;
 use clap::Args;
 
 use crate::api::client::Client;
-use crate::cli::output::{Format, FormatArg, print};
+use crate::cli::output::{FormatArg, print};
 use crate::spec::quantity::format_size;
 
 #[derive(Debug, Args)]
@@ -18,10 +18,7 @@ pub struct Info {
 impl Info {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
         let info = client.docker().info().await.map_err(|error| client.explain(error))?;
-        match self.format.format {
-            Format::Json => print(&format!("{}\n", serde_json::to_string(&info)?)),
-            Format::Table => print(&render(&info)),
-        }
+        print(&self.format.format.show(&info, || render(&info))?)
     }
 }
 

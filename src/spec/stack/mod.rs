@@ -28,6 +28,7 @@ pub use features::{Feature, Features};
 pub use interpolate::Variables;
 pub use problem::{Place, Problem, StackError};
 pub use reader::ReadFile;
+pub use suggest::nearest;
 pub use words::split as split_words;
 pub use yaml::{MAX_FILE_BYTES, too_large};
 

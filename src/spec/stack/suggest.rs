@@ -13,7 +13,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     let lower = word.to_lowercase();
     known
         .into_iter()
-        .map(|candidate| (distance(&lower, candidate), candidate))
+        .map(|candidate| (distance(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(distance, _)| *distance <= allowed)
         .min()
         .map(|(_, candidate)| candidate)
@@ -47,6 +47,7 @@ mod tests {
         assert_eq!(nearest("enviroment", known), Some("environment"));
         assert_eq!(nearest("env-file", known), Some("env_file"));
         assert_eq!(nearest("Ports", known), Some("ports"));
+        assert_eq!(nearest("nam", ["Name"]), Some("Name"));
         assert_eq!(nearest("banana", known), None);
         assert_eq!(nearest(&"x".repeat(1000), known), None);
     }

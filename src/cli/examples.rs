@@ -1,0 +1,129 @@
+//! The examples below `--help`, for the commands that do not carry theirs beside their arguments. Each line is tried by a
+//! test, so that none goes stale.
+
+use clap::Command;
+
+/// By the words behind `flok`.
+const EXAMPLES: &[(&str, &str)] = &[
+    (
+        "daemon",
+        "flok daemon\nflok daemon --config /etc/flok/flok.toml\nflok daemon --data-dir /srv/flok --label zone=a",
+    ),
+    ("swarm leave", "flok swarm leave\nflok swarm leave --force"),
+    ("swarm status", "flok swarm status\nflok swarm status --format json\nflok swarm status --format '{{.leader}}'"),
+    (
+        "node ls",
+        "flok node ls\nflok node ls --filter role=manager --filter node.label=zone=a\n\
+         flok node ls --format '{{.Hostname}}: {{.Status}}'",
+    ),
+    ("node inspect", "flok node inspect self\nflok node inspect --format '{{.Status.Addr}}' n1"),
+    ("node ps", "flok node ps\nflok node ps --filter desired-state=running n1 n2"),
+    ("node rm", "flok node rm n3\nflok node rm --force n3"),
+    ("node update", "flok node update --availability drain n1\nflok node update --label-add zone=a --label-rm old n1"),
+    ("node promote", "flok node promote n2 n3"),
+    ("node demote", "flok node demote n3"),
+    (
+        "service ls",
+        "flok service ls\nflok service ls --filter mode=global --filter label=tier=web\n\
+         flok service ls --format 'table {{.Name}}\\t{{.Replicas}}'",
+    ),
+    ("service ps", "flok service ps web\nflok service ps --filter node=n1 --no-trunc web db"),
+    ("service inspect", "flok service inspect --pretty web\nflok service inspect --format '{{json .Spec.Labels}}' web"),
+    ("service scale", "flok service scale web=5\nflok service scale --detach web=5 worker=10"),
+    ("service rm", "flok service rm web worker"),
+    ("service logs", "flok service logs -f web\nflok service logs --tail 100 --since 10m web"),
+    ("stack ls", "flok stack ls\nflok stack ls --format '{{.Name}}'"),
+    ("stack ps", "flok stack ps shop\nflok stack ps --filter desired-state=running shop"),
+    ("stack services", "flok stack services shop\nflok stack services --format json shop"),
+    ("stack rm", "flok stack rm shop"),
+    ("stack config", "flok stack config -c stack.yml\nflok stack config -c stack.yml -c production.yml"),
+    ("network ls", "flok network ls\nflok network ls --filter driver=overlay --format '{{.Name}}'"),
+    ("network inspect", "flok network inspect shop_default\nflok network inspect --verbose shop_default"),
+    ("network rm", "flok network rm back"),
+    ("network prune", "flok network prune"),
+    ("network doctor", "flok network doctor\nflok network doctor web.1 db.1"),
+    ("image load", "flok image load -i images.tar"),
+    ("info", "flok info\nflok info --format '{{.Swarm.NodeID}}'"),
+    ("version", "flok version\nflok version --format json"),
+    (
+        "completion",
+        "flok completion bash > /etc/bash_completion.d/flok\n\
+         flok completion zsh > /usr/share/zsh/site-functions/_flok\n\
+         flok completion fish > /usr/share/fish/vendor_completions.d/flok.fish",
+    ),
+];
+
+/// The command with its examples.
+pub fn with_examples(mut command: Command) -> Command {
+    for (path, examples) in EXAMPLES {
+        let text = examples.lines().fold("Examples:".to_owned(), |text, line| text + "\n  " + line);
+        command = at(command, &path.split(' ').collect::<Vec<_>>(), &text);
+    }
+    command
+}
+
+fn at(command: Command, path: &[&str], text: &str) -> Command {
+    match path {
+        [] => command.after_help(text.to_owned()),
+        [first, rest @ ..] if command.find_subcommand(first).is_some() => {
+            command.mut_subcommand(first, |below| at(below, rest, text))
+        }
+        _ => command,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+    use crate::cli::Cli;
+
+    /// Nouns whose verbs all have examples.
+    const WHOLE: [&str; 5] = ["service", "stack", "node", "network", "swarm"];
+
+    fn leaves<'c>(command: &'c Command, path: &str, found: &mut Vec<(String, &'c Command)>) {
+        for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+            let path = format!("{path} {}", below.get_name());
+            if below.has_subcommands() { leaves(below, &path, found) } else { found.push((path, below)) }
+        }
+    }
+
+    #[test]
+    fn every_path_is_a_command_and_every_verb_has_examples() {
+        let command = with_examples(Cli::command());
+        let mut found = Vec::new();
+        leaves(&command, "", &mut found);
+        for (path, _) in EXAMPLES {
+            assert!(found.iter().any(|(known, _)| known.trim() == *path), "there is no `flok {path}`");
+        }
+        for (path, verb) in
+            found.iter().filter(|(path, _)| WHOLE.iter().any(|noun| path.starts_with(&format!(" {noun} "))))
+        {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Examples:"), "`flok{path}` has no examples: write them in EXAMPLES");
+        }
+    }
+
+    #[test]
+    fn every_example_is_a_command_line() {
+        let command = with_examples(Cli::command());
+        let mut found = vec![(String::new(), &command)];
+        leaves(&command, "", &mut found);
+        let mut tried = 0;
+        for (path, verb) in found {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter_map(|line| line.strip_prefix("  flok ")) {
+                // What stands behind is a remark, a pipe or a redirection.
+                let line = line.split("   ").next().unwrap().split(['|', '>', '&', '#']).next().unwrap();
+                let words = crate::spec::stack::split_words(line).unwrap();
+                let words = std::iter::once("flok".to_owned()).chain(words);
+                if let Err(error) = Cli::try_parse_from(words) {
+                    panic!("flok{path}: {line}\n{error}");
+                }
+                tried += 1;
+            }
+        }
+        assert!(tried > EXAMPLES.len(), "{tried} lines were tried");
+    }
+}
