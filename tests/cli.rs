@@ -184,3 +184,27 @@ fn a_daemon_refuses_settings_it_does_not_know_by_name_and_makes_nothing() {
     let gone = flok(dir.path(), &["daemon", "--config", "/nowhere/flok.toml"], b"");
     assert!(gone.code == 1 && gone.said.contains("/nowhere/flok.toml"), "{}", gone.said);
 }
+
+#[test]
+fn help_that_is_piped_has_no_colours_and_completions_name_the_verbs() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_flok")).args(args).current_dir(dir.path()).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let help = told(&["service", "ls", "--help"]);
+    assert!(help.contains("Examples:\n  flok service ls") && !help.contains('\u{1b}'), "{help}");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = told(&["completion", shell]);
+        for word in ["flok", "stack", "deploy", "detailed-exitcode"] {
+            assert!(script.contains(word), "{word} for {shell}");
+        }
+    }
+    told(&["man", "pages"]);
+    for page in ["flok.1", "flok-stack.1", "flok-stack-plan.1"] {
+        let text = std::fs::read_to_string(dir.path().join("pages").join(page)).unwrap();
+        assert!(text.contains(".SH NAME"), "{page}: {text}");
+    }
+    assert!(!dir.path().join("pages/flok-man.1").exists(), "what is hidden has none");
+}

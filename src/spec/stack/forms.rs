@@ -84,7 +84,7 @@ fn short_port(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Vec<Nod
 
 const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 
-const LONG_PORT: &[Field] = &[
+pub(super) const LONG_PORT: &[Field] = &[
     Field { key: "mode", read: port_mode, support: Support::Used },
     Field { key: "target", read: port_number, support: Support::Used },
     Field { key: "published", read: published_port, support: Support::Used },
@@ -188,7 +188,7 @@ fn env_file(reader: &mut Reader<'_>, path: &str, file: &Node) -> Vec<dotenv::Var
     reader.parsed(file.place, path, parsed).unwrap_or_default()
 }
 
-const ENV_FILE: &[Field] = &[
+pub(super) const ENV_FILE: &[Field] = &[
     Field { key: "path", read: text, support: Support::Used },
     Field { key: "required", read: boolean, support: Support::Used },
 ];
@@ -236,7 +236,7 @@ pub fn hosts(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
     Some(Node::new(place, Value::List(hosts)))
 }
 
-const FILE_REFERENCE: &[Field] = &[
+pub(super) const FILE_REFERENCE: &[Field] = &[
     Field { key: "source", read: text, support: Support::Used },
     Field { key: "target", read: text, support: Support::Used },
     Field { key: "uid", read: text, support: Support::Used },
@@ -262,7 +262,7 @@ pub fn file_references(reader: &mut Reader<'_>, path: &str, node: Node) -> Optio
     })
 }
 
-const ATTACHMENT: &[Field] = &[
+pub(super) const ATTACHMENT: &[Field] = &[
     Field { key: "aliases", read: texts, support: Support::Used },
     Field { key: "driver_opts", read: labels, support: Support::Used },
     Field { key: "ipv4_address", read: text, support: Support::Ignored },

@@ -246,6 +246,33 @@ const FILE_OBJECT: &[Field] = &[
     used("template_driver", text),
 ];
 
+/// Every key by the section it stands in, for the table in docs/stack-file.md.
+#[cfg(test)]
+pub(super) const SECTIONS: [(&str, &[Field]); 22] = [
+    ("The file", FILE),
+    ("services.*", SERVICE),
+    ("services.*.deploy", DEPLOY),
+    ("services.*.deploy.placement", PLACEMENT),
+    ("services.*.deploy.resources", RESOURCES),
+    ("services.*.deploy.resources.limits", LIMITS),
+    ("services.*.deploy.resources.reservations", RESERVATIONS),
+    ("services.*.deploy.restart_policy", RESTART),
+    ("services.*.deploy.update_config and rollback_config", UPDATE),
+    ("services.*.ports, long form", super::forms::LONG_PORT),
+    ("services.*.networks.*", super::forms::ATTACHMENT),
+    ("services.*.secrets and configs, long form", super::forms::FILE_REFERENCE),
+    ("services.*.env_file, long form", super::forms::ENV_FILE),
+    ("services.*.volumes, long form", super::volumes::LONG),
+    ("services.*.volumes, long form: bind", super::volumes::BIND),
+    ("services.*.volumes, long form: volume", super::volumes::VOLUME),
+    ("services.*.volumes, long form: tmpfs", super::volumes::TMPFS),
+    ("services.*.healthcheck", HEALTHCHECK),
+    ("services.*.logging", LOGGING),
+    ("volumes.*", VOLUME),
+    ("networks.*", NETWORK),
+    ("secrets.* and configs.*", FILE_OBJECT),
+];
+
 /// A whole file.
 pub fn file(reader: &mut Reader<'_>, node: Node) -> Option<Node> {
     if node.is_null() {

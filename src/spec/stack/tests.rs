@@ -2,6 +2,7 @@
 
 mod convert;
 mod files;
+mod manual;
 mod refusals;
 
 use super::*;

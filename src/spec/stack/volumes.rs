@@ -17,7 +17,7 @@ const fn ignored(key: &'static str) -> Field {
     Field { key, read: anything, support: Support::Ignored }
 }
 
-const LONG: &[Field] = &[
+pub(super) const LONG: &[Field] = &[
     used("type", |reader, path, node| reader.one_of(path, node, &KINDS)),
     used("source", text),
     used("target", text),
@@ -28,13 +28,13 @@ const LONG: &[Field] = &[
     used("tmpfs", |reader, path, node| reader.object(path, node, TMPFS)),
     used("cluster", |reader, path, node| reader.object(path, node, &[])),
 ];
-const BIND: &[Field] = &[
+pub(super) const BIND: &[Field] = &[
     used("propagation", |reader, path, node| reader.one_of(path, node, &PROPAGATIONS)),
     used("create_host_path", boolean),
     ignored("selinux"),
 ];
-const VOLUME: &[Field] = &[used("nocopy", boolean), used("subpath", text), used("labels", labels)];
-const TMPFS: &[Field] = &[used("size", size), used("mode", integer)];
+pub(super) const VOLUME: &[Field] = &[used("nocopy", boolean), used("subpath", text), used("labels", labels)];
+pub(super) const TMPFS: &[Field] = &[used("size", size), used("mode", integer)];
 
 /// Canonically a list of long forms, each with type and target; the source of a bind is an absolute path.
 pub fn mounts(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
