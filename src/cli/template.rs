@@ -49,9 +49,9 @@ impl Template {
         let mut reader = Reader { rest: &text };
         let (parts, end) = reader.parts(0)?;
         match end {
-            End::Text => Ok(Template(parts)),
-            End::Else => Err("{{else}} without {{if}} or {{range}} before it".into()),
-            End::End => Err("{{end}} without {{if}} or {{range}} before it".into()),
+            Stop::Text => Ok(Template(parts)),
+            Stop::Else => Err("{{else}} without {{if}} or {{range}} before it".into()),
+            Stop::End => Err("{{end}} without {{if}} or {{range}} before it".into()),
         }
     }
 
@@ -64,7 +64,7 @@ impl Template {
 }
 
 /// What ended a list of parts.
-enum End {
+enum Stop {
     Text,
     Else,
     End,
@@ -75,7 +75,7 @@ struct Reader<'t> {
 }
 
 impl Reader<'_> {
-    fn parts(&mut self, depth: usize) -> Result<(Vec<Part>, End), String> {
+    fn parts(&mut self, depth: usize) -> Result<(Vec<Part>, Stop), String> {
         if depth > MAX_DEPTH {
             return Err(format!("{{{{if}}}} and {{{{range}}}} stand in one another more than {MAX_DEPTH} deep"));
         }
@@ -83,14 +83,14 @@ impl Reader<'_> {
         loop {
             let Some((text, rest)) = self.rest.split_once("{{") else {
                 parts.push(Part::Text(std::mem::take(&mut self.rest).to_owned()));
-                return Ok((parts, End::Text));
+                return Ok((parts, Stop::Text));
             };
             parts.push(Part::Text(text.to_owned()));
             let (action, rest) = action(rest)?;
             self.rest = rest;
             match action.split_once(char::is_whitespace).unwrap_or((action, "")) {
-                ("end", "") => return Ok((parts, End::End)),
-                ("else", "") => return Ok((parts, End::Else)),
+                ("end", "") => return Ok((parts, Stop::End)),
+                ("else", "") => return Ok((parts, Stop::Else)),
                 ("if", condition) => {
                     let condition = pipeline(condition)?;
                     let (then, otherwise) = self.branches("if", depth)?;
@@ -109,10 +109,10 @@ impl Reader<'_> {
     fn branches(&mut self, what: &str, depth: usize) -> Result<(Vec<Part>, Vec<Part>), String> {
         let open = || format!("{{{{{what}}}}} is not closed by {{{{end}}}}");
         match self.parts(depth + 1)? {
-            (_, End::Text) => Err(open()),
-            (first, End::End) => Ok((first, Vec::new())),
-            (first, End::Else) => match self.parts(depth + 1)? {
-                (second, End::End) => Ok((first, second)),
+            (_, Stop::Text) => Err(open()),
+            (first, Stop::End) => Ok((first, Vec::new())),
+            (first, Stop::Else) => match self.parts(depth + 1)? {
+                (second, Stop::End) => Ok((first, second)),
                 _ => Err(open()),
             },
         }
@@ -174,7 +174,9 @@ fn operand(word: &str) -> Result<Operand, String> {
     if FUNCTIONS.contains(&word) {
         return Ok(Operand::Function(word.to_owned()));
     }
-    let hint = nearest(word, FUNCTIONS).map_or_else(
+    // Fields begin with a capital, functions never do.
+    let is_field = word.starts_with(char::is_uppercase);
+    let hint = nearest(word, FUNCTIONS).filter(|_| !is_field).map_or_else(
         || format!("a field is written with a dot: .{word}; functions are {}", FUNCTIONS.join(", ")),
         |near| format!("did you mean {near}?"),
     );

@@ -38,6 +38,6 @@ impl Ls {
             let (created, updated) = (object.created.unwrap_or_default(), object.updated.unwrap_or_default());
             table.row([object.id, object.name, created, updated]);
         }
-        print(&table.render(self.format.format))
+        print(&table.render(self.format.format)?)
     }
 }
