@@ -48,7 +48,7 @@ fn each_kind_of_bad_stack_file_is_refused_with_its_place() {
     let web = |keys: &str| format!("services:\n  web:\n    image: i\n    {keys}\n");
     let cases = [
         (web("imag: x"), "s.yml:4:5: services.web: unknown key \"imag\"; did you mean \"image\"?"),
-        (web("secrets: [a]"), "s.yml:4:5: services.web.secrets: secrets are not supported yet"),
+        (web("secrets: [a]"), "s.yml:4:15: services.web.secrets: undefined name \"a\": define it under"),
         (web("deploy: {mode: global, replicas: 2}"), "s.yml:4:38: services.web.deploy: replicas can only be used"),
         (
             web("deploy: {resources: {limits: {memory: 5x}}}"),
