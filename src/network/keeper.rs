@@ -275,7 +275,8 @@ impl Keeper {
         };
         if !in_force {
             let anew = found.as_ref().is_some_and(|found| !found.complete);
-            run_nft(&skeleton.script(anew))?;
+            let present = found.map(|found| found.chains).unwrap_or_default();
+            run_nft(&skeleton.script(anew, &present))?;
             found = self.nftables.read().map_err(kernel)?;
             self.installed = found.as_ref().map(|found| (skeleton, found.fingerprint));
         }

@@ -670,8 +670,19 @@ fn nftables_takes_the_table_of_any_node() {
         let overlay = address.map(|address| super::Overlay { node: NodeId(1), address: ip(address), port: 4789 });
         let skeleton = super::skeleton::Skeleton { subnet, overlay };
         for anew in [false, false, true] {
-            let script = skeleton.script(anew);
+            // A chain of another version goes, with what it led to.
+            host.sh("nft 'add table inet flok; add chain inet flok led; table inet flok {
+                     chain other { type filter hook forward priority 0; jump led; }; }'");
+            let present = ["arrive", "other", "led"].map(str::to_owned);
+            let present = if host.sh("nft list chain inet flok arrive 2>&1 || true").contains("hook") {
+                &present[..]
+            } else {
+                &present[1..]
+            };
+            let script = skeleton.script(anew, present);
             host.sh(&format!("nft -f - <<'END'\n{script}END"));
+            let table = host.sh("nft list table inet flok");
+            assert!(table.contains("chain arrive {") && !table.contains("chain other {") && !table.contains("led"));
         }
     }
 }

@@ -2,9 +2,12 @@
 //! a node has its address; all that comes and goes are elements and balancer chains.
 //!
 //! The order of the hooks tells a packet's way. `arrive` sees it first, before connection tracking: who may send this
-//! here, and which node's zone is it in. `remember` notes by which node a connection came, and sends replies back that
-//! way. `balance` chooses a target for a new connection. `vanished` resets what goes to a task that is gone. `isolate`
-//! holds networks apart. `translate` and `leave` see it last.
+//! here, and which node's zone is it in. `balance` chooses a target for a new connection. `steer` notes by which node a
+//! connection came, sends replies back that way, and resets what goes to a task that is gone. `isolate` holds networks
+//! apart. `translate` and `leave` see it last.
+//!
+//! Every packet walks them, so each chain begins with what most packets are done with: one look-up, or a bit of the
+//! connection's state. A wildcard of interfaces in a set costs a search in a tree, and so has a rule of its own.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
@@ -31,11 +34,16 @@ pub struct Overlay {
 }
 
 impl Skeleton {
-    /// One transaction. `anew`: whatever is there under the name goes; else its sets and balancers stay as they are.
-    pub fn script(&self, anew: bool) -> String {
+    /// One transaction. `anew`: whatever is there under the name goes; else its sets and balancers stay as they are, and
+    /// of its base chains, `present`, those that are none of ours go.
+    pub fn script(&self, anew: bool, present: &[String]) -> String {
         let mut script = format!("add table {TABLE}\n");
         if anew {
             let _ = writeln!(script, "delete table {TABLE}\nadd table {TABLE}");
+        }
+        let present = if anew { &[] } else { present };
+        for name in present {
+            let _ = writeln!(script, "flush chain {TABLE} {name}");
         }
         let text = self.chains();
         let mut lines = text.lines().peekable();
@@ -49,28 +57,21 @@ impl Skeleton {
         for set in Set::ALL {
             let _ = writeln!(script, "    {}", set.declaration());
         }
-        script + &text + "}\n"
+        script += &text;
+        script += "}\n";
+        for name in present.iter().filter(|name| !text.contains(&format!("    chain {name} {{"))) {
+            let _ = writeln!(script, "delete chain {TABLE} {name}");
+        }
+        script
     }
 
     fn chains(&self) -> String {
         let (host, subnet) = (self.subnet.host(), self.subnet);
         let (local6, host6) = (format!("{LOCAL6}/{LOCAL6_PREFIX}"), local6(host));
-        let datagrams = self.overlay.map_or_else(String::new, |overlay| {
-            let filter = format!("udp dport {} @th,96,24 {VNI} fib daddr type local", overlay.port);
-            format!(
-                "        {filter} ip saddr != @members4 drop
-        {filter} ip6 saddr != @members6 drop
-        {filter} notrack;\n"
-            )
-        });
-        let sent = self.overlay.map_or_else(String::new, |overlay| {
-            format!("        udp dport {} @th,96,24 {VNI} notrack;\n", overlay.port)
-        });
-        // What a task sends to the outside bears its node's address, which is a member's.
-        let smuggled = self.overlay.map_or_else(String::new, |overlay| {
-            let outside = format!("iifname \"{VETH_PREFIX}*\" oifname != {{ \"{OVERLAY}\", \"{VETH_PREFIX}*\" }}");
-            format!("        {outside} udp dport {} @th,96,24 {VNI} drop\n", overlay.port)
-        });
+        let rule = |port: u16, verdict: &str| format!("        udp dport {port} @th,96,24 {VNI} {verdict}\n");
+        let datagrams = |verdict| self.overlay.map_or_else(String::new, |overlay| rule(overlay.port, verdict));
+        let (received, sent) = (datagrams("goto datagram"), datagrams("notrack"));
+        let smuggled = datagrams("jump smuggled");
         let (spokesman, spokesman6) = match self.overlay {
             Some(Overlay { node, address: IpAddr::V4(address), .. }) => (address, spokesman6(node)),
             // RFC 7600's address of a host that has none.
@@ -81,23 +82,29 @@ impl Skeleton {
             r#"    # A task has NET_RAW: it may send only from its own addresses. The overlay is for members only.
     chain arrive {{
         type filter hook prerouting priority -310; policy accept;
-        iifname "{VETH_PREFIX}*" meta protocol ip iifname . ip saddr != @sources4 drop
-        iifname "{VETH_PREFIX}*" meta protocol ip6 iifname . ip6 saddr != @sources6 drop
-        iifname "{OVERLAY}" ct original zone set ether saddr map @node_zones
-{datagrams}    }}
+        iifname "{VETH_PREFIX}*" goto sent
+        iifname "{OVERLAY}" ct original zone set ether saddr map @node_zones accept
+{received}    }}
+    # What a task sends to the outside bears its node's address, which is a member's: no datagram of the overlay's leaves
+    # a task, but to those on its own network, which may run what they like. Each one is looked at, whatever flow it is of.
+    chain smuggled {{
+        ip saddr . ip daddr @same_network4 return
+        ip6 saddr . ip6 daddr @same_network6 return
+        drop
+    }}
+    chain sent {{
+{smuggled}        iifname . ip saddr @sources4 accept
+        iifname . ip6 saddr @sources6 accept
+        meta protocol {{ ip, ip6 }} drop
+    }}
+    chain datagram {{
+        ip saddr @members4 notrack accept
+        ip6 saddr @members6 notrack accept
+        fib daddr type local drop
+    }}
     chain depart {{
         type filter hook output priority -310; policy accept;
 {sent}    }}
-    # Replies go back by the node the connection came in by, which knows the client.
-    chain remember {{
-        type filter hook prerouting priority -150; policy accept;
-        iifname "{OVERLAY}" ct state new ct mark set ether saddr map @node_marks
-        iifname "{VETH_PREFIX}*" ct direction reply ct mark and {MARK_MASK:#x} == {NODE_MARK:#x} meta mark set ct mark;
-    }}
-    chain remember_own {{
-        type route hook output priority -150; policy accept;
-        ct mark and {MARK_MASK:#x} == {NODE_MARK:#x} meta mark set ct mark;
-    }}
     chain balance {{
         type nat hook prerouting priority -100; policy accept;
         iifname "{VETH_PREFIX}*" ip saddr . ip daddr @same_network4 ip daddr vmap @vips4
@@ -118,17 +125,30 @@ impl Skeleton {
         meta nfproto ipv4 meta l4proto . th dport vmap @ports4
         meta nfproto ipv6 meta l4proto . th dport vmap @ports6
     }}
-    # Connections to a task that is gone are reset, not left to time out. A VIP without targets is nobody's address too.
-    chain vanished {{
+    # To a task that is there, there is nothing to do, once it is noted by which node a connection came. From one that is
+    # reached by published ports, replies to anybody else go back by that node, which knows the client. Connections to a
+    # task that is gone are reset, not left to time out. A VIP without targets is nobody's address too.
+    chain steer {{
         type filter hook prerouting priority -90; policy accept;
-        ip daddr {subnet} ip daddr != @endpoints4 goto turn_away
-        ip6 daddr {local6} ip6 daddr != @endpoints6 goto turn_away
-        iifname "{VETH_PREFIX}*" ip daddr != @endpoints4 ip saddr . ip daddr @same_network4 goto turn_away
-        iifname "{VETH_PREFIX}*" ip6 daddr != @endpoints6 ip6 saddr . ip6 daddr @same_network6 goto turn_away
-        iifname "{OVERLAY}" ct direction original ip daddr != @endpoints4 goto turn_away
-        iifname "{OVERLAY}" ct direction original ip6 daddr != @endpoints6 goto turn_away
-        ct mark {PUBLISHED_MARK:#x} ct direction original ip daddr != @endpoints4 goto turn_away
-        ct mark {PUBLISHED_MARK:#x} ct direction original ip6 daddr != @endpoints6 goto turn_away
+        ct state untracked accept
+        ct state new iifname "{OVERLAY}" ct mark set ether saddr map @node_marks
+        ip daddr @endpoints4 accept
+        ip6 daddr @endpoints6 accept
+        ip daddr {subnet} goto turn_away
+        ip6 daddr {local6} goto turn_away
+        ct direction reply ip saddr @ingress4 goto return_by_node
+        ct direction reply ip6 saddr @ingress6 goto return_by_node
+        iifname "{VETH_PREFIX}*" ip saddr . ip daddr @same_network4 goto turn_away
+        iifname "{VETH_PREFIX}*" ip6 saddr . ip6 daddr @same_network6 goto turn_away
+        iifname "{OVERLAY}" ct direction original goto turn_away
+        ct mark {PUBLISHED_MARK:#x} ct direction original goto turn_away
+    }}
+    chain return_by_node {{
+        iifname "{VETH_PREFIX}*" ct mark and {MARK_MASK:#x} == {NODE_MARK:#x} meta mark set ct mark
+    }}
+    chain return_own {{
+        type route hook output priority -150; policy accept;
+        ct mark and {MARK_MASK:#x} == {NODE_MARK:#x} meta mark set ct mark;
     }}
     chain turn_away {{
         meta l4proto tcp reject with tcp reset
@@ -137,44 +157,66 @@ impl Skeleton {
     # Tasks meet on a network they share or through a published port, nowhere else.
     chain isolate {{
         type filter hook forward priority 0; policy accept;
-        iifname != {{ "{OVERLAY}", "{VETH_PREFIX}*" }} oifname != {{ "{OVERLAY}", "{VETH_PREFIX}*" }} accept
-        ct direction reply accept
         ct state established,related accept
-        iifname {{ "{OVERLAY}", "{VETH_PREFIX}*" }} ip saddr . ip daddr @same_network4 accept
-        iifname {{ "{OVERLAY}", "{VETH_PREFIX}*" }} ip6 saddr . ip6 daddr @same_network6 accept
-        iifname "{OVERLAY}" ip daddr @ingress4 accept
-        iifname "{OVERLAY}" ip6 daddr @ingress6 accept
-        iifname "{OVERLAY}" drop
+        iifname "{VETH_PREFIX}*" goto from_task
+        iifname "{OVERLAY}" goto from_node
+        oifname "{VETH_PREFIX}*" goto from_outside
+        oifname "{OVERLAY}" goto from_outside
+    }}
+    chain from_task {{
+        ip saddr . ip daddr @same_network4 accept
+        ip6 saddr . ip6 daddr @same_network6 accept
         iifname @confined goto turn_away
-{smuggled}        ct status dnat accept
-        iifname "{VETH_PREFIX}*" oifname {{ "{OVERLAY}", "{VETH_PREFIX}*" }} goto turn_away
-        oifname {{ "{OVERLAY}", "{VETH_PREFIX}*" }} drop
+        ct status dnat accept
+        oifname "{VETH_PREFIX}*" goto turn_away
+        oifname "{OVERLAY}" goto turn_away
+    }}
+    chain from_node {{
+        ip saddr . ip daddr @same_network4 accept
+        ip6 saddr . ip6 daddr @same_network6 accept
+        ip daddr @ingress4 accept
+        ip6 daddr @ingress6 accept
+        drop
+    }}
+    chain from_outside {{
+        ct status dnat accept
+        drop
     }}
     # Nothing of this host is reached over the overlay, and no host by a task that is on internal networks only.
     chain guard {{
         type filter hook input priority 0; policy accept;
-        iifname "{OVERLAY}" ct direction original ct state != {{ established, related }} drop
+        ct state established,related,untracked accept
+        iifname "{OVERLAY}" ct direction original drop
         iifname @confined ct direction original goto turn_away
     }}
     # Tasks see their clients' real addresses, save where a reply could not find its way back: a task that reaches
     # itself, the node's own loopback, and a node that is served by a task of its own through another node.
     chain translate {{
         type nat hook postrouting priority 100; policy accept;
+        oifname "{VETH_PREFIX}*" goto for_task
+        oifname "{OVERLAY}" goto for_node
+        iifname "{VETH_PREFIX}*" masquerade
+    }}
+    chain for_task {{
         oifname . ip saddr @sources4 snat ip to ct original ip daddr
         oifname . ip6 saddr @sources6 snat ip6 to ct original ip6 daddr
-        oifname "{VETH_PREFIX}*" ip saddr 127.0.0.0/8 snat ip to {host}
-        oifname "{OVERLAY}" ip saddr {{ 127.0.0.0/8, {subnet} }} snat ip to {spokesman}
-        oifname "{OVERLAY}" rt ip nexthop . ip saddr @turning4 snat ip to {spokesman}
-        oifname "{OVERLAY}" ip6 saddr {local6} snat ip6 to {spokesman6}
-        oifname "{OVERLAY}" rt ip6 nexthop . ip6 saddr @turning6 snat ip6 to {spokesman6}
-        oifname {{ "{OVERLAY}", "{VETH_PREFIX}*" }} accept
-        iifname "{VETH_PREFIX}*" masquerade
+        ip saddr 127.0.0.0/8 snat ip to {host}
+    }}
+    chain for_node {{
+        ip saddr {{ 127.0.0.0/8, {subnet} }} snat ip to {spokesman}
+        rt ip nexthop . ip saddr @turning4 snat ip to {spokesman}
+        ip6 saddr {local6} snat ip6 to {spokesman6}
+        rt ip6 nexthop . ip6 saddr @turning6 snat ip6 to {spokesman6}
     }}
     # The mark has done its work: on the datagram around the packet it would lead back here.
     chain leave {{
         type filter hook postrouting priority 300; policy accept;
-        oifname "{OVERLAY}" meta mark set 0
-        oifname {{ "{OVERLAY}", "{VETH_PREFIX}*" }} tcp flags syn tcp option maxseg size set rt mtu
+        meta mark != 0 oifname "{OVERLAY}" meta mark set 0
+        tcp flags syn goto open
+    }}
+    chain open {{
+        oifname "{VETH_PREFIX}*" tcp option maxseg size set rt mtu
+        oifname "{OVERLAY}" tcp option maxseg size set rt mtu
     }}
 "#
         )

@@ -53,8 +53,10 @@ pub struct Nftables {
 pub struct Found {
     /// Of all that is not an element or a balancer.
     pub fingerprint: u64,
-    /// Sets or chains that no version of the table has beside the ones of this one.
+    /// It has the sets of this version and no others.
     pub complete: bool,
+    /// The chains that are no balancers.
+    pub chains: Vec<String>,
     pub elements: BTreeMap<(Set, Key), Value>,
     pub balancers: BTreeMap<Balancer, Vec<Target>>,
 }
@@ -83,6 +85,7 @@ impl Nftables {
         for chain in &chains {
             let name = attribute(chain, 3).map(text).unwrap_or_default();
             if name.parse::<Balancer>().is_err() {
+                found.chains.push(name.to_owned());
                 name.hash(&mut hash);
                 // Hook, policy and type.
                 [4, 5, 7].iter().for_each(|kind| attribute(chain, *kind).hash(&mut hash));

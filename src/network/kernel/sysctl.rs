@@ -39,10 +39,18 @@ pub fn prepare_host(ipv6: bool) -> Result<(), NetworkError> {
     Ok(())
 }
 
-/// Of the overlay's device: packets arrive on it from clients that are elsewhere, and for the node's own loopback.
+/// Of the overlay's device.
 pub fn prepare_overlay() -> Result<(), NetworkError> {
-    set(&format!("ipv4/conf/{OVERLAY}/rp_filter"), "0")?;
-    set(&format!("ipv4/conf/{OVERLAY}/route_localnet"), "1")
+    prepare_interface(OVERLAY)
+}
+
+/// Packets arrive from clients that are elsewhere, and for the node's own loopback. The kernel would look up the way
+/// back for the source of each, as soon as there are rules of routing; who may send what is told in nftables.
+pub fn prepare_interface(name: &str) -> Result<(), NetworkError> {
+    ["rp_filter", "route_localnet", "accept_local"]
+        .into_iter()
+        .zip(["0", "1", "1"])
+        .try_for_each(|(key, value)| set(&format!("ipv4/conf/{name}/{key}"), value))
 }
 
 /// The greater of an interface's value and the one of `all` counts, so `all` has to be 0 for ours to be free. Each other

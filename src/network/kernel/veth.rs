@@ -51,15 +51,13 @@ pub struct Wire {
 
 /// Makes the pair where it is missing, and sets up the inside.
 pub fn connect(wire: &Wire) -> Result<(), NetworkError> {
-    let name = wire.interface.name();
     let added = add_pair(wire);
     if let Err(error) = added
         && error.raw_os_error() != Some(libc::EEXIST)
     {
         return Err(failed("add the task's veth pair")(error));
     }
-    sysctl::set(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
-    sysctl::set(&format!("ipv4/conf/{name}/rp_filter"), "0")?;
+    sysctl::prepare_interface(wire.interface.name())?;
     let (path, wire) = (wire.namespace.clone(), wire.clone());
     namespace::within(&path, move || Ok(inside(&wire))).map_err(NetworkError::Namespace)?
 }
