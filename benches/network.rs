@@ -137,13 +137,17 @@ async fn grow(size: u32) {
     let shape = Shape { networks: 1, services: size, endpoints: 10 };
     let whole = network(shape, 0);
     let mut room = Room::new().await;
+    let empty =
+        NetworkView { services: Default::default(), endpoints: Default::default(), ..NetworkView::clone(&whole) };
+    room.networks.list.insert(NetworkId(0), Arc::new(empty));
     for count in [10, size] {
         let first = count - SERVICES_MORE.min(count);
-        room.networks.list.insert(NetworkId(0), Arc::new(cut(&whole, first)));
+        let had = room.networks.list[&NetworkId(0)].services.len() as u32;
+        (had..first).for_each(|more| room.change(0, |view| add(view, &whole, more)));
         room.tell().await;
         let (mut walls, mut cpus) = (Vec::new(), Vec::new());
-        for more in first + 1..=count {
-            room.networks.list.insert(NetworkId(0), Arc::new(cut(&whole, more)));
+        for more in first..count {
+            room.change(0, |view| add(view, &whole, more));
             let (wall, cpu) = room.cost().await;
             walls.push(wall);
             cpus.push(cpu);
@@ -157,12 +161,12 @@ async fn grow(size: u32) {
     room.close().await;
 }
 
-/// Its first services.
-fn cut(view: &NetworkView, services: u32) -> NetworkView {
-    let mut view = view.clone();
-    view.services.retain(|id, _| id.0 < services.into());
-    view.endpoints.retain(|_, endpoint| endpoint.service.0 < services.into());
-    view
+/// The service of this number in `whole`, with its tasks.
+fn add(view: &mut NetworkView, whole: &NetworkView, number: u32) {
+    let id = ServiceId(number.into());
+    view.services.insert(id, whole.services[&id].clone());
+    let tasks = number * 10..(number + 1) * 10;
+    view.endpoints.extend(tasks.map(|at| TaskId(at.into())).map(|task| (task, whole.endpoints[&task].clone())));
 }
 
 fn network(shape: Shape, number: u32) -> Arc<NetworkView> {

@@ -12,7 +12,9 @@ mod update;
 mod view;
 
 pub use members::{Member, Members};
-pub use networks::{Endpoint, NetworkChange, NetworkView, Networks, NetworksUpdate, ServiceView, UnknownNetwork};
+pub use networks::{
+    Endpoint, NetworkChange, NetworkView, Networks, NetworksUpdate, ServiceView, UnknownNetwork, differing,
+};
 pub use swarm_networks::{NetworkBuilder, SwarmNetworks};
 pub use update::{Update, UpdateError, diff};
 pub use view::{Dispatcher, Generation, View, view};

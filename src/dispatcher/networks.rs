@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::{NetworkId, NodeId, PortConfig, ServiceId, Subnet, TaskId};
@@ -19,7 +21,8 @@ pub struct Networks {
     pub list: BTreeMap<NetworkId, Arc<NetworkView>>,
 }
 
-/// One network, as all nodes on it see it.
+/// One network, as all nodes on it see it. A newer view shares with the older one what is the same in both, so that to make
+/// it, and to compare them, costs what has changed and not what there is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkView {
     pub name: String,
@@ -29,9 +32,9 @@ pub struct NetworkView {
     pub internal: bool,
     /// Carries the connections to published ports.
     pub ingress: bool,
-    pub services: BTreeMap<ServiceId, ServiceView>,
+    pub services: OrdMap<ServiceId, ServiceView>,
     /// By task. A task that has ended is not here; a connection to its address is refused.
-    pub endpoints: BTreeMap<TaskId, Endpoint>,
+    pub endpoints: OrdMap<TaskId, Endpoint>,
 }
 
 /// A service on one network.
@@ -163,7 +166,7 @@ impl NetworkView {
     }
 
     /// Whether only services and endpoints differ.
-    fn same_network(&self, other: &NetworkView) -> bool {
+    pub fn same_network(&self, other: &NetworkView) -> bool {
         self.name == other.name
             && self.subnets == other.subnets
             && self.internal == other.internal
@@ -171,8 +174,31 @@ impl NetworkView {
     }
 
     fn parts_to(&self, new: &NetworkView) -> NetworkChange {
-        let (services, removed_services) = super::update::changes(&self.services, &new.services);
-        let (endpoints, removed_endpoints) = super::update::changes(&self.endpoints, &new.endpoints);
+        let (services, removed_services) = changes(&self.services, &new.services);
+        let (endpoints, removed_endpoints) = changes(&self.endpoints, &new.endpoints);
         NetworkChange::Parts { services, removed_services, endpoints, removed_endpoints }
     }
+}
+
+/// What is new or different in `new`, and what is no longer there.
+fn changes<K: Ord + Copy, V: PartialEq + Clone>(old: &OrdMap<K, V>, new: &OrdMap<K, V>) -> (Vec<(K, V)>, Vec<K>) {
+    let (mut changed, mut removed) = (Vec::new(), Vec::new());
+    for item in old.diff(new) {
+        match item {
+            DiffItem::Add(key, value) | DiffItem::Update { new: (key, value), .. } => {
+                changed.push((*key, value.clone()))
+            }
+            DiffItem::Remove(key, _) => removed.push(*key),
+        }
+    }
+    (changed, removed)
+}
+
+/// The keys of what differs.
+pub fn differing<K: Ord + Copy, V: PartialEq>(old: &OrdMap<K, V>, new: &OrdMap<K, V>) -> Vec<K> {
+    old.diff(new)
+        .map(|item| match item {
+            DiffItem::Add(key, _) | DiffItem::Update { new: (key, _), .. } | DiffItem::Remove(key, _) => *key,
+        })
+        .collect()
 }

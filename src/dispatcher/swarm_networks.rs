@@ -1,18 +1,20 @@
 //! All networks of the swarm as their nodes see them, made from desired and observed state on each log holder.
 //!
-//! A [`NetworkBuilder`] remembers what it last looked at, finds out what has changed since, and makes only those networks
-//! anew that the change touches; a change that touches none costs a comparison of pointers for each node. What came of it,
-//! [`SwarmNetworks`], is shared by the streams to all nodes.
+//! A [`NetworkBuilder`] remembers what it last looked at, finds out what has changed since, and makes only those services
+//! and tasks of a network anew that the change touches; a change that touches none costs a comparison of pointers for each
+//! node. What came of it, [`SwarmNetworks`], is shared by the streams to all nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use imbl::OrdMap;
 
 use super::networks::{Endpoint, NetworkChange, NetworkView, Networks, NetworksUpdate, ServiceView};
 use super::view::task_name;
 use crate::gossip::{NodeRecord, Table};
 use crate::spec::*;
 use crate::state::watch::{Difference, ObjectChange, changes};
-use crate::state::{AddressUser, Network, NodeHealth, Service, State, Task};
+use crate::state::{AddressHolder, AddressUser, Network, NodeHealth, Service, State, Task};
 
 /// Every network at one moment.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +50,27 @@ impl SwarmNetworks {
     }
 }
 
+/// What is to be made anew.
+#[derive(Debug, Default)]
+struct Touched {
+    /// As a whole.
+    networks: BTreeSet<NetworkId>,
+    services: BTreeSet<(NetworkId, ServiceId)>,
+    tasks: BTreeSet<(NetworkId, TaskId)>,
+}
+
+impl Touched {
+    fn places<'a>(&mut self, tasks: impl Iterator<Item = &'a Task>) {
+        self.tasks.extend(tasks.flat_map(|task| task.attachments.iter().map(|place| (place.network, task.id))));
+    }
+
+    /// All networks of which something is.
+    fn all(&self) -> BTreeSet<NetworkId> {
+        let parts = self.services.iter().map(|at| at.0).chain(self.tasks.iter().map(|at| at.0));
+        self.networks.iter().copied().chain(parts).collect()
+    }
+}
+
 /// Makes [`SwarmNetworks`], again and again.
 #[derive(Debug, Default)]
 pub struct NetworkBuilder {
@@ -65,12 +88,18 @@ impl NetworkBuilder {
         self.touched_by_table(state, table, &mut touched);
         let before = std::mem::replace(&mut self.made.state, state.clone());
         let mut steps = BTreeMap::new();
-        for id in touched {
+        for id in touched.all() {
             let Some(network) = state.network(id) else {
                 self.made.list.remove(&id);
                 continue;
             };
-            let view = Arc::new(self.view(network, table));
+            let view = match self.made.list.get(&id) {
+                Some(old) if !touched.networks.contains(&id) => {
+                    self.changed(NetworkView::clone(old), network, table, &touched)
+                }
+                _ => self.view(network, table),
+            };
+            let view = Arc::new(view);
             match self.made.list.insert(id, Arc::clone(&view)) {
                 Some(old) if old == view => drop(self.made.list.insert(id, old)),
                 Some(old) => {
@@ -87,33 +116,33 @@ impl NetworkBuilder {
         (!same).then(|| self.made.clone())
     }
 
-    /// The networks that a change of desired state touches.
-    fn touched_by_state(&mut self, state: &State) -> BTreeSet<NetworkId> {
-        let mut touched = BTreeSet::new();
+    /// What a change of desired state touches.
+    fn touched_by_state(&mut self, state: &State) -> Touched {
+        let mut touched = Touched::default();
         let ingress = |state: &State| state.ingress_network().map(|network| network.id);
         if ingress(&self.made.state) != ingress(state) {
             self.services.clear();
             for service in state.services() {
                 for network in state.networks_of(&service.spec.task) {
                     self.services.entry(network).or_default().insert(service.id);
-                    touched.insert(network);
+                    touched.networks.insert(network);
                 }
             }
         }
         for change in changes(&self.made.state, state) {
             match change {
-                ObjectChange::Network(change) => drop(touched.insert(change.latest().id)),
+                ObjectChange::Network(change) => drop(touched.networks.insert(change.latest().id)),
                 ObjectChange::Service(change) => self.note_service(state, &change, &mut touched),
                 ObjectChange::Task(change) => {
                     let (old, new) = sides(&change);
                     if old.map(told) != new.map(told) {
-                        places(old.into_iter().chain(new), &mut touched);
+                        touched.places(old.into_iter().chain(new));
                     }
                 }
                 ObjectChange::Node(change) => {
                     let (old, new) = sides(&change);
                     if old.map(|node| is_there(node.health)) != new.map(|node| is_there(node.health)) {
-                        places(state.tasks_of_node(change.latest().id).map(Arc::as_ref), &mut touched);
+                        touched.places(state.tasks_of_node(change.latest().id).map(Arc::as_ref));
                     }
                 }
                 ObjectChange::Swarm(_) | ObjectChange::Secret(_) | ObjectChange::Config(_) => {}
@@ -122,28 +151,28 @@ impl NetworkBuilder {
         touched
     }
 
-    fn note_service(&mut self, state: &State, change: &Difference<Service>, touched: &mut BTreeSet<NetworkId>) {
+    fn note_service(&mut self, state: &State, change: &Difference<Service>, touched: &mut Touched) {
         let (old, new) = sides(change);
         let id = change.latest().id;
         for network in old.into_iter().flat_map(|service| self.made.state.networks_of(&service.spec.task)) {
             if let Some(services) = self.services.get_mut(&network) {
                 services.remove(&id);
             }
-            touched.insert(network);
+            touched.services.insert((network, id));
         }
         for network in new.into_iter().flat_map(|service| state.networks_of(&service.spec.task)) {
             self.services.entry(network).or_default().insert(id);
-            touched.insert(network);
+            touched.services.insert((network, id));
         }
-        // Tasks of an older spec may be on networks that the service has left.
-        places(state.tasks_of_service(id).map(Arc::as_ref), touched);
+        // They bear its name.
+        touched.places(state.tasks_of_service(id).map(Arc::as_ref));
         self.services.retain(|_, services| !services.is_empty());
     }
 
-    /// The networks of tasks of which their nodes, or those who watch these, say something new.
-    fn touched_by_table(&mut self, state: &State, table: &Table, touched: &mut BTreeSet<NetworkId>) {
+    /// Tasks of which their nodes, or those who watch these, say something new.
+    fn touched_by_table(&mut self, state: &State, table: &Table, touched: &mut Touched) {
         for node in self.suspects.symmetric_difference(table.suspects()) {
-            places(state.tasks_of_node(*node).map(Arc::as_ref), touched);
+            touched.places(state.tasks_of_node(*node).map(Arc::as_ref));
         }
         self.suspects.clone_from(table.suspects());
         for (node, held) in table.iter() {
@@ -159,7 +188,7 @@ impl NetworkBuilder {
                     told(old) != told(&held.record) || old.leaving != held.record.leaving
                 }
             };
-            places(state.tasks_of_node(node).filter(heard).map(Arc::as_ref), touched);
+            touched.places(state.tasks_of_node(node).filter(heard).map(Arc::as_ref));
             self.records.insert(node, Arc::clone(&held.record));
         }
         if self.records.len() > table.iter().count() {
@@ -169,13 +198,12 @@ impl NetworkBuilder {
 
     fn view(&self, network: &Network, table: &Table) -> NetworkView {
         let state = &self.made.state;
-        let mut endpoints = BTreeMap::new();
+        let mut endpoints = OrdMap::new();
         for (_, holder) in network.parsed_subnets().flat_map(|subnet| state.addresses_in(subnet)) {
             let AddressUser::Task(id) = holder.user else { continue };
-            if holder.network != network.id || endpoints.contains_key(&id) {
-                continue;
+            if !endpoints.contains_key(&id) {
+                endpoints.extend(endpoint(state, table, network.id, id).map(|endpoint| (id, endpoint)));
             }
-            endpoints.extend(state.task(id).and_then(|task| Some((id, endpoint(state, table, network.id, task)?))));
         }
         let services = self.services.get(&network.id).into_iter().flatten();
         NetworkView {
@@ -186,6 +214,28 @@ impl NetworkBuilder {
             services: services.filter_map(|id| Some((*id, service(state.service(*id)?, network)))).collect(),
             endpoints,
         }
+    }
+
+    /// The same network with what is touched made anew. What comes out as it was stays shared with the older view.
+    fn changed(&self, mut view: NetworkView, network: &Network, table: &Table, touched: &Touched) -> NetworkView {
+        let (state, id) = (&self.made.state, network.id);
+        let on_it = self.services.get(&id);
+        for (_, at) in touched.services.iter().filter(|at| at.0 == id) {
+            let there = on_it.filter(|services| services.contains(at)).and_then(|_| state.service(*at));
+            replace(&mut view.services, *at, there.map(|there| service(there, network)));
+        }
+        for (_, at) in touched.tasks.iter().filter(|at| at.0 == id) {
+            replace(&mut view.endpoints, *at, endpoint(state, table, id, *at));
+        }
+        view
+    }
+}
+
+fn replace<K: Ord + Clone, V: Clone + PartialEq>(map: &mut OrdMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) if map.get(&key) == Some(&value) => {}
+        Some(value) => drop(map.insert(key, value)),
+        None => drop(map.remove(&key)),
     }
 }
 
@@ -200,8 +250,14 @@ fn service(service: &Service, network: &Network) -> ServiceView {
     }
 }
 
-fn endpoint(state: &State, table: &Table, network: NetworkId, task: &Task) -> Option<Endpoint> {
+/// `None`: the task is not on the network, or has ended.
+fn endpoint(state: &State, table: &Table, network: NetworkId, task: TaskId) -> Option<Endpoint> {
+    let holder = AddressHolder { network, user: AddressUser::Task(task) };
+    let task = state.task(task)?;
     let place = task.attachments.iter().find(|place| place.network == network)?;
+    if !place.addresses.iter().any(|address| state.address_holder(*address) == Some(&holder)) {
+        return None;
+    }
     let node = task.node?;
     let named = state.service(task.service).map(|service| task_name(&service.spec.name, task));
     let spec = state.task_spec(task.service, task.spec_version);
@@ -248,10 +304,6 @@ fn is_there(health: NodeHealth) -> bool {
 /// What of a task a network's view depends on.
 fn told(task: &Task) -> (&[Attachment], Option<NodeId>, bool, bool) {
     (&task.attachments, task.node, task.outcome.is_none(), task.desired == DesiredState::Running)
-}
-
-fn places<'a>(tasks: impl Iterator<Item = &'a Task>, touched: &mut BTreeSet<NetworkId>) {
-    touched.extend(tasks.flat_map(|task| task.attachments.iter().map(|place| place.network)));
 }
 
 fn sides<T>(change: &Difference<T>) -> (Option<&T>, Option<&T>) {

@@ -175,7 +175,7 @@ fn network_view(endpoints: &[(u128, bool)]) -> Arc<NetworkView> {
         subnets: vec!["10.0.0.0/24".parse().unwrap()],
         internal: false,
         ingress: false,
-        services: [(ServiceId(1), service)].into(),
+        services: [(ServiceId(1), service)].into_iter().collect(),
         endpoints: endpoints.iter().map(endpoint).collect(),
     })
 }

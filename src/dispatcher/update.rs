@@ -123,10 +123,7 @@ fn members_diff(old: &Arc<Members>, new: &Arc<Members>) -> Option<MembersUpdate>
 }
 
 /// What is new or different in `new`, and what is no longer there.
-pub(super) fn changes<K: Ord + Copy, V: PartialEq + Clone>(
-    old: &BTreeMap<K, V>,
-    new: &BTreeMap<K, V>,
-) -> (Vec<(K, V)>, Vec<K>) {
+fn changes<K: Ord + Copy, V: PartialEq + Clone>(old: &BTreeMap<K, V>, new: &BTreeMap<K, V>) -> (Vec<(K, V)>, Vec<K>) {
     let changed = new.iter().filter(|(key, value)| old.get(key) != Some(value));
     let removed = old.keys().filter(|key| !new.contains_key(key));
     (changed.map(|(key, value)| (*key, value.clone())).collect(), removed.copied().collect())

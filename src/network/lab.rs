@@ -219,8 +219,8 @@ impl Lab {
             subnets: vec![format!("10.0.{id}.0/24").parse().unwrap(), format!("fd10:{id}::/64").parse().unwrap()],
             internal: kind == Kind::Internal,
             ingress: kind == Kind::Ingress,
-            services: BTreeMap::new(),
-            endpoints: BTreeMap::new(),
+            services: Default::default(),
+            endpoints: Default::default(),
         };
         self.networks.list.insert(NetworkId(id), Arc::new(view));
         NetworkId(id)

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use super::lab::*;
+use crate::dispatcher::Endpoint;
 use crate::spec::*;
 
 const WEB: ServiceId = ServiceId(1);
@@ -212,7 +213,9 @@ fn connections_to_a_task_that_is_gone_are_reset_at_once() {
     let (mut client, _) = lab.client.within(|| connect(SocketAddr::new(ip("192.168.1.1"), 8080)).unwrap());
     // The host is told first, the others after.
     for network in [network, ingress] {
-        lab.change(network, |network| network.endpoints.retain(|task, _| !matches!(task.0, 2 | 9)));
+        lab.change(network, |network| {
+            [2, 9].iter().for_each(|task| drop(network.endpoints.remove(&TaskId(*task))));
+        });
     }
     lab.hosts[1].remove(TaskId(2));
     lab.hosts[1].remove(TaskId(9));
@@ -227,7 +230,11 @@ fn connections_to_a_task_that_is_gone_are_reset_at_once() {
     assert_eq!(refused(&lab.inside(1), lab.address6(network, 102), 80), std::io::ErrorKind::ConnectionRefused);
     assert_eq!(refused(&lab.client, ip("192.168.1.1"), 8080), std::io::ErrorKind::ConnectionRefused);
     // A VIP without a task that serves refuses too.
-    lab.change(network, |network| network.endpoints.values_mut().for_each(|endpoint| endpoint.serving = false));
+    lab.change(network, |network| {
+        let none =
+            network.endpoints.iter().map(|(task, endpoint)| (*task, Endpoint { serving: false, ..endpoint.clone() }));
+        network.endpoints = none.collect();
+    });
     lab.tell();
     assert_eq!(refused(&lab.inside(1), lab.address(network, 3), 80), std::io::ErrorKind::ConnectionRefused);
     // Those that are there and do not serve are still reached.
@@ -260,8 +267,8 @@ fn a_udp_flow_moves_when_its_task_goes_and_comes_when_its_port_is_published() {
     let (socket, answer) = lab.inside(1).within(move || ask(UdpSocket::bind("0.0.0.0:7000").unwrap(), vip));
     let first = answer.unwrap().from;
     lab.change(network, |network| {
-        let gone = network.endpoints.iter_mut().find(|(task, _)| format!("t{}", task.0) == first).unwrap();
-        gone.1.serving = false;
+        let gone = *network.endpoints.keys().find(|task| format!("t{}", task.0) == first).unwrap();
+        network.endpoints.get_mut(&gone).unwrap().serving = false;
     });
     lab.tell();
     let (_, answer) = lab.inside(1).within(move || ask(socket, vip));
@@ -703,8 +710,7 @@ fn measure_a_thousand_services_of_ten_tasks() {
                     let host = 50 + service * 10 + task;
                     let addresses = vec![ip(&format!("10.0.{network}.{host}")), ip(&format!("fd10:{network}::{host}"))];
                     let service = ServiceId(network * 10 + service);
-                    let endpoint =
-                        crate::dispatcher::Endpoint { service, node, addresses, names: Vec::new(), serving: true };
+                    let endpoint = Endpoint { service, node, addresses, names: Vec::new(), serving: true };
                     view.endpoints.insert(TaskId(network * 1000 + host), endpoint);
                 }
             });
@@ -727,7 +733,8 @@ fn measure_a_thousand_services_of_ten_tasks() {
     tell(&lab, "1,000 services x 10 tasks of two families from nothing");
     for serving in [false, true, false, true] {
         lab.change(NetworkId(7), |view| {
-            view.endpoints.values_mut().next().unwrap().serving = serving;
+            let first = view.endpoints.get_min().unwrap().0;
+            view.endpoints.get_mut(&first).unwrap().serving = serving;
         });
         tell(&lab, "one endpoint");
     }

@@ -20,6 +20,7 @@ mod lab;
 mod lab_tests;
 mod names;
 mod namespace;
+mod parts;
 mod plan;
 mod plane;
 mod pool;

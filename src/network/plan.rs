@@ -3,13 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
 
 use super::names::*;
 use super::skeleton::{Overlay, Skeleton};
 use super::state::*;
-use crate::dispatcher::{NetworkView, Networks};
-use crate::spec::{NetworkId, NodeId, PortConfig, Protocol, PublishMode, ServiceId, Subnet, TaskId};
+use crate::dispatcher::{Endpoint, NetworkView, Networks, ServiceView};
+use crate::spec::{NodeId, PortConfig, Protocol, PublishMode, Subnet, TaskId};
 
 /// All that the plan depends on.
 pub struct Inputs<'a> {
@@ -90,65 +89,7 @@ impl Numbers {
     }
 }
 
-/// The plan, in parts that change each by itself: a swarm's networks are many, and a change is of one.
-#[derive(Default)]
-pub struct Parts {
-    /// The host, its tasks, and the other nodes.
-    base: KernelState,
-    networks: BTreeMap<NetworkId, (Arc<NetworkView>, KernelState)>,
-}
-
-/// What is different from the last time, beside the networks, which show it themselves.
-#[derive(Debug, Default)]
-pub struct Touched {
-    pub all: bool,
-    pub tasks: BTreeSet<TaskId>,
-}
-
-impl Parts {
-    /// Plans anew what depends on what changed.
-    pub fn follow(&mut self, inputs: &Inputs, touched: &Touched) -> Changes {
-        let mut changes = Changes::default();
-        if touched.all || !touched.tasks.is_empty() {
-            let base = planned(inputs, Plan::base);
-            changes.append(Changes::between(&self.base, &base));
-            self.base = base;
-        }
-        let nothing = KernelState::default();
-        let known = |id: &NetworkId| inputs.skeleton.overlay.is_some() && inputs.networks.list.contains_key(id);
-        self.networks.retain(|id, (_, old)| {
-            if !known(id) {
-                changes.append(Changes::between(old, &nothing));
-            }
-            known(id)
-        });
-        let Some(overlay) = inputs.skeleton.overlay else { return changes };
-        for (id, view) in &inputs.networks.list {
-            let old = self.networks.get(id);
-            let same = old.is_some_and(|(before, _)| Arc::ptr_eq(before, view));
-            if same && !touched.all && !touched.tasks.iter().any(|task| view.endpoints.contains_key(task)) {
-                continue;
-            }
-            let new = planned(inputs, |plan| plan.network(view, overlay.node));
-            changes.append(Changes::between(old.map_or(&nothing, |(_, old)| old), &new));
-            self.networks.insert(*id, (Arc::clone(view), new));
-        }
-        changes
-    }
-
-    /// All of it together.
-    pub fn whole(&self) -> KernelState {
-        let mut whole = self.base.clone();
-        for (_, part) in self.networks.values() {
-            whole.routes.extend(part.routes.iter().map(|(key, route)| (*key, *route)));
-            whole.elements.extend(part.elements.iter().map(|(key, value)| (*key, *value)));
-            whole.balancers.extend(part.balancers.iter().map(|(key, targets)| (*key, targets.clone())));
-        }
-        whole
-    }
-}
-
-fn planned<'a>(inputs: &'a Inputs<'a>, part: impl FnOnce(&mut Plan<'a>)) -> KernelState {
+pub fn planned<'a>(inputs: &'a Inputs<'a>, part: impl FnOnce(&mut Plan<'a>)) -> KernelState {
     let mut plan = Plan { inputs, state: KernelState::default() };
     part(&mut plan);
     plan.state
@@ -166,13 +107,14 @@ pub fn is_confined<'a>(networks: impl Iterator<Item = &'a NetworkView>) -> bool 
     own.peek().is_some() && own.all(|network| network.internal)
 }
 
-struct Plan<'a> {
+/// One that is being made.
+pub struct Plan<'a> {
     inputs: &'a Inputs<'a>,
     state: KernelState,
 }
 
 impl Plan<'_> {
-    fn base(&mut self) {
+    pub fn base(&mut self) {
         self.host();
         self.tasks();
         if let Some(overlay) = self.inputs.skeleton.overlay {
@@ -252,7 +194,8 @@ impl Plan<'_> {
         }
     }
 
-    fn network(&mut self, network: &NetworkView, own: NodeId) {
+    /// Of a network itself, without its services and tasks.
+    pub fn network(&mut self, network: &NetworkView) {
         let inputs = self.inputs;
         for subnet in network.subnets.iter().filter(|subnet| inputs.speaks(subnet.base())) {
             self.unreachable(*subnet);
@@ -262,63 +205,67 @@ impl Plan<'_> {
                 self.put([Set::SameNetwork4, Set::SameNetwork6], subnet.base(), Key::Networks(*subnet, *other));
             }
         }
-        let mut serving: BTreeMap<ServiceId, Vec<IpAddr>> = BTreeMap::new();
-        for (task, endpoint) in &network.endpoints {
-            let here = endpoint.node == own && self.inputs.tasks.contains_key(task);
-            let way = match endpoint.node == own {
-                true => None,
-                false => self.inputs.numbers.of(endpoint.node).filter(|_| self.is_member(endpoint.node)),
-            };
-            // One of this node's that is not here has just gone, and one of nobody's node is not reached.
-            if !here && way.is_none() {
+    }
+
+    /// Where a task of a network is reached.
+    pub fn reach(&mut self, network: &NetworkView, task: TaskId, endpoint: &Endpoint) {
+        let inputs = self.inputs;
+        let Some(way) = self.way_to(task, endpoint) else { return };
+        for address in endpoint.addresses.iter().copied().filter(|address| inputs.speaks(*address)) {
+            if let Way::Node(number) = way {
+                let gateway = key_of(number, address.is_ipv6());
+                self.route(MAIN_TABLE, address, Route::Via { interface: overlay(), gateway });
+                self.endpoint(address);
+            } else if network.ingress {
+                self.put([Set::Ingress4, Set::Ingress6], address, Key::Address(address));
+            }
+        }
+    }
+
+    /// How connections to a service are spread over its tasks, which are `endpoints`.
+    pub fn spread<'e>(
+        &mut self,
+        network: &NetworkView,
+        service: &ServiceView,
+        endpoints: impl Iterator<Item = (TaskId, &'e Endpoint)>,
+    ) {
+        let serving = endpoints.filter(|(task, endpoint)| endpoint.serving && self.way_to(*task, endpoint).is_some());
+        let targets: Vec<IpAddr> = serving.flat_map(|(_, endpoint)| endpoint.addresses.iter().copied()).collect();
+        for vip in &service.vips {
+            let set = if vip.is_ipv6() { Set::Vips6 } else { Set::Vips4 };
+            self.balance(set, Key::Address(*vip), Balancer::Vip(*vip), &targets, None);
+        }
+        for port in service.ports.iter().filter(|port| network.ingress && is_ingress(port)) {
+            if self.inputs.taken.contains(&key_of_port(port)) {
                 continue;
             }
-            for address in endpoint.addresses.iter().copied().filter(|address| inputs.speaks(*address)) {
-                if let Some(number) = way {
-                    let gateway = key_of(number, address.is_ipv6());
-                    self.route(MAIN_TABLE, address, Route::Via { interface: overlay(), gateway });
-                    self.endpoint(address);
-                } else if network.ingress {
-                    self.put([Set::Ingress4, Set::Ingress6], address, Key::Address(address));
-                }
-                if endpoint.serving {
-                    serving.entry(endpoint.service).or_default().push(address);
-                }
+            for (set, ipv6) in [(Set::Ports4, false), (Set::Ports6, true)] {
+                let balancer = Balancer::Port { protocol: port.protocol, port: port.published, ipv6 };
+                self.balance(set, key_of_element(port), balancer, &targets, Some(port.target));
             }
         }
-        for (id, service) in &network.services {
-            let targets = serving.get(id).map(Vec::as_slice).unwrap_or_default();
-            for vip in &service.vips {
-                let set = if vip.is_ipv6() { Set::Vips6 } else { Set::Vips4 };
-                self.balance(set, Key::Address(*vip), Balancer::Vip(*vip), targets, None);
-            }
-            for port in service.ports.iter().filter(|port| network.ingress && is_ingress(port)) {
-                if self.inputs.taken.contains(&key_of_port(port)) {
-                    continue;
-                }
-                for (set, ipv6) in [(Set::Ports4, false), (Set::Ports6, true)] {
-                    let balancer = Balancer::Port { protocol: port.protocol, port: port.published, ipv6 };
-                    self.balance(set, key_of_element(port), balancer, targets, Some(port.target));
-                }
-            }
+    }
+
+    /// `None`: one of this node's that is not here has just gone, and one of nobody's node is not reached.
+    fn way_to(&self, task: TaskId, endpoint: &Endpoint) -> Option<Way> {
+        let overlay = self.inputs.skeleton.overlay?;
+        if endpoint.node == overlay.node {
+            return self.inputs.tasks.contains_key(&task).then_some(Way::Here);
         }
+        self.number_of(endpoint.node, overlay).map(Way::Node)
     }
 
     /// Nothing where there are no targets: the connection is refused then.
     fn balance(&mut self, set: Set, key: Key, balancer: Balancer, targets: &[IpAddr], port: Option<u16>) {
         let targets: Vec<Target> = targets
             .iter()
-            .filter(|address| address.is_ipv6() == set.is_ipv6())
+            .filter(|address| address.is_ipv6() == set.is_ipv6() && self.inputs.speaks(**address))
             .map(|address| Target { address: *address, port })
             .collect();
         if !targets.is_empty() {
             self.state.elements.insert((set, key), Value::Goto(balancer));
             self.state.balancers.insert(balancer, targets);
         }
-    }
-
-    fn is_member(&self, node: NodeId) -> bool {
-        self.inputs.skeleton.overlay.is_some_and(|overlay| self.number_of(node, overlay).is_some())
     }
 
     /// Of another node that datagrams can be sent to: a device has an address of one family.
@@ -357,7 +304,15 @@ impl Plan<'_> {
     }
 }
 
-fn is_ingress(port: &PortConfig) -> bool {
+/// How an endpoint is reached.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Here,
+    /// The node of this number.
+    Node(u16),
+}
+
+pub fn is_ingress(port: &PortConfig) -> bool {
     port.mode == PublishMode::Ingress && port.published != 0
 }
 
@@ -365,7 +320,7 @@ fn key_of_port(port: &PortConfig) -> (Protocol, u16) {
     (port.protocol, port.published)
 }
 
-fn key_of_element(port: &PortConfig) -> Key {
+pub fn key_of_element(port: &PortConfig) -> Key {
     Key::Port(port.protocol, port.published)
 }
 

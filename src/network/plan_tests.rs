@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::super::parts::{Parts, Touched};
 use super::*;
-use crate::dispatcher::{Endpoint, ServiceView};
-use crate::spec::NetworkId;
+use crate::spec::{NetworkId, ServiceId};
 
 pub const OWN: NodeId = NodeId(1);
 pub const ALFA: NodeId = NodeId(2);
@@ -198,7 +198,7 @@ fn worlds() -> impl Strategy<Value = World> {
     let endpoint = (0..3u128, 1..6u128, any::<bool>(), any::<bool>());
     let network = (
         proptest::collection::btree_map(0..6u128, endpoint, 0..6),
-        proptest::collection::btree_map(0..3u128, 8000..8004u16, 0..3),
+        proptest::collection::btree_map(0..3u128, 0..6u128, 0..3),
         any::<bool>(),
     );
     (
@@ -207,9 +207,9 @@ fn worlds() -> impl Strategy<Value = World> {
         proptest::collection::btree_map(0..6u128, proptest::collection::vec(9000..9004u16, 0..2), 0..6),
         proptest::collection::btree_set(8000..8004u16, 0..2),
         any::<bool>(),
-        any::<bool>(),
+        (any::<bool>(), 0..6u128),
     )
-        .prop_map(|(networks, members, tasks, taken, ipv6, in_swarm)| {
+        .prop_map(|(networks, members, tasks, taken, ipv6, (in_swarm, shift))| {
             let mut local: BTreeMap<TaskId, LocalTask> = BTreeMap::new();
             for (id, ports) in tasks {
                 let ports = ports.into_iter().map(|published| port(published, PublishMode::Host)).collect();
@@ -224,7 +224,9 @@ fn worlds() -> impl Strategy<Value = World> {
                 // A swarm has one.
                 view.ingress = ingress && id == 0;
                 for (task, (service, node, six, serving)) in endpoints {
-                    let (four, both) = (format!("10.0.{id}.{}", 100 + task), format!("fd00:{id}::{task}"));
+                    // Each has its own, and in another world it may be another's.
+                    let place = (task + shift) % 6;
+                    let (four, both) = (format!("10.0.{id}.{}", 100 + place), format!("fd00:{id}::{place}"));
                     let addresses = if six { vec![four.as_str(), both.as_str()] } else { vec![four.as_str()] };
                     if let Some(here) = local.get_mut(&TaskId(task)).filter(|_| node == OWN.0) {
                         here.addresses.extend(addresses.iter().map(|address| address.parse::<IpAddr>().unwrap()));
@@ -232,9 +234,10 @@ fn worlds() -> impl Strategy<Value = World> {
                     let endpoint = Endpoint { serving, ..super::tests::endpoint(service, NodeId(node), &addresses) };
                     view.endpoints.insert(TaskId(task), endpoint);
                 }
-                for (service, published) in services {
+                for (service, vip) in services {
+                    let published = 8000 + ((service + shift) % 4) as u16;
                     let ports = if view.ingress { vec![port(published, PublishMode::Ingress)] } else { Vec::new() };
-                    let vip = format!("10.0.{id}.{}", 2 + service);
+                    let vip = format!("10.0.{id}.{}", 2 + 10 * service + vip);
                     let vips: Vec<&str> = if view.ingress { Vec::new() } else { vec![&vip] };
                     view.services.insert(ServiceId(service), super::tests::service(&vips, ports));
                 }
@@ -246,6 +249,13 @@ fn worlds() -> impl Strategy<Value = World> {
             let taken = taken.into_iter().map(|port| (Protocol::Tcp, port)).collect();
             World { members, networks, tasks: local, taken, ipv6, in_swarm }
         })
+}
+
+fn flip(view: &mut NetworkView) {
+    for task in view.endpoints.keys().copied().collect::<Vec<_>>() {
+        let endpoint = view.endpoints.get_mut(&task).unwrap();
+        endpoint.serving = !endpoint.serving;
+    }
 }
 
 proptest! {
@@ -269,13 +279,35 @@ proptest! {
         // Of one network, and of one task.
         let mut changed = after;
         for view in changed.networks.list.values_mut().take(1) {
-            Arc::make_mut(view).endpoints.values_mut().for_each(|endpoint| endpoint.serving = !endpoint.serving);
+            flip(Arc::make_mut(view));
         }
         state.apply(&changed.follow(&mut parts, &Touched::default()));
         prop_assert_eq!(&state, &changed.plan());
         changed.tasks.remove(&TaskId(task));
         let touched = Touched { tasks: [TaskId(task)].into(), ..Touched::default() };
         state.apply(&changed.follow(&mut parts, &touched));
+        prop_assert_eq!(&state, &changed.plan());
+        prop_assert!(changed.follow(&mut parts, &Touched::default()).is_empty());
+    }
+
+    #[test]
+    fn what_is_planned_of_the_changes_is_the_plan((before, after) in (worlds(), worlds())) {
+        let mut parts = Parts::default();
+        before.follow(&mut parts, &Touched { all: true, ..Touched::default() });
+        let mut state = parts.whole();
+        let local = |task: &TaskId| before.tasks.get(task) != after.tasks.get(task);
+        let tasks = before.tasks.keys().chain(after.tasks.keys()).copied().filter(local).collect();
+        let mut changed = World { networks: after.networks, tasks: after.tasks, ..before };
+        state.apply(&changed.follow(&mut parts, &Touched { all: false, tasks }));
+        prop_assert_eq!(&state, &changed.plan());
+        prop_assert_eq!(&parts.whole(), &state);
+        // The newer view shares with the older one what is the same in both.
+        for view in changed.networks.list.values_mut() {
+            let view = Arc::make_mut(view);
+            let first = view.endpoints.get_min().map(|(task, _)| *task);
+            first.and_then(|task| view.endpoints.remove(&task));
+        }
+        state.apply(&changed.follow(&mut parts, &Touched::default()));
         prop_assert_eq!(&state, &changed.plan());
         prop_assert!(changed.follow(&mut parts, &Touched::default()).is_empty());
     }

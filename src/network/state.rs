@@ -242,6 +242,13 @@ impl Changes {
 }
 
 impl KernelState {
+    /// Whatever `more` has of networks.
+    pub fn take_in(&mut self, more: KernelState) {
+        self.routes.extend(more.routes);
+        self.elements.extend(more.elements);
+        self.balancers.extend(more.balancers);
+    }
+
     /// What the kernel holds after the changes.
     pub fn apply(&mut self, changes: &Changes) {
         if let Some(vxlan) = changes.vxlan {

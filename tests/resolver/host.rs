@@ -124,7 +124,7 @@ pub fn networks(addresses: &[&str]) -> Networks {
         subnets: vec!["10.0.1.0/24".parse().unwrap()],
         internal: false,
         ingress: false,
-        services: BTreeMap::from([(ServiceId(1), service)]),
+        services: [(ServiceId(1), service)].into_iter().collect(),
         endpoints: addresses
             .iter()
             .enumerate()

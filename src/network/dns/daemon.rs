@@ -365,8 +365,8 @@ mod tests {
             subnets: Vec::new(),
             internal: false,
             ingress: false,
-            services: BTreeMap::new(),
-            endpoints: BTreeMap::new(),
+            services: Default::default(),
+            endpoints: Default::default(),
         };
         Networks { list: BTreeMap::from([(NetworkId(1), Arc::new(view))]) }
     }

@@ -268,6 +268,7 @@ fn any_networks() -> impl Strategy<Value = Networks> {
         let mut seen = std::collections::BTreeSet::new();
         services.values_mut().for_each(|service| service.vips.retain(|address| seen.insert(*address)));
         endpoints.values_mut().for_each(|endpoint| endpoint.addresses.retain(|address| seen.insert(*address)));
+        let (services, endpoints) = (services.into_iter().collect(), endpoints.into_iter().collect());
         Arc::new(NetworkView { services, endpoints, ..network("n", &["10.0.0.0/24"], vec![], vec![]) })
     });
     let list = prop::collection::btree_map((0u128..3).prop_map(NetworkId), view, 0..3);
