@@ -156,8 +156,8 @@ fn lan(subnets: &[&str]) -> (SwarmView, Attachment) {
         subnets: subnets.iter().map(|subnet| subnet.parse().unwrap()).collect(),
         internal: false,
         ingress: false,
-        services: BTreeMap::new(),
-        endpoints: BTreeMap::new(),
+        services: Default::default(),
+        endpoints: Default::default(),
     };
     let networks = Networks { list: [(NetworkId(1), Arc::new(view))].into() };
     let place = Attachment { network: NetworkId(1), addresses: vec!["10.0.1.9".parse().unwrap()], aliases: Vec::new() };
