@@ -55,7 +55,7 @@ fn a_refused_stack_leaves_nothing_behind() {
     let typo = refused("services:\n  web:\n    image: a\n    replica: 3\n");
     assert!(typo.contains("replica") && typo.contains("4:"), "{typo}");
     let secret = refused("services:\n  web:\n    image: a\n    secrets: [s]\nsecrets:\n  s: { external: true }\n");
-    assert!(secret.contains("secrets"), "{secret}");
+    assert!(secret.contains("secret not found: s"), "{secret}");
     let image = refused("services:\n  good: { image: a }\n  bad: { image: 'team/UPPER' }\n");
     assert!(image.contains("UPPER"), "{image}");
     let services = swarm.hosts[0].get("/services").unwrap();
