@@ -20,6 +20,8 @@ use crate::spec::TaskId;
 /// Lines read ahead of who reads them.
 const QUEUE: usize = 256;
 const BLOCK_BYTES: u64 = 64 * 1024;
+/// How often a folder is looked at for a moment in which nothing is renamed there.
+const LOOKS: usize = 16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogStream {
@@ -136,32 +138,30 @@ struct Cursor {
 impl Cursor {
     fn start(dir: &Path, tail: Option<u64>) -> io::Result<Cursor> {
         let mut cursor = Cursor { dir: dir.to_owned(), reader: None, inode: 0, partial: Vec::new() };
-        let mut files = files(dir);
-        let Some(mut wanted) = tail else {
-            if let Some(oldest) = files.pop() {
-                cursor.open(&oldest, 0)?;
-            }
-            return Ok(cursor);
-        };
         let mut start = None;
-        for path in &files {
-            let (offset, found) = last_lines(path, wanted)?;
-            start = Some((path.clone(), offset));
-            wanted -= found.min(wanted);
-            if wanted == 0 {
+        let mut wanted = tail;
+        for found in files(dir) {
+            let Some(mut file) = found.open()? else { continue };
+            let mut offset = 0;
+            if let Some(wanted) = &mut wanted {
+                let (begin, lines) = last_lines(&mut file, *wanted)?;
+                offset = begin;
+                *wanted -= lines.min(*wanted);
+            }
+            start = Some((found.inode, file, offset));
+            if wanted == Some(0) {
                 break;
             }
         }
-        if let Some((path, offset)) = start {
-            cursor.open(&path, offset)?;
+        if let Some((inode, file, offset)) = start {
+            cursor.read(inode, file, offset)?;
         }
         Ok(cursor)
     }
 
-    fn open(&mut self, path: &Path, offset: u64) -> io::Result<()> {
-        let mut file = File::open(path)?;
-        self.inode = file.metadata()?.ino();
+    fn read(&mut self, inode: u64, mut file: File, offset: u64) -> io::Result<()> {
         file.seek(SeekFrom::Start(offset))?;
+        self.inode = inode;
         self.reader = Some(BufReader::new(file));
         self.partial.clear();
         Ok(())
@@ -169,47 +169,100 @@ impl Cursor {
 
     fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
         loop {
-            if let Some(reader) = &mut self.reader {
-                reader.read_until(b'\n', &mut self.partial)?;
-                if self.partial.last() == Some(&b'\n') {
-                    return Ok(Some(std::mem::take(&mut self.partial)));
-                }
+            if let Some(line) = self.rest()? {
+                return Ok(Some(line));
             }
-            let Some(newer) = self.newer() else {
+            let Some((inode, newer)) = self.newer()? else {
                 return Ok(None);
             };
-            self.open(&newer, 0)?;
+            // Nothing is written to a file once there is a newer one, but something may have been since it was read.
+            if let Some(line) = self.rest()? {
+                return Ok(Some(line));
+            }
+            self.read(inode, newer, 0)?;
         }
     }
 
-    /// The file after the one that is being read, which may have been renamed meanwhile.
-    fn newer(&self) -> Option<PathBuf> {
+    /// The next line of the file that is being read.
+    fn rest(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let Some(reader) = &mut self.reader else { return Ok(None) };
+        reader.read_until(b'\n', &mut self.partial)?;
+        Ok((self.partial.last() == Some(&b'\n')).then(|| std::mem::take(&mut self.partial)))
+    }
+
+    /// The file after the one that is being read. `None` may mean that files are being renamed just now; a change of
+    /// the folder follows then.
+    fn newer(&self) -> io::Result<Option<(u64, File)>> {
         let files = files(&self.dir);
-        if self.reader.is_none() {
-            return files.last().cloned();
-        }
-        let mut newer = None;
-        for path in files {
-            if fs::metadata(&path).ok()?.ino() == self.inode {
-                return newer;
-            }
-            newer = Some(path);
-        }
-        // It was rotated away altogether: go on with the oldest that is left.
-        newer
+        let newer = match &self.reader {
+            None => files.last(),
+            Some(reader) => match files.iter().position(|file| file.inode == self.inode) {
+                Some(at) => at.checked_sub(1).map(|newer| &files[newer]),
+                // It was rotated away altogether: go on with the oldest that is left.
+                None if reader.get_ref().metadata()?.nlink() == 0 => files.last(),
+                None => None,
+            },
+        };
+        let Some(newer) = newer else { return Ok(None) };
+        Ok(newer.open()?.map(|file| (newer.inode, file)))
     }
 }
 
-/// The log's files, newest first.
-fn files(dir: &Path) -> Vec<PathBuf> {
-    let current = dir.join(CURRENT);
-    let rotated = (1..).map(|number| dir.join(format!("{CURRENT}.{number}"))).take_while(|path| path.exists());
-    std::iter::once(current).chain(rotated).filter(|path| path.exists()).collect()
+/// A file of a log, as it was called when the folder was looked at.
+#[derive(PartialEq, Eq)]
+struct Found {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Found {
+    /// `None` where the name is another file's by now.
+    fn open(&self) -> io::Result<Option<File>> {
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        Ok((file.metadata()?.ino() == self.inode).then_some(file))
+    }
+}
+
+/// The log's files, newest first: what two looks agree on, as the writer may be renaming them.
+fn files(dir: &Path) -> Vec<Found> {
+    let mut seen = look(dir);
+    for _ in 0..LOOKS {
+        let again = look(dir);
+        if again == seen {
+            return seen;
+        }
+        seen = again;
+    }
+    Vec::new()
+}
+
+fn look(dir: &Path) -> Vec<Found> {
+    let named = |number: usize| {
+        let path = if number == 0 { dir.join(CURRENT) } else { dir.join(format!("{CURRENT}.{number}")) };
+        let inode = fs::metadata(&path).ok()?.ino();
+        Some(Found { path, inode })
+    };
+    let mut files = Vec::new();
+    let mut missing = 0;
+    // One name is nobody's while files move up.
+    for number in 0.. {
+        match named(number) {
+            Some(file) => {
+                files.push(file);
+                missing = 0;
+            }
+            None if missing == 1 => break,
+            None => missing += 1,
+        }
+    }
+    files
 }
 
 /// Where the last `wanted` lines of a file begin, and how many there are.
-fn last_lines(path: &Path, wanted: u64) -> io::Result<(u64, u64)> {
-    let mut file = File::open(path)?;
+fn last_lines(file: &mut File, wanted: u64) -> io::Result<(u64, u64)> {
     let len = file.metadata()?.len();
     let mut end = len;
     let mut found = 0;
