@@ -18,13 +18,25 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::{ApiError, Read};
 
 /// Names the answers that no quorum confirmed: how old they are, and who is missing.
 pub const STALE_HEADER: &str = "Flok-Stale";
+
+/// Of a list that takes filters and nothing else.
+#[derive(Debug, Deserialize)]
+pub struct ListQuery {
+    filters: Option<String>,
+}
+
+/// Of an update that names the version it changes, and nothing else.
+#[derive(Debug, Deserialize)]
+pub struct UpdateQuery {
+    version: u64,
+}
 
 /// An answer made from a read.
 pub fn answer(read: &Read, value: impl Serialize) -> Response {

@@ -10,17 +10,12 @@ use bollard::models as docker;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Docker, answer, truthy};
+use super::{Docker, ListQuery, answer, truthy};
 use crate::api::convert::{network_services, network_spec_from_docker, network_to_docker};
 use crate::api::filters::Filters;
 use crate::api::{ApiError, Backend, WriteError, lookup};
 use crate::spec::NetworkId;
 use crate::state::{Command, Network, Refusal};
-
-#[derive(Debug, Deserialize)]
-pub struct ListQuery {
-    filters: Option<String>,
-}
 
 const FILTERS: [&str; 7] = ["id", "name", "label", "driver", "scope", "type", "dangling"];
 

@@ -8,17 +8,12 @@ use axum::response::Response;
 use bollard::models as docker;
 use serde::Deserialize;
 
-use super::{Docker, answer, truthy};
+use super::{Docker, ListQuery, UpdateQuery, answer, truthy};
 use crate::api::convert::{node_spec_from_docker, node_to_docker};
 use crate::api::filters::Filters;
 use crate::api::{ApiError, Backend, lookup};
 use crate::spec::{Role, Version};
 use crate::state::Command;
-
-#[derive(Debug, Deserialize)]
-pub struct ListQuery {
-    filters: Option<String>,
-}
 
 pub async fn list<B: Backend>(
     State(backend): State<Arc<B>>,
@@ -51,11 +46,6 @@ pub async fn inspect<B: Backend>(
     let read = backend.read().await?;
     let node = lookup::node(&read.state, &wanted)?;
     Ok(answer(&read, node_to_docker(&node, &read)))
-}
-
-#[derive(Debug, Deserialize)]
-pub struct UpdateQuery {
-    version: u64,
 }
 
 pub async fn update<B: Backend>(

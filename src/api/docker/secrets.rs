@@ -7,25 +7,14 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bollard::models as docker;
-use serde::Deserialize;
 use serde_json::json;
 
-use super::{Docker, answer};
+use super::{Docker, ListQuery, UpdateQuery, answer};
 use crate::api::convert::{secret_spec_from_docker, secret_to_docker};
 use crate::api::filters::Filters;
 use crate::api::{ApiError, Backend, lookup};
 use crate::spec::{SecretId, Version};
 use crate::state::{Command, Secret};
-
-#[derive(Debug, Deserialize)]
-pub struct ListQuery {
-    filters: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-pub struct UpdateQuery {
-    version: u64,
-}
 
 pub async fn list<B: Backend>(
     State(backend): State<Arc<B>>,

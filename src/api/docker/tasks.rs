@@ -4,19 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use serde::Deserialize;
 
-use super::answer;
+use super::{ListQuery, answer};
 use crate::api::convert::{TaskShown, task_to_docker};
 use crate::api::filters::Filters;
 use crate::api::{ApiError, Backend, Read, lookup};
 use crate::spec::*;
 use crate::state::Task;
-
-#[derive(Debug, Deserialize)]
-pub struct ListQuery {
-    filters: Option<String>,
-}
 
 const FILTERS: [&str; 8] = ["id", "name", "label", "service", "node", "desired-state", "_up-to-date", "runtime"];
 
