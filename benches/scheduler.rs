@@ -291,6 +291,7 @@ fn a_record(node: &Node) -> NodeRecord {
         volumes: Vec::new(),
         unreachable: Vec::new(),
         leaving: false,
+        conditions: Vec::new(),
     }
 }
 

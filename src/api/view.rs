@@ -56,6 +56,11 @@ pub fn status(task: &Task, read: &Read) -> TaskStatus {
     }
 }
 
+/// What a node's operator has to mend of its network, as it says itself.
+pub fn conditions(node: NodeId, read: &Read) -> &[Condition] {
+    read.observed.get(node).map_or(&[], |held| &held.record.conditions)
+}
+
 /// How far a service is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ServiceCounts {

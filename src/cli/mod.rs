@@ -3,6 +3,7 @@
 
 #![allow(rustdoc::broken_intra_doc_links, reason = "these comments are the help texts: IP[:PORT] is no link")]
 
+mod conditions;
 mod daemon;
 mod examples;
 mod image;

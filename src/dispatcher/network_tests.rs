@@ -44,6 +44,7 @@ impl Swarm {
             volumes: Vec::new(),
             unreachable: Vec::new(),
             leaving: false,
+            conditions: Vec::new(),
         });
         record.version.sequence += 1;
         adjust(&mut record);

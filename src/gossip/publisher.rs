@@ -69,6 +69,7 @@ impl Publisher {
             volumes: Vec::new(),
             unreachable: Vec::new(),
             leaving: false,
+            conditions: Vec::new(),
         };
         Publisher { instance, record, counted: MonoMs(0), swarm_size: 1, last: None, changed: None }
     }
@@ -118,6 +119,14 @@ impl Publisher {
         let kind = |alarm: &Unreachable| (alarm.subject, alarm.incarnation, alarm.refused);
         let changed = !self.record.unreachable.iter().map(kind).eq(alarms.iter().map(kind));
         self.record.unreachable = alarms;
+        self.note(changed, now);
+    }
+
+    /// What exceeds the bound is left out.
+    pub fn set_conditions(&mut self, mut conditions: Vec<Condition>, now: MonoMs) {
+        conditions.truncate(MAX_CONDITIONS);
+        let changed = self.record.conditions != conditions;
+        self.record.conditions = conditions;
         self.note(changed, now);
     }
 
@@ -290,6 +299,19 @@ mod tests {
         assert!(one.poll_publish(MonoMs(2000)).is_none(), "a fortieth of four CPUs");
         one.set_load(Load { used_nano_cpus: 3_000_000_000, ..Load::default() });
         assert!(one.poll_publish(MonoMs(2000)).is_some());
+    }
+
+    #[test]
+    fn conditions_go_out_when_they_come_and_when_they_go_and_are_bounded() {
+        let mut one = publisher();
+        one.poll_publish(MonoMs(0));
+        let many = vec![Condition::new(Concern::Firewall, "drops"); MAX_CONDITIONS + 1];
+        one.set_conditions(many.clone(), MonoMs(1000));
+        assert_eq!(one.poll_publish(MonoMs(1030)).unwrap().conditions.len(), MAX_CONDITIONS);
+        one.set_conditions(many, MonoMs(2000));
+        assert!(one.poll_publish(MonoMs(2100)).is_none(), "nothing changed");
+        one.set_conditions(Vec::new(), MonoMs(3000));
+        assert!(one.poll_publish(MonoMs(3030)).unwrap().conditions.is_empty());
     }
 
     #[test]

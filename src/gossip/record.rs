@@ -31,6 +31,8 @@ pub struct NodeRecord {
     pub unreachable: Vec<Unreachable>,
     /// It is shutting down and says goodbye.
     pub leaving: bool,
+    /// What its operator has to mend of its network; at most [`MAX_CONDITIONS`].
+    pub conditions: Vec<Condition>,
 }
 
 pub const MAX_RECORD_IMAGES: usize = 256;

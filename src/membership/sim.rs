@@ -260,6 +260,7 @@ impl Swarm {
             volumes: Vec::new(),
             unreachable: host.observer.alarms(),
             leaving: host.leaving,
+            conditions: Vec::new(),
         };
         self.send(id, LEADER, Message::Record(Arc::new(record)));
     }

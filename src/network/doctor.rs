@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::IpAddr;
 
-use super::error::protocol_name;
 use super::names::{OVERLAY, TABLE, overlay};
 use super::plan::LocalTask;
 use super::plane::SwarmView;
 use super::state::*;
-use crate::spec::{Finding, Protocol, Subnet, TaskId, Way};
+use crate::spec::{Concern, Condition, Finding, Protocol, Subnet, TaskId, Way};
 
 /// Differences named of each kind; the rest are counted.
 const NAMED: usize = 3;
@@ -33,7 +32,7 @@ pub struct Examined {
 }
 
 /// The node as a whole.
-pub fn node(seen: &Examined) -> Vec<Finding> {
+pub fn node(seen: &Examined, conditions: &[Condition]) -> Vec<Finding> {
     let mut findings = vec![device(seen), own_address(seen)];
     findings.push(match seen.chains {
         true => Finding::ok("nftables", format!("the chains of the table {TABLE} are in force")),
@@ -55,7 +54,7 @@ pub fn node(seen: &Examined) -> Vec<Finding> {
     ]);
     findings.extend(seen.refused.iter().map(|what| Finding::broken("kernel", format!("refuses: {what}"))));
     findings.push(interfaces(seen));
-    findings.push(ports(seen));
+    findings.extend(ports(seen, conditions));
     findings
 }
 
@@ -150,13 +149,19 @@ fn interfaces(seen: &Examined) -> Finding {
     }
 }
 
-fn ports(seen: &Examined) -> Finding {
-    let taken: Vec<String> =
-        seen.taken.iter().map(|(protocol, port)| format!("{port}/{}", protocol_name(*protocol))).collect();
-    match taken.is_empty() {
-        true => Finding::ok("published ports", format!("{} held for the swarm", seen.published.len())),
-        false => Finding::broken("published ports", format!("another process on this node has {}", named(&taken))),
-    }
+/// Who has those that are another's is among the conditions.
+fn ports(seen: &Examined, conditions: &[Condition]) -> Vec<Finding> {
+    const WHAT: &str = "published ports";
+    let held =
+        (seen.taken.is_empty()).then(|| Finding::ok(WHAT, format!("{} held for the swarm", seen.published.len())));
+    let told = conditions.iter().filter_map(|condition| match condition.concern {
+        Concern::Port { .. } => Some(Finding::broken(WHAT, &condition.detail)),
+        Concern::DataPathPort => Some(Finding::broken("overlay port", &condition.detail)),
+        Concern::Firewall => Some(Finding::broken("firewall", &condition.detail)),
+        // Its refusals stand in the report already.
+        Concern::Kernel => None,
+    });
+    held.into_iter().chain(told).collect()
 }
 
 fn member(seen: &Examined, way: &Way) -> Finding {
@@ -287,7 +292,7 @@ fn element(set: Set, key: &Key) -> String {
         Key::Interface(name) => name.to_string(),
         Key::Source(name, address) => pair(name, address),
         Key::Mac(mac) => mac.to_string(),
-        Key::Port(protocol, port) => pair(&protocol_name(*protocol), port),
+        Key::Port(protocol, port) => pair(&protocol.as_str(), port),
     };
     format!("{} {key}", set.name())
 }

@@ -38,7 +38,7 @@ fn broken(findings: &[Finding]) -> Vec<String> {
 
 #[test]
 fn what_is_as_planned_is_well() {
-    assert_eq!(broken(&node(&seen())), Vec::<String>::new());
+    assert_eq!(broken(&node(&seen(), &[])), Vec::<String>::new());
     let way = way(&seen(), &to(11, ALFA, "10.0.1.11"));
     assert_eq!(broken(&way), Vec::<String>::new());
     let looked_at: Vec<&str> = way.iter().map(|finding| finding.what.as_str()).collect();
@@ -84,7 +84,7 @@ fn each_hop_that_is_gone_is_named() {
         let found = broken(&way(&seen, &to(11, ALFA, "10.0.1.11")));
         assert_eq!(found.len(), 1, "{what}: {found:?}");
         assert!(found[0].starts_with(what) && found[0].contains(detail), "{detail}: {found:?}");
-        assert!(!broken(&node(&seen)).is_empty(), "{detail} is seen on the node as a whole");
+        assert!(!broken(&node(&seen, &[])).is_empty(), "{detail} is seen on the node as a whole");
     }
 }
 
@@ -117,11 +117,12 @@ fn what_a_node_lacks_or_has_too_much_is_counted() {
     seen.chains = false;
     seen.has_own_address = false;
     seen.refused.push("route 10.0.1.14/32: no such device".into());
-    let found = broken(&node(&seen));
+    let conditions = [Condition::new(Concern::Port { protocol: Protocol::Tcp, port: 443 }, "nginx has 443/tcp")];
+    let found = broken(&node(&seen, &conditions));
     let routes = "routes: the kernel lacks 10.0.1.11/32 in table 254; has too much 10.9.9.1/32 in table 254, 10.9.9.2/32 \
                   in table 254, 10.9.9.3/32 in table 254 and 2 more";
     assert!(found.iter().any(|text| text == routes), "{found:?}");
-    for part in ["another process on this node has 443/tcp", "inet flok", "192.168.1.1", "no such device"] {
+    for part in ["nginx has 443/tcp", "inet flok", "192.168.1.1", "no such device"] {
         assert!(found.iter().any(|text| text.contains(part)), "{part}: {found:?}");
     }
     assert_eq!(found.len(), 5);

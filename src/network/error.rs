@@ -12,10 +12,12 @@ pub enum NetworkError {
     Subnet(String),
     #[error("no free address left in {0}: raise `task_subnet` in the configuration, or run fewer tasks on this node")]
     Exhausted(String),
-    #[error("port {port}/{} is taken by another process on this node: free it, or publish another port", protocol_name(*.protocol))]
+    #[error("port {port}/{} is taken by another process on this node: free it, or publish another port", .protocol.as_str())]
     PortTaken { port: u16, protocol: Protocol },
-    #[error("port {port}/{} is already published by task {task}", protocol_name(*.protocol))]
+    #[error("port {port}/{} is already published by task {task}", .protocol.as_str())]
     PortPublished { port: u16, protocol: Protocol, task: TaskId },
+    #[error("UDP port {port}, for the tunnels between nodes, is taken by {holder}")]
+    DataPathPort { port: u16, holder: String },
     #[error("the kernel refuses a network namespace: flok needs root and a kernel with network namespaces")]
     Namespace(#[source] io::Error),
     #[error("netlink: {operation}")]
@@ -59,12 +61,4 @@ pub enum NetworkError {
     ResolverAway { log: PathBuf },
     #[error("the network room has stopped")]
     Stopped,
-}
-
-pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    }
 }

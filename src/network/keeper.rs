@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::conditions::Troubles;
 use super::doctor::Examined;
 use super::kernel::conntrack::{self, Stale};
 use super::kernel::nftables::{Nftables, run_nft};
-use super::kernel::routing::Routing;
+use super::kernel::routing::{Refusal, Refused, Routing};
 use super::kernel::{sysctl, veth};
 use super::names::{OVERLAY, overlay};
 use super::parts::{Parts, Touched};
@@ -33,6 +34,8 @@ const AUDIT_AFTER_BELL: Duration = Duration::from_millis(100);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Commands taken in together.
 const BATCH: usize = 256;
+/// Refusals told apart; where there are more, these are enough to go after.
+const MAX_TROUBLES: usize = 8;
 /// Around a packet: Ethernet, IP, UDP and VXLAN.
 const OVERHEAD4: u32 = 50;
 const OVERHEAD6: u32 = 70;
@@ -68,7 +71,9 @@ pub struct Keeper {
     /// Of the last time, while the swarm is not known.
     planned: KernelState,
     /// What could not be done, as it was told.
-    refused: Vec<String>,
+    refused: Refused,
+    /// Why all of it could not be done, the last time.
+    failed: Option<String>,
     /// Who wants to know how it stands, once what was told before is in force.
     curious: Vec<Answer>,
     audit_at: Instant,
@@ -100,6 +105,7 @@ impl Keeper {
             touched: Touched::default(),
             planned: KernelState::default(),
             refused: Vec::new(),
+            failed: None,
             curious: Vec::new(),
             audit_at: now() + AUDIT_EVERY,
         };
@@ -144,6 +150,8 @@ impl Keeper {
                     self.audit_at = now() + RETRY_AFTER;
                 }
                 let told = settled.map_err(|error| error.to_string());
+                self.failed = told.as_ref().err().cloned();
+                self.tell_troubles();
                 for done in asked {
                     let _ = done.send(told.clone().map_err(NetworkError::Kernel));
                 }
@@ -213,7 +221,7 @@ impl Keeper {
         if self.swarm.is_some() && self.held.is_some() && in_force {
             let touched = std::mem::take(&mut self.touched);
             let changes = self.replan(&touched);
-            self.carry_out(&changes)?;
+            self.carry_out(&changes, false)?;
             // A device that is made anew takes its routes with it.
             if changes.vxlan.is_none() {
                 self.held.iter_mut().for_each(|held| held.apply(&changes));
@@ -241,7 +249,7 @@ impl Keeper {
             let wanted = self.wanted(&held, &planned);
             let changes = Changes::between(&held, &wanted);
             let remade = changes.vxlan.is_some() && held.vxlan.is_some();
-            self.carry_out(&changes)?;
+            self.carry_out(&changes, true)?;
             if self.routing.links().map_err(kernel)?.contains_key(&overlay()) {
                 sysctl::prepare_overlay()?;
             }
@@ -333,15 +341,23 @@ impl Keeper {
         wanted
     }
 
-    fn carry_out(&mut self, changes: &Changes) -> Result<(), NetworkError> {
+    /// `whole`: the changes are all there are, so that what was refused before and is not among them is no more.
+    fn carry_out(&mut self, changes: &Changes, whole: bool) -> Result<(), NetworkError> {
+        if whole && changes.is_empty() {
+            self.refused.clear();
+        }
         if changes.is_empty() {
             return Ok(());
         }
-        let refused = self.routing.apply(changes).map_err(kernel)?;
-        if refused != self.refused {
-            refused.iter().for_each(|what| tracing::warn!(what, "the kernel refuses a part of the network"));
-            self.refused = refused;
+        let mut refused = self.routing.apply(changes).map_err(kernel)?;
+        for Refusal { what, .. } in refused.iter().filter(|one| !self.refused.contains(one)) {
+            tracing::warn!(what, "the kernel refuses a part of the network");
         }
+        if !whole {
+            refused.splice(0..0, self.refused.drain(..));
+            refused.dedup();
+        }
+        self.refused = refused;
         if !self.refused.is_empty() {
             self.audit_at = self.audit_at.min(now() + RETRY_AFTER);
         }
@@ -388,8 +404,19 @@ impl Keeper {
             tasks: self.tasks.clone(),
             published: self.ports.held().collect(),
             taken: self.ports.taken().clone(),
-            refused: self.refused.clone(),
+            refused: self.refused.iter().map(|one| one.what.clone()).collect(),
         }))
+    }
+
+    fn tell_troubles(&self) {
+        let overlay = self.swarm.as_ref().and_then(|swarm| swarm.overlay);
+        let in_use = self.refused.iter().any(|one| one.port_in_use);
+        let others = self.refused.iter().filter(|one| !one.port_in_use).map(|one| one.what.clone());
+        let troubles = Troubles {
+            data_path_port: overlay.filter(|_| in_use).map(|overlay| overlay.port),
+            refused: others.chain(self.failed.clone()).take(MAX_TROUBLES).collect(),
+        };
+        self.outputs.troubles.send_if_modified(|told| replace(told, troubles));
     }
 
     fn tell(&self) {

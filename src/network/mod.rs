@@ -9,9 +9,11 @@
 //! everything can be adopted or removed: nothing is left over, nothing is missing.
 
 mod bell;
+mod conditions;
 pub mod dns;
 mod doctor;
 mod error;
+mod holders;
 mod keeper;
 mod kernel;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::thread;
 
 use tokio::sync::{oneshot, watch};
 
+use super::conditions::{Sources, Troubles};
 use super::doctor::Examined;
 use super::keeper::Keeper;
 use super::kernel::veth;
@@ -18,7 +19,7 @@ use super::skeleton::Overlay;
 use super::state::Interface;
 use super::{NetworkError, bell, pool};
 use crate::dispatcher::Networks;
-use crate::spec::{NodeId, Protocol, TaskId};
+use crate::spec::{Condition, NodeId, Protocol, TaskId};
 
 /// What the room knows of the swarm. The default is a node in none.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -55,6 +56,8 @@ pub struct Plane {
     taken: watch::Receiver<BTreeSet<(Protocol, u16)>>,
     /// The overlay's, for tasks.
     mtu: watch::Receiver<Option<u32>>,
+    sources: Sources,
+    conditions: watch::Receiver<Vec<Condition>>,
 }
 
 impl Plane {
@@ -65,8 +68,10 @@ impl Plane {
         let (taken_in, taken) = watch::channel(BTreeSet::new());
         let (mtu_in, mtu) = watch::channel(None);
         let (proxied_in, proxied) = watch::channel(BTreeSet::new());
+        let (troubles_in, troubles) = watch::channel(Troubles::default());
+        let (conditions_in, conditions) = watch::channel(Vec::new());
         let start = move || {
-            let outputs = Outputs { taken: taken_in, mtu: mtu_in, proxied: proxied_in };
+            let outputs = Outputs { taken: taken_in, mtu: mtu_in, proxied: proxied_in, troubles: troubles_in };
             match Keeper::start(subnet, tasks, outputs) {
                 Ok(keeper) => {
                     let _ = ready_in.send(Ok(keeper.ports()));
@@ -80,7 +85,9 @@ impl Plane {
         let commands = Arc::new(commands);
         bell::hang(&commands, ports)?;
         tokio::spawn(super::proxy::run(proxied));
-        Ok(Plane { commands, taken, mtu })
+        let sources = Sources { taken: taken.clone(), troubles };
+        tokio::spawn(super::conditions::run(sources.clone(), conditions_in));
+        Ok(Plane { commands, taken, mtu, sources, conditions })
     }
 
     /// Returns once the kernel has the change.
@@ -110,6 +117,15 @@ impl Plane {
         self.taken.clone()
     }
 
+    pub fn conditions(&self) -> watch::Receiver<Vec<Condition>> {
+        self.conditions.clone()
+    }
+
+    /// As they are now, looked at anew.
+    pub async fn look(&self) -> Vec<Condition> {
+        self.sources.clone().look().await
+    }
+
     pub fn mtu(&self) -> watch::Receiver<Option<u32>> {
         self.mtu.clone()
     }
@@ -121,4 +137,5 @@ pub struct Outputs {
     pub mtu: watch::Sender<Option<u32>>,
     /// Ports that answer on `[::1]`.
     pub proxied: watch::Sender<BTreeSet<(Protocol, u16)>>,
+    pub troubles: watch::Sender<Troubles>,
 }

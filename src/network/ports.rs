@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use socket2::{Domain, Socket, Type};
 
 use super::NetworkError;
+use super::holders::{self, Holder};
 use crate::spec::{PortConfig, Protocol, TaskId};
 
 /// Where automatic ports come from, as in Docker Swarm.
@@ -106,6 +107,15 @@ impl IngressPorts {
     pub fn held(&self) -> impl Iterator<Item = (Protocol, u16)> {
         self.held.keys().copied()
     }
+}
+
+/// Whether a tunnel could have this port, and who has it where not.
+pub fn check_data_path(port: u16) -> Result<(), NetworkError> {
+    bind(Protocol::Udp, port).map(drop).map_err(|_| {
+        let holders = holders::of(&[(Protocol::Udp, port)].into());
+        let holder = holders.into_values().next().unwrap_or(Holder::Unknown).to_string();
+        NetworkError::DataPathPort { port, holder }
+    })
 }
 
 /// On all addresses of both families, where this kernel has both. None for SCTP, whose sockets many kernels lack while

@@ -6,7 +6,6 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use super::error::protocol_name;
 use crate::spec::{Protocol, Subnet};
 
 /// All of it that is ours. Task interfaces and what is inside of tasks are not here: see [`super::tasks`].
@@ -322,7 +321,7 @@ impl fmt::Display for Balancer {
                 write!(f, "vip6_{}", groups.join("."))
             }
             Balancer::Port { protocol, port, ipv6 } => {
-                write!(f, "port{}_{}_{port}", if *ipv6 { 6 } else { 4 }, protocol_name(*protocol))
+                write!(f, "port{}_{}_{port}", if *ipv6 { 6 } else { 4 }, protocol.as_str())
             }
         }
     }

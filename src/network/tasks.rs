@@ -16,12 +16,12 @@ use super::names::{VETH_PREFIX, local6};
 use super::plan::{LocalTask, is_confined};
 use super::plane::{Command, Plane, SwarmView, Wired};
 use super::pool::Subnet;
-use super::ports::HeldPorts;
+use super::ports::{self, HeldPorts};
 use super::records::{Record, Records};
 use super::state::{Interface, Mac};
 use super::{NetworkError, doctor, namespace, probe};
 use crate::dispatcher::Networks;
-use crate::spec::{Attachment, Finding, NetworkId, PortConfig, Protocol, TaskId, Way};
+use crate::spec::{Attachment, Condition, Finding, NetworkId, PortConfig, Protocol, TaskId, Way};
 
 /// A task's place on a network may be known before the network is.
 const NETWORK_KNOWN_WITHIN: Duration = Duration::from_secs(15);
@@ -124,9 +124,23 @@ impl TaskNetworks {
         self.shared.plane.taken()
     }
 
+    /// Whether the overlay could have this UDP port. Asked before there is an overlay: one that is there has its own.
+    pub async fn check_data_path_port(&self, port: u16) -> Result<(), NetworkError> {
+        // That of a swarm this node has just left is gone then.
+        self.settled().await?;
+        let check = move || ports::check_data_path(port);
+        spawn_blocking(check).await.unwrap_or(Err(NetworkError::Stopped))
+    }
+
+    /// What this node's operator has to mend, as it was looked at last.
+    pub fn conditions(&self) -> watch::Receiver<Vec<Condition>> {
+        self.shared.plane.conditions()
+    }
+
     /// How this node's network stands, looked at from the kernel's side.
     pub async fn examine(&self) -> Result<Vec<Finding>, NetworkError> {
-        let mut findings = doctor::node(&*self.shared.plane.examine().await?);
+        let conditions = self.shared.plane.look().await;
+        let mut findings = doctor::node(&*self.shared.plane.examine().await?, &conditions);
         let served: Vec<(TaskId, IpAddr)> = {
             let inner = self.inner();
             inner.tasks.values().filter_map(|record| Some((record.task, record.routes.first()?.1))).collect()

@@ -1,12 +1,13 @@
 //! The daemon: what lives from start to stop of the process, in a swarm or not, and the changes between the two.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::Context;
 use rand::{Rng, RngExt};
 use tokio::sync::{Mutex, mpsc, watch};
 
+use super::addresses::{own_address, parse_addr, resolve};
 use super::clock;
 use super::config::Config;
 use super::standing::{DataDir, Standing};
@@ -18,17 +19,14 @@ use crate::consensus::{self, FIRST_RAFT_ID};
 use crate::dispatcher::{Members, Networks, View};
 use crate::gossip::Load;
 use crate::network::dns::ResolverConfig;
-use crate::network::{NetworkConfig, Overlay, SwarmView, TaskNetworks};
+use crate::network::{NetworkConfig, NetworkError, Overlay, SwarmView, TaskNetworks};
 use crate::runtime::host::{self, LoadSampler};
 use crate::runtime::logs::LogDefaults;
 use crate::runtime::oci::CgroupVersion;
 use crate::runtime::{Runtime, RuntimeConfig};
 use crate::spec::*;
 use crate::state::{Command, Meta, Node, NodeHealth, RaftMember, RaftStanding, Swarm};
-use crate::transport::{Authority, JoinRequest, JoinToken, Member, MemberList, TokenSecret};
-
-/// Where swarms listen unless they are told otherwise, as in Docker Swarm.
-pub const DEFAULT_PORT: u16 = 2377;
+use crate::transport::{Authority, JoinError, JoinRequest, JoinToken, Member, MemberList, Refusal, TokenSecret, join};
 
 /// Host-local addresses of tasks; they mean nothing outside their node.
 const TASK_SUBNET: &str = "172.29.0.0/16";
@@ -282,6 +280,10 @@ impl Daemon {
             ));
         }
         self.choose_addresses(request.listen_addr.as_deref(), request.advertise_addr.as_deref(), None)?;
+        let port = request.spec.data_path_port;
+        self.free_data_path(port).await.map_err(|error| {
+            ApiError::Unavailable(format!("{error}: free it, or choose another with --data-path-port"))
+        })?;
         let (standing, first_entry) = self.new_swarm(request).map_err(internal)?;
         self.enter(standing, Some(consensus::new_swarm())).await.map_err(internal)?;
         let session = self.session().expect("the swarm was just entered");
@@ -389,8 +391,21 @@ impl Daemon {
         let remotes = resolve(&request.remote_addrs).await?;
         self.choose_addresses(request.listen_addr.as_deref(), request.advertise_addr.as_deref(), remotes.first())?;
         let identity = self.host.dir.identity().map_err(internal)?;
-        let ask = JoinRequest { description: self.host.description(), availability: request.availability };
-        let joined = crate::transport::join::join(&identity, &token, &remotes, ask, admission::JOIN_DEADLINE).await;
+        let usual = DEFAULT_DATA_PATH_PORT;
+        let data_path_port = if self.free_data_path(usual).await.is_ok() { usual } else { 0 };
+        let (description, availability) = (self.host.description(), request.availability);
+        let mut ask = JoinRequest { description, availability, data_path_port };
+        let deadline = admission::JOIN_DEADLINE;
+        let mut joined = join::join(&identity, &token, &remotes, ask.clone(), deadline).await;
+        if let Err(JoinError::Refused { refusal: Refusal::DataPathPort(port), .. }) = joined {
+            self.free_data_path(port).await.map_err(|error| {
+                ApiError::Unavailable(format!(
+                    "{error}: free it. Every node of a swarm has the same one, chosen by `flok swarm init --data-path-port`"
+                ))
+            })?;
+            ask.data_path_port = port;
+            joined = join::join(&identity, &token, &remotes, ask, deadline).await;
+        }
         let admitted = joined.map_err(|error| ApiError::Unavailable(error.to_string()))?;
         let standing = Standing {
             swarm: admitted.swarm,
@@ -400,6 +415,10 @@ impl Daemon {
             raft_id: None,
         };
         self.enter(standing, None).await.map_err(internal)
+    }
+
+    async fn free_data_path(&self, port: u16) -> Result<(), NetworkError> {
+        self.host.task_networks().check_data_path_port(port).await
     }
 
     /// Writes the standing down and starts the session; on an error nothing is left of it.
@@ -543,58 +562,4 @@ fn configured_advertise(config: &Config) -> Option<SocketAddr> {
 
 fn internal(error: anyhow::Error) -> ApiError {
     ApiError::Internal(format!("{error:#}"))
-}
-
-/// `IP`, `IP:PORT`, `[IPv6]:PORT`, or the name of an interface.
-fn parse_addr(what: &str, text: &str, port: u16) -> Result<SocketAddr, ApiError> {
-    if let Ok(addr) = text.parse::<SocketAddr>() {
-        return Ok(addr);
-    }
-    if let Ok(ip) = text.parse::<IpAddr>() {
-        return Ok(SocketAddr::new(ip, port));
-    }
-    let (name, port) = match text.rsplit_once(':').map(|(name, port)| (name, port.parse::<u16>())) {
-        Some((name, Ok(port))) => (name, port),
-        _ => (text, port),
-    };
-    let addresses =
-        nix::ifaddrs::getifaddrs().map_err(|error| ApiError::Internal(format!("list interfaces: {error}")))?;
-    let of_interface = addresses
-        .filter(|found| found.interface_name == name)
-        .filter_map(|found| Some(IpAddr::from(found.address?.as_sockaddr_in()?.ip())));
-    match of_interface.collect::<Vec<_>>().as_slice() {
-        [] => Err(ApiError::invalid(format!("{what} {text:?} is neither an address nor an interface with one"))),
-        [one] => Ok(SocketAddr::new(*one, port)),
-        several => Err(ApiError::invalid(format!("interface {name} has several addresses ({several:?}): name one"))),
-    }
-}
-
-/// The source address of packets towards `peer`, or towards anywhere.
-fn own_address(peer: Option<&SocketAddr>) -> Result<IpAddr, ApiError> {
-    let anywhere = SocketAddr::from(([192, 0, 2, 1], 9));
-    let find = || -> std::io::Result<IpAddr> {
-        // Connecting a datagram socket sends nothing; it asks the routing table.
-        let socket = UdpSocket::bind(("0.0.0.0", 0))?;
-        socket.connect(peer.copied().unwrap_or(anywhere))?;
-        Ok(socket.local_addr()?.ip())
-    };
-    find().map_err(|_| {
-        ApiError::invalid("could not choose an IP address to advertise: specify one with --advertise-addr")
-    })
-}
-
-async fn resolve(remotes: &[String]) -> Result<Vec<SocketAddr>, ApiError> {
-    let mut found = Vec::new();
-    for remote in remotes {
-        if let Ok(addr) = parse_addr("remote address", remote, DEFAULT_PORT) {
-            found.push(addr);
-            continue;
-        }
-        let target = if remote.contains(':') { remote.clone() } else { format!("{remote}:{DEFAULT_PORT}") };
-        match tokio::net::lookup_host(&target).await {
-            Ok(addresses) => found.extend(addresses),
-            Err(error) => return Err(ApiError::invalid(format!("{remote:?} cannot be resolved: {error}"))),
-        }
-    }
-    Ok(found)
 }

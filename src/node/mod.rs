@@ -4,6 +4,7 @@
 //! [`run`] is a daemon's whole life. `daemon` is what lives from start to stop of the process; `swarm` what lives from
 //! joining a swarm to leaving it; `worker` runs this node's tasks in either case.
 
+mod addresses;
 mod backend;
 mod clock;
 pub mod config;

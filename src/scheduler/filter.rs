@@ -100,7 +100,7 @@ impl Demands {
             Reason::Generic(at) => format!("insufficient {}", generic::kind(&self.reservations.generic[at])),
             Reason::HostPort(at) => {
                 let (protocol, port) = self.fixed_ports[at];
-                format!("host port {port}/{} in use", protocol_name(protocol))
+                format!("host port {port}/{} in use", protocol.as_str())
             }
             Reason::NoFreeHostPort => {
                 format!("no free host port in {}-{}", HOST_PORTS.start(), HOST_PORTS.end())
@@ -222,12 +222,4 @@ fn unmountable(mount: &crate::spec::Mount) -> Option<String> {
 fn platform_names(platforms: &[Platform]) -> String {
     let names: Vec<String> = platforms.iter().map(|p| format!("{}/{}", p.os, p.architecture)).collect();
     names.join(" or ")
-}
-
-fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-        Protocol::Sctp => "sctp",
-    }
 }

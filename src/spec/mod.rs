@@ -4,6 +4,7 @@
 //! Nothing here acts. The system never edits a spec; defaults are filled where a spec is read, not where it is stored.
 //! Types are plain `serde` types without skipped or flattened fields, because they are written with bincode.
 
+pub mod condition;
 pub mod constraint;
 pub mod doctor;
 pub mod explain;
@@ -22,6 +23,7 @@ pub mod template;
 pub mod time;
 pub mod validate;
 
+pub use condition::{Concern, Condition, MAX_CONDITIONS};
 pub use constraint::{Constraint, InvalidConstraint, NodeFacts, NodeField, Operator};
 pub use doctor::{Finding, Way};
 pub use explain::{NodeFit, SlotFate};

@@ -7,6 +7,7 @@
 
 mod client;
 mod commands;
+mod conditions;
 mod daemon;
 mod deaths;
 mod deploy;

@@ -4,6 +4,7 @@ use bollard::models as docker;
 
 use super::service::generic_out;
 use super::{date, labels_in, labels_out, list_out, signed, version};
+use crate::api::view::conditions;
 use crate::api::{ApiError, Read};
 use crate::spec::*;
 use crate::state::{Node, NodeHealth, RaftStanding};
@@ -41,6 +42,9 @@ pub fn node_to_docker(node: &Node, read: &Read) -> docker::Node {
         }
         NodeHealth::Left { since } => (docker::NodeState::DOWN, format!("left at {}", date(since))),
     };
+    let told = conditions(node.id, read).iter().map(|condition| condition.detail.as_str());
+    let message = Some(message.as_str()).filter(|message| !message.is_empty()).into_iter().chain(told);
+    let message = message.collect::<Vec<_>>().join("; ");
     let down = matches!(node.health, NodeHealth::Down { .. } | NodeHealth::Left { .. });
     docker::Node {
         id: Some(node.id.to_string()),

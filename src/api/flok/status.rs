@@ -6,8 +6,8 @@ use axum::extract::State;
 use axum::response::Response;
 
 use crate::api::docker::answer;
-use crate::api::model::status::{LoadStatus, NodeStatus, SwarmStatus, TaskTotals};
-use crate::api::view::status as task_status;
+use crate::api::model::status::{ConditionStatus, LoadStatus, NodeStatus, SwarmStatus, TaskTotals};
+use crate::api::view::{conditions, status as task_status};
 use crate::api::{ApiError, Backend, Read};
 use crate::spec::*;
 use crate::state::{Node, NodeHealth, RaftStanding};
@@ -64,7 +64,16 @@ fn node_status(node: &Node, read: &Read) -> NodeStatus {
         address: node.transport_addr().to_string(),
         tasks: read.state.tasks_of_node(node.id).filter(|task| task.is_live()).count(),
         load: load(node.id, read),
+        conditions: conditions(node.id, read).iter().map(condition_status).collect(),
     }
+}
+
+fn condition_status(condition: &Condition) -> ConditionStatus {
+    let port = match condition.concern {
+        Concern::Port { protocol, port } => Some(format!("{port}/{}", protocol.as_str())),
+        _ => None,
+    };
+    ConditionStatus { concern: condition.concern.as_str().to_owned(), port, detail: condition.detail.clone() }
 }
 
 fn load(node: NodeId, read: &Read) -> Option<LoadStatus> {

@@ -35,6 +35,18 @@ pub struct NodeStatus {
     pub tasks: usize,
     /// As it measured itself last; `None` where this manager has not heard it.
     pub load: Option<LoadStatus>,
+    /// What its operator has to mend of its network.
+    #[serde(default)]
+    pub conditions: Vec<ConditionStatus>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConditionStatus {
+    /// `kernel`, `data-path-port`, `firewall` or `port`.
+    pub concern: String,
+    /// Of a `port`: as in `8080/tcp`.
+    pub port: Option<String>,
+    pub detail: String,
 }
 
 /// In percent: of its CPUs and memory in use, and of the time in which something waited for them.

@@ -7,7 +7,10 @@ use clap::Args;
 use super::display_name;
 use crate::api::client::Client;
 use crate::cli::list::ListArgs;
-use crate::cli::output::{Format, Table};
+use crate::cli::output::{Format, Table, shortened};
+
+/// Characters of a node's notice, unless all of it is asked for.
+const NOTICE_SHOWN: usize = 60;
 
 /// List the nodes of the swarm
 #[derive(Debug, Args)]
@@ -25,11 +28,11 @@ impl Ls {
         }
         let info = client.docker().info().await.map_err(|error| client.explain(error))?;
         let own = info.swarm.and_then(|swarm| swarm.node_id).unwrap_or_default();
-        self.list.show(&table(nodes, &own, self.list.format()))
+        self.list.show(&table(nodes, &own, self.list.format(), self.list.no_trunc))
     }
 }
 
-fn table(mut nodes: Vec<Node>, own: &str, format: Format) -> Table {
+fn table(mut nodes: Vec<Node>, own: &str, format: Format, full: bool) -> Table {
     let mut table = Table::new(&[
         ("ID", "ID"),
         ("Hostname", "HOSTNAME"),
@@ -37,6 +40,7 @@ fn table(mut nodes: Vec<Node>, own: &str, format: Format) -> Table {
         ("Availability", "AVAILABILITY"),
         ("ManagerStatus", "MANAGER STATUS"),
         ("EngineVersion", "ENGINE VERSION"),
+        ("Notice", "NOTICE"),
     ]);
     nodes.sort_by_key(|node| (display_name(node), node.id.clone()));
     for node in nodes {
@@ -44,6 +48,7 @@ fn table(mut nodes: Vec<Node>, own: &str, format: Format) -> Table {
         let marked = if id == own && format == Format::Table { format!("{id} *") } else { id };
         let state = node.status.as_ref().and_then(|status| status.state).map(|state| capitalized(&state.to_string()));
         let availability = node.spec.as_ref().and_then(|spec| spec.availability).map(|a| capitalized(a.as_ref()));
+        let notice = node.status.as_ref().and_then(|status| status.message.clone()).unwrap_or_default();
         let engine = node.description.as_ref().and_then(|description| description.engine.as_ref());
         table.row([
             marked,
@@ -52,6 +57,7 @@ fn table(mut nodes: Vec<Node>, own: &str, format: Format) -> Table {
             availability.unwrap_or_default(),
             manager_status(&node),
             engine.and_then(|engine| engine.engine_version.clone()).unwrap_or_default(),
+            if full { notice } else { shortened(&notice, NOTICE_SHOWN) },
         ]);
     }
     table
@@ -79,23 +85,23 @@ mod tests {
 
     #[test]
     fn nodes_are_listed_as_docker_lists_them() {
-        let node = |id: &str, host: &str, manager: Option<serde_json::Value>| {
+        let node = |id: &str, host: &str, manager: Option<serde_json::Value>, message: &str| {
             serde_json::from_value::<Node>(serde_json::json!({
                 "ID": id,
                 "Spec": {"Availability": "active", "Role": "manager"},
                 "Description": {"Hostname": host, "Engine": {"EngineVersion": "0.1.0"}},
-                "Status": {"State": "ready", "Addr": "10.0.0.1"},
+                "Status": {"State": "ready", "Addr": "10.0.0.1", "Message": message},
                 "ManagerStatus": manager,
             }))
             .unwrap()
         };
         let leader = serde_json::json!({"Leader": true, "Reachability": "reachable"});
-        let nodes = vec![node("2", "b", None), node("1", "a", Some(leader))];
-        let text = table(nodes, "1", Format::Table).render(Format::Table).unwrap();
+        let nodes = vec![node("2", "b", None, "port 80/tcp is taken"), node("1", "a", Some(leader), "")];
+        let text = table(nodes, "1", Format::Table, false).render(Format::Table).unwrap();
         let expected = "\
-ID    HOSTNAME   STATUS   AVAILABILITY   MANAGER STATUS   ENGINE VERSION
+ID    HOSTNAME   STATUS   AVAILABILITY   MANAGER STATUS   ENGINE VERSION   NOTICE
 1 *   a          Ready    Active         Leader           0.1.0
-2     b          Ready    Active                          0.1.0
+2     b          Ready    Active                          0.1.0            port 80/tcp is taken
 ";
         assert_eq!(text, expected);
     }

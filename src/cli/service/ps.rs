@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::fetch;
 use crate::api::client::Client;
+use crate::cli::conditions::warn_of_taken_ports;
 use crate::cli::list::ListArgs;
 use crate::cli::tasks;
 
@@ -18,10 +19,12 @@ pub struct Ps {
 
 impl Ps {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
-        let mut ids = Vec::new();
+        let mut services = Vec::new();
         for name in &self.services {
-            ids.extend(fetch(client, name).await?.id);
+            services.push(fetch(client, name).await?);
         }
-        tasks::list(client, "service", ids, &self.ps).await
+        let ids = services.iter().filter_map(|service| service.id.clone()).collect();
+        tasks::list(client, "service", ids, &self.ps).await?;
+        warn_of_taken_ports(client, &services).await
     }
 }

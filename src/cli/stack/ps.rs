@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::existing;
 use crate::api::client::Client;
+use crate::cli::conditions::warn_of_taken_ports;
 use crate::cli::list::ListArgs;
 use crate::cli::tasks;
 
@@ -20,7 +21,8 @@ pub struct Ps {
 impl Ps {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
         let services = existing(client, &self.name).await?;
-        let ids = services.into_iter().filter_map(|service| service.id).collect();
-        tasks::list(client, "service", ids, &self.ps).await
+        let ids = services.iter().filter_map(|service| service.id.clone()).collect();
+        tasks::list(client, "service", ids, &self.ps).await?;
+        warn_of_taken_ports(client, &services).await
     }
 }

@@ -71,13 +71,16 @@ fn render(status: &SwarmStatus) -> String {
             percent(node.load.map(|load| load.memory)),
         ]);
     }
-    format!("{out}\n{}", table.text())
+    let conditions = status.nodes.iter().flat_map(|node| node.conditions.iter().map(move |it| (node, it)));
+    let lines: String = conditions.map(|(node, it)| format!("  {}: {}\n", node.name, it.detail)).collect();
+    let conditions = if lines.is_empty() { String::new() } else { format!("\nConditions:\n{lines}") };
+    format!("{out}\n{}{conditions}", table.text())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::model::status::{LoadStatus, NodeStatus, TaskTotals};
+    use crate::api::model::status::{ConditionStatus, LoadStatus, NodeStatus, TaskTotals};
 
     #[test]
     fn the_status_names_the_leader_and_who_is_missing() {
@@ -97,6 +100,11 @@ mod tests {
                 memory_pressure: 0.0,
                 io_pressure: 0.0,
             }),
+            conditions: vec![ConditionStatus {
+                concern: "port".into(),
+                port: Some("80/tcp".into()),
+                detail: "port 80/tcp is taken".into(),
+            }],
         };
         let status = SwarmStatus {
             swarm: "s".into(),
@@ -120,6 +128,7 @@ mod tests {
             "a *  ",
             "2       12%   50%",
             "2       -     -",
+            "Conditions:\n  host-a: port 80/tcp is taken\n  host-b: ",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }

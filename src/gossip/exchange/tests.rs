@@ -49,6 +49,7 @@ fn record(node: u128, incarnation: u64, sequence: u64) -> NodeRecord {
         volumes: Vec::new(),
         unreachable: Vec::new(),
         leaving: false,
+        conditions: Vec::new(),
     }
 }
 

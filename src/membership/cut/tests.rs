@@ -58,6 +58,7 @@ impl Bench {
             volumes: Vec::new(),
             unreachable,
             leaving: false,
+            conditions: Vec::new(),
         };
         self.table.merge(Arc::new(record), self.now);
     }

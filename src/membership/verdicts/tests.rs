@@ -38,6 +38,7 @@ impl Bench {
             volumes: Vec::new(),
             unreachable: Vec::new(),
             leaving: false,
+            conditions: Vec::new(),
         };
         adjust(&mut record);
         self.table.merge(Arc::new(record), self.mono());

@@ -72,8 +72,16 @@ enum How {
     Delete,
 }
 
-/// What the kernel would not do, in words.
-pub type Refused = Vec<String>;
+/// What the kernel would not do.
+pub type Refused = Vec<Refusal>;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// In words.
+    pub what: String,
+    /// The port of the overlay's datagrams is another's.
+    pub port_in_use: bool,
+}
 
 impl Routing {
     pub fn open(subnet: pool::Subnet) -> io::Result<Routing> {
@@ -191,7 +199,9 @@ impl Routing {
                 _ => false,
             };
             if !known {
-                refused.push(format!("{}: {error}", words[place]));
+                // Of all that is asked for only a tunnel needs a port.
+                let port_in_use = error.raw_os_error() == Some(libc::EADDRINUSE);
+                refused.push(Refusal { what: format!("{}: {error}", words[place]), port_in_use });
             }
         }
         Ok(())
@@ -202,8 +212,8 @@ impl Routing {
         let found = self.links()?.remove(&overlay());
         if let Some(link) = &found {
             if link.kind != "vxlan" {
-                refused
-                    .push(format!("an interface {OVERLAY} that is no VXLAN device is in the way: rename or delete it"));
+                let what = format!("an interface {OVERLAY} that is no VXLAN device is in the way: rename or delete it");
+                refused.push(Refusal { what, port_in_use: false });
                 return Ok(());
             }
             let same = |wanted: Vxlan| link.vxlan.is_some_and(|is| Vxlan { mtu: wanted.mtu, ..is } == wanted);

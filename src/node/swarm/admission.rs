@@ -44,6 +44,11 @@ async fn admit(log: &Consensus, candidate: Candidate) -> Result<Admitted, Refusa
         return Err(Refusal::VersionTooOld { needed: swarm.feature_level, offered });
     }
     refuse_taken_name(&read, &candidate)?;
+    // Before anything is written: a node without its tunnels is none.
+    let data_path_port = swarm.spec.data_path_port;
+    if candidate.request.data_path_port != data_path_port {
+        return Err(Refusal::DataPathPort(data_path_port));
+    }
 
     let node = Box::new(new_node(&candidate, role));
     let id = node.id;

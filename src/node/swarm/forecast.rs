@@ -131,6 +131,7 @@ mod tests {
                 volumes: Vec::new(),
                 unreachable: Vec::new(),
                 leaving: false,
+                conditions: Vec::new(),
             };
             table.merge(Arc::new(record), MonoMs(1));
         }

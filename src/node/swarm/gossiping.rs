@@ -78,14 +78,20 @@ pub fn heed(shared: &Shared, verdict: EchoVerdict) {
     }
 }
 
-/// Keeps the record at what the worker reports and the host measures.
+/// Keeps the record at what the worker reports, the host measures and the network lacks.
 pub async fn describe(shared: Arc<Shared>) {
     let mut reports = shared.host.reports();
+    let mut conditions = shared.host.task_networks().conditions();
+    shared.observed.set_conditions(conditions.borrow_and_update().clone());
     let mut measure = interval(MEASURE);
     measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             changed = reports.changed() => if changed.is_err() { return },
+            Ok(()) = conditions.changed() => {
+                shared.observed.set_conditions(conditions.borrow_and_update().clone());
+                continue;
+            }
             _ = measure.tick() => {
                 shared.observed.set_load(shared.host.measure());
                 continue;

@@ -90,6 +90,10 @@ impl Observed {
         });
     }
 
+    pub fn set_conditions(&self, conditions: Vec<Condition>) {
+        self.write(|publisher, now| publisher.set_conditions(conditions, now));
+    }
+
     pub fn set_load(&self, load: Load) {
         self.write(|publisher, _| publisher.set_load(load));
     }

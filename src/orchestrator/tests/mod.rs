@@ -150,6 +150,7 @@ impl Sim {
                 volumes: Vec::new(),
                 unreachable: Vec::new(),
                 leaving: false,
+                conditions: Vec::new(),
             };
             self.table.merge(Arc::new(record), self.mono);
         }

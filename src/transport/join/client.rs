@@ -79,7 +79,9 @@ pub async fn join(
                 error = prefer(error, JoinError::Refused { addr, refusal: Refusal::NotAManager { managers: vec![] } });
             }
             // Any other manager would say the same.
-            Err(last @ JoinError::Refused { refusal: Refusal::WrongToken, .. }) => return Err(last),
+            Err(last @ JoinError::Refused { refusal: Refusal::WrongToken | Refusal::DataPathPort(_), .. }) => {
+                return Err(last);
+            }
             Err(last) => {
                 tracing::info!(%addr, error = %last, "not joined");
                 error = prefer(error, last);

@@ -40,6 +40,8 @@ pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
 pub struct JoinRequest {
     pub description: NodeDescription,
     pub availability: Availability,
+    /// The UDP port for the tunnels between nodes that it has found free; 0 where it found none.
+    pub data_path_port: u16,
 }
 
 /// A stranger at the door, its key proven by the connection.
@@ -98,6 +100,9 @@ pub enum Refusal {
     NotAManager { managers: Vec<SocketAddr> },
     #[error("the swarm could not take the node now: {0}. Try again")]
     TryAgain(String),
+    /// The joiner looks whether it is free, and asks again.
+    #[error("the swarm's nodes need UDP port {0} for the tunnels between them")]
+    DataPathPort(u16),
 }
 
 /// Why a join failed. The joiner has not changed anything; where the answer got lost the swarm may have admitted it, and

@@ -62,6 +62,7 @@ fn request() -> JoinRequest {
             feature_level: FEATURE_LEVEL,
         },
         availability: Availability::Active,
+        data_path_port: 4789,
     }
 }
 

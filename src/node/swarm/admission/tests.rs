@@ -78,13 +78,22 @@ impl Door {
 
     /// A join by a build that knows features up to `level`.
     async fn knock(&self, token: &JoinToken, level: FeatureLevel) -> Result<Admitted, JoinError> {
+        self.knock_with(token, level, DEFAULT_DATA_PATH_PORT).await
+    }
+
+    async fn knock_with(
+        &self,
+        token: &JoinToken,
+        level: FeatureLevel,
+        data_path_port: u16,
+    ) -> Result<Admitted, JoinError> {
         let description = NodeDescription {
             addr: [127, 0, 0, 1].into(),
             feature_level: level,
             hostname: "newcomer".into(),
             ..a_node(2).description
         };
-        let request = JoinRequest { description, availability: Availability::Active };
+        let request = JoinRequest { description, availability: Availability::Active, data_path_port };
         let at: [SocketAddr; 1] = [self.transport.local_addr()];
         join(&Identity::from_secret(&[2; 32]), token, &at, request, JOIN_DEADLINE).await
     }
@@ -125,6 +134,18 @@ async fn who_has_no_token_is_not_told_which_version_the_swarm_has() {
     let ca = door.log.state().swarm().unwrap().ca_public_key;
     let error = door.knock(&JoinToken::new(&ca, TokenSecret::generate()), older()).await.unwrap_err();
     assert!(matches!(error, JoinError::Refused { refusal: Refusal::WrongToken, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_joiner_is_let_in_once_the_port_of_the_swarms_tunnels_is_free_there() {
+    let door = Door::open().await;
+    for found_free in [0, 5000] {
+        let error = door.knock_with(&door.worker, FEATURE_LEVEL, found_free).await.unwrap_err();
+        let refusal = Refusal::DataPathPort(DEFAULT_DATA_PATH_PORT);
+        assert!(matches!(&error, JoinError::Refused { refusal: said, .. } if *said == refusal), "{error}");
+    }
+    assert_eq!(door.log.state().nodes().count(), 1, "nothing was changed");
+    door.knock(&door.worker, FEATURE_LEVEL).await.unwrap();
 }
 
 /// The days on which a member gets a certificate within three years, when it is asked for each day. `jitter` is the
