@@ -121,6 +121,23 @@ fn a_node_knows_the_networks_of_its_tasks_and_ingress() {
 }
 
 #[test]
+fn a_task_is_called_by_its_hostname_filled_in_for_it() {
+    let mut swarm = Swarm::of(2);
+    let net = swarm.fixture.network("net", &["10.1.0.0/24"]);
+    for (name, hostname, called) in
+        [("plain", "host", "host"), ("web", "{{.Service.Name}}-{{.Task.Slot}}.{{.Node.Hostname}}", "web-1.node-2")]
+    {
+        let service = swarm.fixture.service(name, 1, |spec| {
+            spec.task.networks = vec![attach_to(net)];
+            spec.task.container.hostname = Some(hostname.into());
+        });
+        let task = swarm.fixture.running(service, 1, node(2));
+        let names = swarm.view(net).endpoints[&task].names.clone();
+        assert_eq!(names, [called.to_owned(), format!("{name}.1.{task}")], "{hostname}");
+    }
+}
+
+#[test]
 fn a_task_serves_while_nothing_is_known_against_it() {
     let mut swarm = Swarm::of(2);
     let net = swarm.fixture.network("net", &["10.1.0.0/24"]);

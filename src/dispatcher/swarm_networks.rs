@@ -12,9 +12,9 @@ use imbl::OrdMap;
 use super::networks::{Endpoint, NetworkChange, NetworkView, Networks, NetworksUpdate, ServiceView};
 use super::view::task_name;
 use crate::gossip::{NodeRecord, Table};
-use crate::spec::*;
+use crate::spec::{template, *};
 use crate::state::watch::{Difference, ObjectChange, changes};
-use crate::state::{AddressHolder, AddressUser, Network, NodeHealth, Service, State, Task};
+use crate::state::{AddressHolder, AddressUser, Network, Node, NodeHealth, Service, State, Task};
 
 /// Every network at one moment.
 #[derive(Debug, Clone, Default)]
@@ -260,16 +260,41 @@ fn endpoint(state: &State, table: &Table, network: NetworkId, task: TaskId) -> O
     }
     let node = task.node?;
     let named = state.service(task.service).map(|service| task_name(&service.spec.name, task));
-    let spec = state.task_spec(task.service, task.spec_version);
-    let hostname = spec.and_then(|spec| spec.container.hostname.clone()).filter(|name| !name.contains("{{"));
-    let hostname = hostname.or_else(|| short_id(&table.get(node)?.record, task.id).map(str::to_owned));
     Some(Endpoint {
         service: task.service,
         node,
         addresses: place.addresses.clone(),
-        names: hostname.into_iter().filter(|name| !name.is_empty()).chain(named).collect(),
+        names: hostname(state, table, task, node).into_iter().filter(|name| !name.is_empty()).chain(named).collect(),
         serving: serves(state, table, node, task),
     })
+}
+
+/// What a task's container is called by itself.
+fn hostname(state: &State, table: &Table, task: &Task, node: NodeId) -> Option<String> {
+    let spec = state.task_spec(task.service, task.spec_version);
+    match spec.and_then(|spec| spec.container.hostname.as_deref()) {
+        // Its node fills in the same.
+        Some(name) if name.contains("{{") => filled_in(name, state.service(task.service)?, task, state.node(node)?),
+        Some(name) => Some(name.to_owned()),
+        None => short_id(&table.get(node)?.record, task.id).map(str::to_owned),
+    }
+}
+
+/// `None`: the template asks for what there is not, and so its task does not start.
+fn filled_in(text: &str, service: &Service, task: &Task, node: &Node) -> Option<String> {
+    let context = template::Context {
+        service_id: &service.id.to_string(),
+        service_name: &service.spec.name,
+        service_labels: &service.spec.labels,
+        node_id: &node.id.to_string(),
+        node_hostname: &node.description.hostname,
+        node_os: &node.description.platform.os,
+        node_architecture: &node.description.platform.architecture,
+        task_id: &task.id.to_string(),
+        task_name: &task_name(&service.spec.name, task),
+        task_slot: &task.slot.to_string(),
+    };
+    template::expand(text, &context, None).ok()
 }
 
 /// What a task's container is called by itself where its spec says nothing: the start of its id, as in Docker.

@@ -93,7 +93,7 @@ impl Host {
     pub fn description(&self) -> NodeDescription {
         let advertise = self.advertise_addr();
         NodeDescription {
-            hostname: self.config.hostname.clone().unwrap_or_else(|| self.facts.hostname.clone()),
+            hostname: self.facts.hostname.clone(),
             platform: self.facts.platform.clone(),
             resources: NodeResources {
                 nano_cpus: self.facts.nano_cpus.saturating_sub(self.config.reserve_nano_cpus),
@@ -221,7 +221,7 @@ impl Daemon {
     pub async fn start(config: Config, dir: DataDir) -> anyhow::Result<(Arc<Daemon>, mpsc::Receiver<Order>)> {
         let node = dir.identity()?.node();
         let runtime = Runtime::start(runtime_config(&config)?).await.context("start containerd")?;
-        let facts = Facts::find(&runtime).await?;
+        let facts = Facts::find(&config, &runtime).await?;
         let worker = Worker::start(worker_config(&config, node, &facts)?, runtime.clone()).await?;
         let (orders, inbox) = mpsc::channel(8);
         let listen = config.listen_addr;
@@ -508,11 +508,11 @@ impl Daemon {
 }
 
 impl Facts {
-    async fn find(runtime: &Runtime) -> anyhow::Result<Facts> {
+    async fn find(config: &Config, runtime: &Runtime) -> anyhow::Result<Facts> {
         let name = nix::sys::utsname::uname().context("ask for the host's name")?;
         let text = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
         Ok(Facts {
-            hostname: text(name.nodename()),
+            hostname: config.hostname.clone().unwrap_or_else(|| text(name.nodename())),
             platform: host::platform(),
             nano_cpus: host::nano_cpus(),
             memory_bytes: host::memory_bytes(),
