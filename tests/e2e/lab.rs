@@ -465,6 +465,16 @@ impl Host {
         running.filter_map(|line| line.split_whitespace().nth(1)).map(str::to_owned).collect()
     }
 
+    /// A command in the namespaces of a container, and so with its files.
+    pub fn in_container(&self, id: &str, program: &str) -> Command {
+        let list = self.ctr(&["tasks", "ls"]);
+        let line = list.lines().find(|line| line.starts_with(id)).unwrap_or_else(|| panic!("{id} runs not: {list}"));
+        let pid = line.split_whitespace().nth(1).unwrap();
+        let mut command = self.command("nsenter");
+        command.args(["-t", pid, "-m", "-u", "-n", "-p", "--", program]);
+        command
+    }
+
     /// Makes the host see so many percent of its memory in use, as if by something outside of the swarm.
     pub fn show_memory_used(&self, percent: u64) {
         let real = fs::read_to_string("/proc/meminfo").unwrap();

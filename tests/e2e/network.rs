@@ -186,43 +186,6 @@ fn a_published_port_answers_on_every_node_and_shows_the_client() {
 
 #[test]
 #[ignore = "needs root, containerd and network namespaces"]
-fn a_rolling_update_under_load_loses_no_request() {
-    let swarm = Swarm::of(3);
-    swarm.load("voting");
-    swarm.deploy(
-        0,
-        "s",
-        "
-services:
-  web:
-    image: flok/voting:latest
-    command: [vote]
-    ports: ['8080:80']
-    deploy: { replicas: 4, update_config: { parallelism: 1, order: start-first, monitor: 1s } }
-",
-    );
-    let before = swarm.running(0, "s_web", 4);
-    let targets: Vec<SocketAddr> = (0..3).map(|host| at(&swarm, host, 8080)).collect();
-    for target in targets.clone() {
-        eventually("each node to answer", PATIENCE, || {
-            from_beside(&swarm, move || get(target, "/")).map(drop).map_err(|error| error.to_string())
-        });
-    }
-    let load = Load::start(&swarm.switch_netns(), &targets);
-    load.goes_on(100);
-    swarm.hosts[1].ok(&["service", "update", "--detach", "--env-add", "VERSION=2", "s_web"]);
-    eventually("all tasks to be new", PATIENCE * 2, || {
-        let now = swarm.running(0, "s_web", 4);
-        let old = now.iter().filter(|task| before.iter().any(|old| old.id == task.id)).count();
-        if old == 0 { Ok(()) } else { Err(format!("{old} old ones")) }
-    });
-    load.goes_on(300);
-    let (answered, failed) = load.end();
-    assert!(failed.is_empty(), "{} of {answered} failed: {:?}", failed.len(), &failed[..failed.len().min(5)]);
-}
-
-#[test]
-#[ignore = "needs root, containerd and network namespaces"]
 fn requests_and_look_ups_go_on_while_daemons_restart() {
     let mut swarm = Swarm::of(3);
     swarm.load("whoami");
@@ -270,39 +233,6 @@ fn requests_and_look_ups_go_on_while_daemons_restart() {
     let (answered, failed) = load.end();
     assert!(failed.is_empty(), "{} of {answered} requests failed: {:?}", failed.len(), &failed[..failed.len().min(5)]);
     assert!(unanswered.is_empty(), "{} of {asked} look-ups failed: {:?}", unanswered.len(), unanswered.first());
-}
-
-#[test]
-#[ignore = "needs root, containerd and network namespaces"]
-fn a_dead_host_is_out_of_the_balance() {
-    let mut swarm = Swarm::of(3);
-    swarm.load("whoami");
-    swarm.load("busybox");
-    swarm.voters_are(0, 3);
-    swarm.deploy(0, "s", WEB);
-    let tasks = swarm.running(0, "s_web", 4);
-    let leader = swarm.leader(0);
-    let dead =
-        (0..3).find(|index| *index != leader && tasks.iter().any(|t| t.node == swarm.node_id(0, *index))).unwrap();
-    let via = (0..3).find(|index| *index != dead).unwrap();
-    let targets: Vec<SocketAddr> = (0..3).filter(|host| *host != dead).map(|host| at(&swarm, host, 8080)).collect();
-    for target in targets.clone() {
-        eventually("each node to answer", PATIENCE, || {
-            from_beside(&swarm, move || get(target, "/")).map(drop).map_err(|error| error.to_string())
-        });
-    }
-    let load = Load::start(&swarm.switch_netns(), &targets);
-    load.goes_on(100);
-    swarm.host(dead).die();
-    swarm.nodes_are(via, 1, "down");
-    swarm.running(via, "s_web", 4);
-    let (answered, failed) = load.end();
-    println!("{} of {} requests failed while a host died", failed.len(), answered);
-    // From here on the dead one costs nothing.
-    let load = Load::start(&swarm.switch_netns(), &targets);
-    load.goes_on(300);
-    let (answered, failed) = load.end();
-    assert!(failed.is_empty(), "{} of {answered} failed: {:?}", failed.len(), &failed[..failed.len().min(5)]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::client::{A, Load, WITHIN, at, from_beside, get, in_task, look_up, within, works};
+use super::client::{A, Load, WITHIN, at, from_beside, get, home, in_task, look_up, within, works};
 use super::lab::{Host, eventually};
 use super::swarm::{PATIENCE, Swarm, Task};
 
@@ -31,24 +31,9 @@ services:
     deploy: { mode: global }
 ";
 
-const STORES: &str = "
-services:
-  redis: { image: flok/redis:latest, stop_signal: SIGKILL }
-  postgres: { image: flok/postgres:latest }
-  client:
-    image: flok/busybox:latest
-    command: [sleep, '1000000']
-    stop_signal: SIGKILL
-    deploy: { mode: global }
-";
-
 fn four(address: IpAddr) -> Ipv4Addr {
     let IpAddr::V4(address) = address else { panic!("{address} is of IPv4") };
     address
-}
-
-fn home(swarm: &Swarm, task: &Task) -> usize {
-    (0..swarm.hosts.len()).find(|host| swarm.node_id(0, *host) == task.node).unwrap()
 }
 
 /// A packet of UDP to port 9000, written by hand.
@@ -242,66 +227,6 @@ fn what_a_human_deletes_is_made_again_while_requests_go_on() {
     let (answered, failed) = load.end();
     println!("{} of {answered} requests failed while things were deleted", failed.len());
     assert!(answered > 100 && failed.len() < answered as usize / 2, "{answered} answered: {failed:?}");
-}
-
-/// The connection-tracking entries of a host to an address and port, with their remaining seconds.
-fn tracked(host: &Host, to: SocketAddr) -> Vec<(String, u64)> {
-    let list = within(&host.netns(), || std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap())
-        .join()
-        .unwrap();
-    let lines = list.lines().filter(|line| {
-        line.contains(" tcp ")
-            && line.contains(&format!("dst={} ", to.ip()))
-            && line.contains(&format!("dport={} ", to.port()))
-    });
-    lines.map(|line| (line.to_owned(), line.split_whitespace().nth(4).unwrap().parse().unwrap())).collect()
-}
-
-#[test]
-#[ignore = "needs root, containerd and network namespaces"]
-fn idle_connections_to_stores_live_as_long_as_tcps_own() {
-    // Five days, the kernel's own for connections that are up.
-    const NEARLY_FIVE_DAYS: u64 = 5 * 86_400 - 600;
-    let swarm = Swarm::of(3);
-    ["redis", "postgres", "busybox"].iter().for_each(|image| swarm.load(image));
-    swarm.deploy(0, "s", STORES);
-    let clients = swarm.running(0, "s_client", 3);
-    for (service, port, question, answer) in [
-        ("redis", 6379, b"PING\r\n".as_slice(), b"+PONG".as_slice()),
-        ("postgres", 5432, &[0, 0, 0, 8, 4, 210, 22, 47], b"N"),
-    ] {
-        let store = swarm.running(0, &format!("s_{service}"), 1).remove(0);
-        let server = home(&swarm, &store);
-        // From another host, so that the connection is tracked on two.
-        let client = clients.iter().find(|client| client.node != store.node).unwrap();
-        let (vip, mut stream) = works(service, || {
-            in_task(&swarm, client, move || {
-                let (_, vips) = look_up(service, A)?;
-                let vip = SocketAddr::new(*vips.first().ok_or(std::io::ErrorKind::NotFound)?, port);
-                let mut stream = TcpStream::connect_timeout(&vip, WITHIN)?;
-                stream.set_read_timeout(Some(WITHIN))?;
-                stream.write_all(question)?;
-                let mut said = vec![0; answer.len()];
-                stream.read_exact(&mut said)?;
-                assert_eq!(said, answer);
-                Ok((vip, stream))
-            })
-        });
-        let own = SocketAddr::new(swarm.addresses(0, &store.id)[0], port);
-        let source = format!("sport={} ", stream.local_addr().unwrap().port());
-        for (host, to) in [(home(&swarm, client), vip), (server, own)] {
-            let found = tracked(&swarm.hosts[host], to);
-            let (line, left) = found
-                .iter()
-                .find(|(line, _)| line.contains(&source))
-                .unwrap_or_else(|| panic!("{service} on n{}: none of {found:?}", host + 1));
-            assert!(line.contains("ESTABLISHED") && *left > NEARLY_FIVE_DAYS, "{service} on n{}: {line}", host + 1);
-        }
-        if service == "redis" {
-            stream.write_all(question).unwrap();
-            stream.read_exact(&mut [0; 5]).unwrap();
-        }
-    }
 }
 
 #[test]

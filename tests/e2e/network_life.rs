@@ -7,7 +7,7 @@ use super::client::{A, at, from_beside, get, in_task, look_up, said, works};
 use super::lab::{Host, Lab, eventually};
 use super::swarm::{PATIENCE, Swarm};
 
-const WEB: &str = "
+pub const WEB: &str = "
 services:
   web:
     image: flok/whoami:latest

@@ -1,12 +1,11 @@
 //! The ways into and through the swarm's networks: IPv6, datagrams, several ingress nodes, hosts behind a router.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 
 use socket2::{Domain, Socket, Type};
 
-use super::client::{A, AAAA, WITHIN, ask, at, from_beside, get, in_task, look_up, said, within, works};
+use super::client::{A, AAAA, WITHIN, ask, at, from_beside, get, home, in_task, look_up, request, said, within, works};
 use super::lab::eventually;
 use super::swarm::{PATIENCE, Swarm, Task};
 
@@ -119,8 +118,7 @@ fn datagrams_are_balanced_and_move_when_their_task_goes() {
         assert_eq!(said(&again, "Hostname"), said(&first, "Hostname"));
     }
     let gone = answering(&web, &first).clone();
-    let home = (0..3).find(|host| swarm.node_id(0, *host) == gone.node).unwrap();
-    swarm.hosts[home].kill_container(&gone.container);
+    swarm.hosts[home(&swarm, &gone)].kill_container(&gone.container);
     let moved = works("the flow to move", by_vip);
     assert_ne!(said(&moved, "Hostname"), said(&first, "Hostname"));
 }
@@ -134,28 +132,6 @@ fn connect_from(port: u16, to: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(WITHIN))?;
     Ok(stream)
-}
-
-/// A request on a connection that stays open.
-fn request(stream: &mut TcpStream) -> std::io::Result<String> {
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")?;
-    // It comes in pieces; its length stands in its head.
-    let mut answer = String::new();
-    loop {
-        let mut piece = [0; 4096];
-        let length = stream.read(&mut piece)?;
-        answer += &String::from_utf8_lossy(&piece[..length]);
-        let whole = answer.split_once("\r\n\r\n").is_some_and(|(head, body)| {
-            let stated = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")?.parse::<usize>().ok());
-            stated.is_some_and(|stated| body.len() >= stated)
-        });
-        if whole {
-            return Ok(answer);
-        }
-        if length == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-    }
 }
 
 #[test]
@@ -173,7 +149,7 @@ fn one_client_port_comes_by_all_nodes_to_the_same_task_at_once() {
     let answers = from_beside(&swarm, move || {
         let mut open: Vec<TcpStream> = targets.iter().map(|target| connect_from(PORT, *target).unwrap()).collect();
         // Twice around: the later connections have not taken the earlier ones' place.
-        let mut rounds = || open.iter_mut().map(|stream| request(stream).unwrap()).collect::<Vec<_>>();
+        let mut rounds = || open.iter_mut().map(|stream| request(stream, "/").unwrap()).collect::<Vec<_>>();
         (rounds(), rounds())
     });
     assert_eq!(answers.0, answers.1, "each connection is the one it was");
@@ -206,8 +182,8 @@ fn datagrams_to_a_published_port_are_answered_by_the_node_and_port_that_was_aske
     swarm.deploy(0, "s", PUBLISHED_DATAGRAMS);
     let web = swarm.running(0, "s_web", 1).remove(0);
     let alone = swarm.running(0, "s_alone", 1).remove(0);
-    let home = |task: &Task| (0..3).find(|host| swarm.node_id(0, *host) == task.node).unwrap();
-    let mut targets: Vec<SocketAddr> = vec![at(&swarm, home(&web), 5301), at(&swarm, home(&alone), 5302)];
+    let mut targets: Vec<SocketAddr> =
+        vec![at(&swarm, home(&swarm, &web), 5301), at(&swarm, home(&swarm, &alone), 5302)];
     for host in 0..3 {
         targets.push(at(&swarm, host, 5300));
         targets.push(SocketAddr::new(swarm.hosts[host].addr6().parse().unwrap(), 5300));
