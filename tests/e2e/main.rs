@@ -25,6 +25,7 @@ mod network_faults;
 mod network_life;
 mod network_load;
 mod network_paths;
+mod network_ports;
 mod network_sctp;
 mod network_stacks;
 mod network_stores;

@@ -1,12 +1,13 @@
-//! Tasks that vanish: what becomes of connections to them.
+//! Tasks that vanish and tasks that come and go: what becomes of connections to them, and that nothing of them is left.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 
 use super::client::{A, at, connect, home, look_up, netns_of, request, said, within, works};
-use super::lab::eventually;
-use super::network_life::WEB;
+use super::lab::{Host, eventually};
+use super::network_life::{WEB, held, is_empty_again, known_to_each_other};
 use super::swarm::{PATIENCE, Swarm, Task};
 
 /// One that tells soon what became of it: nothing was heard only where it would go on hanging.
@@ -104,4 +105,93 @@ fn refuse(from: &Path, addresses: &[IpAddr]) {
             other => Err(format!("{other:?}")),
         });
     }
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_daemon_that_is_killed_while_tasks_come_and_go_leaves_none_over_and_none_out() {
+    let mut swarm = Swarm::of(3);
+    ["whoami", "busybox"].iter().for_each(|image| swarm.load(image));
+    swarm.voters_are(0, 3);
+    let empty = known_to_each_other(&swarm);
+    swarm.deploy(0, "s", WEB);
+    swarm.running(0, "s_web", 3);
+    swarm.running(0, "s_client", 3);
+    let victim = (swarm.leader(0) + 1) % 3;
+    let via = (victim + 1) % 3;
+    let all = |swarm: &Swarm| swarm.hosts.iter().map(files).collect::<Vec<_>>();
+    // Killed in the midst of it, each time: as soon as a first task has come or gone.
+    for (count, then) in [(12, 2), (9, 12), (1, 8), (11, 3), (2, 10)] {
+        let before = all(&swarm);
+        swarm.hosts[via].ok(&["service", "scale", "--detach", &format!("s_web={count}")]);
+        eventually(
+            "a task to come or go",
+            PATIENCE,
+            || if all(&swarm) == before { Err(String::new()) } else { Ok(()) },
+        );
+        swarm.host(victim).kill_daemon();
+        swarm.hosts[via].ok(&["service", "scale", "--detach", &format!("s_web={then}")]);
+        swarm.host(victim).start_daemon(&[]);
+        swarm.nodes_are(via, 3, "ready");
+    }
+    swarm.hosts[via].ok(&["service", "scale", "--detach", "s_web=7"]);
+    let mut tasks = swarm.running(via, "s_web", 7);
+    tasks.extend(swarm.running(via, "s_client", 3));
+    let all: BTreeSet<String> = tasks.iter().flat_map(|task| every_address(&swarm, via, task)).collect();
+    for (index, host) in swarm.hosts.iter().enumerate() {
+        let node = swarm.node_id(via, index);
+        let own: BTreeSet<String> = tasks.iter().filter(|task| task.node == node).map(|task| task.id.clone()).collect();
+        eventually(&format!("n{} to have what its tasks need, and no more", index + 1), PATIENCE, || {
+            let (files, links) = (files(host), count_links(host));
+            if files != own || links != own.len() {
+                return Err(format!("{links} interfaces, {files:?}, not {own:?}"));
+            }
+            let known = endpoints(host);
+            let different: Vec<_> = known.symmetric_difference(&all).collect();
+            if !different.is_empty() {
+                return Err(format!("{different:?}"));
+            }
+            let output = host.flok(&["network", "doctor"]);
+            if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stdout).into_owned()) }
+        });
+    }
+    swarm.hosts[via].ok(&["stack", "rm", "s"]);
+    is_empty_again(&swarm, &empty);
+    for host in &swarm.hosts {
+        assert_eq!(host.containers(), Vec::<String>::new(), "n{}", host.index);
+        assert!(held(host).len() > 3);
+    }
+}
+
+/// The tasks that have a namespace on a host.
+fn files(host: &Host) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(host.data_dir().join("network")).unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".netns").map(str::to_owned)).collect()
+}
+
+fn count_links(host: &Host) -> usize {
+    let output = host.command("ip").args(["-o", "link"]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.contains(": fk")).count()
+}
+
+/// Of a task, on the network that carries published ports too.
+fn every_address(swarm: &Swarm, via: usize, task: &Task) -> Vec<String> {
+    let task = swarm.hosts[via].get(&format!("/tasks/{}", task.id)).unwrap();
+    let networks = task["NetworksAttachments"].as_array().unwrap().iter();
+    let texts = networks.flat_map(|attachment| attachment["Addresses"].as_array().unwrap());
+    texts.map(|text| text.as_str().unwrap().split('/').next().unwrap().to_owned()).collect()
+}
+
+/// The tasks' addresses that a host's kernel knows: each has a route and is no stranger.
+fn endpoints(host: &Host) -> BTreeSet<String> {
+    let script = "for set in endpoints4 endpoints6; do nft list set inet flok $set | tr ',{}' '\\n\\n\\n'; done
+        ip route show proto 102; ip -6 route show proto 102";
+    let output = host.command("sh").args(["-c", script]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let first = text.lines().filter_map(|line| line.split_whitespace().next()?.parse::<IpAddr>().ok());
+    let local = |address: &IpAddr| match address {
+        IpAddr::V4(four) => four.octets()[..2] == [172, 29],
+        IpAddr::V6(six) => six.segments()[..2] == [0xfd66, 0x6c6f],
+    };
+    first.filter(|address| !local(address)).map(|address| address.to_string()).collect()
 }

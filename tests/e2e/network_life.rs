@@ -25,7 +25,7 @@ networks:
 ";
 
 /// All that flok has in a host's kernel and on its disk for networks: what it has with no service, and no more.
-fn held(host: &Host) -> BTreeSet<String> {
+pub fn held(host: &Host) -> BTreeSet<String> {
     let files = format!("ls {}", host.data_dir().join("network").display());
     let script = format!(
         "nft list table inet flok | tr ',{{}}' '\\n\\n\\n' | grep -v chain | grep -E '\"fk[a-z0-9]|[0-9a-f]+[.:][0-9a-f:.]+|vip|port' || true
@@ -39,6 +39,28 @@ fn held(host: &Host) -> BTreeSet<String> {
     text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
 
+/// What hosts hold that know of each other and have no task.
+pub fn known_to_each_other(swarm: &Swarm) -> Vec<BTreeSet<String>> {
+    let known = |host: &Host| {
+        eventually("the other nodes to be known", PATIENCE, || {
+            let held = held(host);
+            let peers = held.iter().filter(|line| line.contains("dst 10.99.0.")).count();
+            if peers + 1 == swarm.hosts.len() { Ok(held) } else { Err(format!("{held:?}")) }
+        })
+    };
+    swarm.hosts.iter().map(known).collect()
+}
+
+pub fn is_empty_again(swarm: &Swarm, empty: &[BTreeSet<String>]) {
+    for (host, empty) in swarm.hosts.iter().zip(empty) {
+        eventually("nothing of the stack to be left", PATIENCE, || {
+            let now = held(host);
+            let different: Vec<_> = now.symmetric_difference(empty).collect();
+            if different.is_empty() { Ok(()) } else { Err(format!("{different:?}")) }
+        });
+    }
+}
+
 #[test]
 #[ignore = "needs root, containerd and network namespaces"]
 fn services_networks_and_nodes_that_are_removed_leave_nothing_behind() {
@@ -46,17 +68,7 @@ fn services_networks_and_nodes_that_are_removed_leave_nothing_behind() {
     swarm.load("whoami");
     swarm.load("busybox");
     swarm.voters_are(0, 3);
-    let empty: Vec<BTreeSet<String>> = swarm
-        .hosts
-        .iter()
-        .map(|host| {
-            eventually("the other nodes to be known", PATIENCE, || {
-                let held = held(host);
-                let peers = held.iter().filter(|line| line.contains("dst 10.99.0.")).count();
-                if peers == 2 { Ok(held) } else { Err(format!("{held:?}")) }
-            })
-        })
-        .collect();
+    let empty = known_to_each_other(&swarm);
     swarm.deploy(0, "s", WEB);
     swarm.running(0, "s_web", 3);
     swarm.running(0, "s_client", 3);
@@ -64,13 +76,7 @@ fn services_networks_and_nodes_that_are_removed_leave_nothing_behind() {
         assert!(held(host).len() > empty.len() + 10, "there is something to remove");
     }
     swarm.hosts[0].ok(&["stack", "rm", "s"]);
-    for (host, empty) in swarm.hosts.iter().zip(&empty) {
-        eventually("nothing of the stack to be left", PATIENCE, || {
-            let now = held(host);
-            let different: Vec<_> = now.symmetric_difference(empty).collect();
-            if different.is_empty() { Ok(()) } else { Err(format!("{different:?}")) }
-        });
-    }
+    is_empty_again(&swarm, &empty);
     // A node that goes is forgotten by the others, and has nothing itself.
     let gone = swarm.node_id(0, 2);
     swarm.hosts[2].ok(&["swarm", "leave", "--force"]);
