@@ -114,6 +114,7 @@ impl Runtime {
             mounts: &resolved,
             etc: &etc,
             devices: &devices,
+            bounding: host::bounding_capabilities(),
             init: init.as_deref(),
             netns: prepare.netns,
             cgroup: self.shared.cgroup,

@@ -65,6 +65,13 @@ pub fn process_age(pid: u32) -> Option<Duration> {
     Some(Duration::from_secs_f64((uptime - started / ticks_a_second as f64).max(0.0)))
 }
 
+/// What this process may pass on of the kernel's capabilities, a bit for each by its number; all where it cannot be read.
+pub fn bounding_capabilities() -> u64 {
+    let status = read("/proc/self/status");
+    let written = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    written.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(u64::MAX)
+}
+
 /// The devices a container shall have: those it names, or all of the host's for a privileged one.
 pub fn devices(container: &ContainerSpec) -> Result<Vec<DeviceNode>> {
     if container.privileged {

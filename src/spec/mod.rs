@@ -4,6 +4,7 @@
 //! Nothing here acts. The system never edits a spec; defaults are filled where a spec is read, not where it is stored.
 //! Types are plain `serde` types without skipped or flattened fields, because they are written with bincode.
 
+pub mod additions;
 pub mod condition;
 pub mod constraint;
 pub mod doctor;
@@ -23,6 +24,7 @@ pub mod template;
 pub mod time;
 pub mod validate;
 
+pub use additions::{NO_NEW_PRIVILEGES, Security};
 pub use condition::{Concern, Condition, MAX_CONDITIONS};
 pub use constraint::{Constraint, InvalidConstraint, NodeFacts, NodeField, Operator};
 pub use doctor::{Finding, Way};

@@ -81,13 +81,6 @@ impl TaskSpec {
 pub const DEFAULT_DRAIN: Duration = Duration::from_millis(500);
 /// Longer ones would hold up every update of the service.
 pub const MAX_DRAIN: Duration = Duration::from_secs(3600);
-/// What the labels of a service and of its containers say of the drain.
-pub fn drain_label<'a>(service: &'a Labels, container: &'a Labels) -> Option<&'a String> {
-    service.get(DRAIN_LABEL).or_else(|| container.get(DRAIN_LABEL))
-}
-
-/// The label of a service or container that says how long a task drains, where the client has no other word for it.
-pub const DRAIN_LABEL: &str = "flok.drain";
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ContainerSpec {

@@ -34,6 +34,7 @@ mod pulls;
 mod quorum;
 mod refusals;
 mod registry;
+mod rights;
 mod secrets;
 mod strangers;
 mod swarm;

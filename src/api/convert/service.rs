@@ -1,7 +1,6 @@
 //! Services.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
 use bollard::models as docker;
 
@@ -39,24 +38,17 @@ pub fn service_spec_from_docker(spec: docker::ServiceSpec) -> Result<ServiceSpec
         ingress: false,
     };
     task.derive_from_ports(&endpoint.ports);
-    let labels = labels_in(spec.labels);
-    task.container.drain = drain_in(&labels, &task.container.labels)?;
-    Ok(ServiceSpec {
+    let mut spec = ServiceSpec {
         name: spec.name.unwrap_or_default(),
-        labels,
+        labels: labels_in(spec.labels),
         mode: mode_in(spec.mode)?,
         task,
         update: spec.update_config.map(update_in).transpose()?.unwrap_or_default(),
         rollback: spec.rollback_config.map(rollback_in).transpose()?.unwrap_or_default(),
         endpoint,
-    })
-}
-
-/// Docker has no word for it: a label of the service, or of its containers, says how long a task drains.
-fn drain_in(service: &Labels, container: &Labels) -> Result<Option<Duration>, ApiError> {
-    let Some(text) = drain_label(service, container) else { return Ok(None) };
-    let read = quantity::parse_duration(text);
-    read.map(Some).map_err(|why| ApiError::invalid(format!("label {DRAIN_LABEL}={text}: {why}")))
+    };
+    spec.read_additions().map_err(ApiError::invalid)?;
+    Ok(spec)
 }
 
 /// A service as `GET /services` shows it, without its status.

@@ -97,7 +97,7 @@ pub async fn update<B: Backend>(
         }
         _ => {
             let mut spec = service_spec_from_docker(body)?;
-            keep_additions(&mut spec, &service.spec);
+            spec.keep_additions(&service.spec);
             refuse_unsupported(&spec)?;
             let credentials = match credentials(&headers) {
                 Some(auth) => CredentialsUpdate::Replace(auth),
@@ -118,26 +118,6 @@ pub async fn remove<B: Backend>(
     let service = lookup::service(&read.state, &wanted)?;
     backend.propose(Command::RemoveService { id: service.id }).await?;
     Ok(StatusCode::OK)
-}
-
-/// An update in Docker's JSON says nothing of what Docker has no word for: that stays as it is.
-fn keep_additions(spec: &mut ServiceSpec, stored: &ServiceSpec) {
-    spec.task.volume_policy = stored.task.volume_policy;
-    let labelled = |spec: &ServiceSpec| drain_label(&spec.labels, &spec.task.container.labels).is_some();
-    // One that came by a label goes with it.
-    let keeps_drain = !labelled(spec) && !labelled(stored);
-    let (new, old) = (&mut spec.task.container, &stored.task.container);
-    if keeps_drain {
-        new.drain = old.drain;
-    }
-    new.privileged = old.privileged;
-    new.devices.clone_from(&old.devices);
-    new.shm_size = old.shm_size;
-    new.ipc.clone_from(&old.ipc);
-    new.pid.clone_from(&old.pid);
-    let docker_knows = |option: &&String| option.as_str() == "no-new-privileges";
-    let rest = old.security_opt.iter().filter(|option| !docker_knows(option));
-    new.security_opt.extend(rest.cloned());
 }
 
 fn show(service: &Service, read: &Read, with_status: bool) -> docker::Service {

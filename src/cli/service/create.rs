@@ -58,6 +58,8 @@ pub struct Create {
     #[arg(long, value_name = "COMMAND")]
     entrypoint: Option<String>,
     #[command(flatten)]
+    lists: super::lists::CreateLists,
+    #[command(flatten)]
     values: Values,
     #[command(flatten)]
     images: ImageArgs,
@@ -116,6 +118,7 @@ impl Create {
             endpoint_spec: Some(EndpointSpec { ports: Some(self.publish), ..Default::default() }),
             ..Default::default()
         };
+        self.lists.lists().apply(&mut spec)?;
         self.values.apply(&mut spec)?;
         let created = client.docker().create_service(spec, credentials).await.map_err(|error| client.explain(error))?;
         let id = created.id.unwrap_or_default();

@@ -65,6 +65,8 @@ pub struct Values {
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     read_only: Option<bool>,
     #[command(flatten)]
+    container: super::container::ContainerArgs,
+    #[command(flatten)]
     health: super::health::HealthArgs,
     /// How the service's name is answered: with one virtual address, or with the tasks' own in turn
     #[arg(long, value_parser = ["vip", "dnsrr"])]
@@ -90,6 +92,7 @@ impl Values {
                 .max_concurrent = Some(i64::from(most));
         }
         self.rollout.apply(spec);
+        self.container.apply(spec);
         if let Some(mode) = &self.endpoint_mode {
             spec.endpoint_spec.get_or_insert_default().mode = Some(match mode.as_str() {
                 "dnsrr" => EndpointSpecModeEnum::DNSRR,

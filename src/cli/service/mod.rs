@@ -1,11 +1,13 @@
 //! `flok service`.
 
+mod container;
 mod create;
 mod edit;
 mod explain;
 mod files;
 mod health;
 mod inspect;
+mod lists;
 mod logs;
 mod ls;
 mod ps;

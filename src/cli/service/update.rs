@@ -85,6 +85,8 @@ pub struct Update {
     #[arg(long)]
     rollback: bool,
     #[command(flatten)]
+    lists: super::lists::UpdateLists,
+    #[command(flatten)]
     values: Values,
     #[command(flatten)]
     images: ImageArgs,
@@ -113,6 +115,7 @@ impl Update {
             self.resolve_networks(client).await?;
             self.edit(&mut spec)?;
             self.edit_files(client, &mut spec).await?;
+            std::mem::take(&mut self.lists).lists().apply(&mut spec)?;
             std::mem::take(&mut self.values).apply(&mut spec)?;
         }
         let container = spec.task_template.as_ref().and_then(|task| task.container_spec.as_ref());

@@ -9,7 +9,7 @@ use oci_spec::runtime::{
 
 use super::mounts::init_path;
 use super::{ContainerInputs, SpecError};
-use crate::spec::{ContainerSpec, Ulimit};
+use crate::spec::{ContainerSpec, Security, Ulimit};
 
 /// Docker's default capabilities.
 pub const DEFAULT_CAPABILITIES: [&str; 14] = [
@@ -31,10 +31,10 @@ pub const DEFAULT_CAPABILITIES: [&str; 14] = [
 
 /// Every capability Linux has; runc leaves out those the running kernel does not know.
 const ALL_CAPABILITIES: &str = "
-AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER
-FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN NET_BIND_SERVICE
-NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_MODULE SYS_NICE
-SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG WAKE_ALARM";
+CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE
+NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN
+SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE
+MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE";
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -119,9 +119,14 @@ fn directory(container: &ContainerSpec, image: &ImageConfig) -> Result<String, S
     }
 }
 
-/// The capabilities a container holds, by their full names: Docker's, with the spec's added and dropped.
-pub fn capabilities(container: &ContainerSpec) -> Result<BTreeSet<String>, SpecError> {
-    let all = || ALL_CAPABILITIES.split_whitespace().map(|name| format!("CAP_{name}")).collect::<BTreeSet<_>>();
+/// The capabilities a container holds, by their full names: Docker's, with the spec's added and dropped. All are those in
+/// `bounding`, a bit for each by its number: what this host itself may not do, its containers cannot be given.
+pub fn capabilities(container: &ContainerSpec, bounding: u64) -> Result<BTreeSet<String>, SpecError> {
+    let numbered = || ALL_CAPABILITIES.split_whitespace().enumerate();
+    let all = || {
+        let held = numbered().filter(|(number, _)| bounding >> number & 1 == 1);
+        held.map(|(_, name)| format!("CAP_{name}")).collect::<BTreeSet<_>>()
+    };
     if container.privileged {
         return Ok(all());
     }
@@ -217,24 +222,6 @@ fn oom_score(adjustment: i64) -> Option<i32> {
     (adjustment != 0).then(|| adjustment.clamp(-1000, 1000) as i32)
 }
 
-/// What `security_opt` says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Security {
-    pub no_new_privileges: bool,
-    pub seccomp_unconfined: bool,
-}
-
 pub(super) fn security(container: &ContainerSpec) -> Result<Security, SpecError> {
-    let mut security = Security::default();
-    for option in &container.security_opt {
-        match option.replacen(':', "=", 1).as_str() {
-            "no-new-privileges" | "no-new-privileges=true" => security.no_new_privileges = true,
-            "no-new-privileges=false" => security.no_new_privileges = false,
-            "seccomp=unconfined" => security.seccomp_unconfined = true,
-            // No profile is loaded for AppArmor, so there is none to leave out.
-            "apparmor=unconfined" => {}
-            _ => return Err(SpecError::UnsupportedSecurityOption(option.clone())),
-        }
-    }
-    Ok(security)
+    Security::read(&container.security_opt).map_err(SpecError::UnsupportedSecurityOption)
 }

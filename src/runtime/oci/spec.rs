@@ -29,6 +29,8 @@ pub struct ContainerInputs<'a> {
     pub etc: &'a EtcFiles,
     /// Of [`ContainerSpec::devices`]; for a privileged container, all of the host's.
     pub devices: &'a [DeviceNode],
+    /// The capabilities that the daemon may pass on, a bit for each by its number.
+    pub bounding: u64,
     /// A static init (docker-init or tini), where the node has one.
     pub init: Option<&'a Path>,
     /// The network namespace to join.
@@ -65,7 +67,7 @@ const DEFAULT_SYSCTLS: [(&str, &str); 2] =
 /// The specification for `runc`, with its root at `rootfs` in the bundle, where containerd mounts the snapshot.
 pub fn build(inputs: &ContainerInputs<'_>) -> Result<Spec, SpecError> {
     let container = inputs.container;
-    let caps = capabilities(container)?;
+    let caps = capabilities(container, inputs.bounding)?;
     let mut root = Root::default();
     root.set_path(PathBuf::from("rootfs")).set_readonly(Some(container.read_only));
     let mut linux = Linux::default();

@@ -47,6 +47,7 @@ impl Case {
             mounts: &self.mounts,
             etc: &etc,
             devices: &self.devices,
+            bounding: u64::MAX,
             init: self.init.as_deref(),
             netns: Path::new("/run/flok/netns/t"),
             cgroup: self.cgroup,
@@ -154,7 +155,7 @@ fn another_user_is_bounded_by_capabilities_but_holds_none() {
 #[test]
 fn capabilities_are_added_and_dropped_by_any_spelling() {
     let caps = |add: &str, drop: &str| {
-        capabilities(&ContainerSpec { cap_add: words(add), cap_drop: words(drop), ..Default::default() })
+        capabilities(&ContainerSpec { cap_add: words(add), cap_drop: words(drop), ..Default::default() }, u64::MAX)
     };
     let defaults: BTreeSet<String> = DEFAULT_CAPABILITIES.map(str::to_owned).into();
     assert_eq!(caps("", ""), Ok(defaults));
@@ -166,6 +167,18 @@ fn capabilities_are_added_and_dropped_by_any_spelling() {
     assert_eq!(caps("ALL", "SYS_ADMIN").unwrap().len(), 40);
     assert!(caps("CHOWN", "CHOWN").unwrap().contains("CAP_CHOWN"), "as in Docker");
     assert_eq!(caps("SWIM", ""), Err(SpecError::UnknownCapability("SWIM".into())));
+}
+
+#[test]
+fn all_capabilities_are_those_that_the_host_may_give() {
+    // Of the kernel's numbers, CHOWN is 0 and SYS_RESOURCE 24.
+    let bounding = !(1 << 24);
+    let privileged = ContainerSpec { privileged: true, ..Default::default() };
+    let all = ContainerSpec { cap_add: words("ALL"), ..Default::default() };
+    for container in [privileged, all] {
+        let caps = capabilities(&container, bounding).unwrap();
+        assert!(caps.contains("CAP_CHOWN") && !caps.contains("CAP_SYS_RESOURCE") && caps.len() == 40, "{caps:?}");
+    }
 }
 
 #[test]

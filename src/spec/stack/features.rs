@@ -11,8 +11,6 @@ pub enum Feature {
     LogDrivers,
     /// `depends_on`.
     StartOrder,
-    /// devices, privileged, security_opt, shm_size, ipc, pid.
-    HostAccess,
     /// extends, include, profiles.
     Composition,
 }
@@ -31,7 +29,6 @@ impl Feature {
             }
             Feature::LogDrivers => "this log driver is not supported yet: use json-file, local or none",
             Feature::StartOrder => "start order is not supported yet: remove it and let the service wait or retry",
-            Feature::HostAccess => "it is not supported yet",
             Feature::Composition => "it is not supported yet: give several files with -c instead",
         }
     }

@@ -106,7 +106,17 @@ impl ContainerSpec {
                 format!("invalid device permissions {:?}: write some of r, w and m", device.permissions)
             })?;
         }
-        Ok(())
+        Security::read(&self.security_opt).map_err(|option| {
+            InvalidSpec(format!(
+                "invalid security option {option:?}: use no-new-privileges, seccomp=unconfined or apparmor=unconfined"
+            ))
+        })?;
+        for (kind, mode) in [("IPC", &self.ipc), ("PID", &self.pid)] {
+            require(matches!(mode.as_deref(), None | Some("" | "private" | "host")), || {
+                format!("invalid {kind} mode {:?}: use private or host", mode.as_deref().unwrap_or_default())
+            })?;
+        }
+        require(self.shm_size != Some(0), || "invalid shm size 0: write for example 64m".into())
     }
 }
 

@@ -225,4 +225,4 @@ fn is_template(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 
-fn service() -> ServiceSpec {
+pub(in crate::spec) fn service() -> ServiceSpec {
     ServiceSpec {
         name: "web".into(),
         labels: Labels::new(),

@@ -1,7 +1,5 @@
 //! One service.
 
-use std::time::Duration;
-
 use super::super::features::Feature;
 use super::super::problem::Place;
 use super::super::yaml::{Entry, Node};
@@ -47,17 +45,11 @@ impl Converter<'_> {
             },
         };
         spec.task.derive_from_ports(&spec.endpoint.ports);
-        if spec.task.container.drain.is_none() {
-            spec.task.container.drain = self.labelled_drain(entry.place, &path, &spec);
+        // As labels, for files that Docker is to read too.
+        if let Err(why) = spec.read_additions() {
+            self.report.problem(entry.place, &path, why);
         }
         Some(spec)
-    }
-
-    /// As a label, for files that Docker is to read too.
-    fn labelled_drain(&mut self, place: Place, path: &str, spec: &ServiceSpec) -> Option<Duration> {
-        let text = drain_label(&spec.labels, &spec.task.container.labels)?;
-        let read = quantity::parse_duration(text);
-        read.map_err(|why| self.report.problem(place, path, format!("label {DRAIN_LABEL}: {why}"))).ok()
     }
 
     fn check_service_name(&mut self, place: Place, path: &str, name: &str) {
@@ -165,7 +157,7 @@ impl Converter<'_> {
             oom_score_adj: service.int("oom_score_adj").unwrap_or(0),
             privileged: service.flag("privileged"),
             security_opt: service.strings("security_opt"),
-            devices: service.strings("devices").iter().map(|device| device_mapping(device)).collect(),
+            devices: service.strings("devices").iter().map(|device| DeviceMapping::parse(device)).collect(),
             shm_size: service.bytes("shm_size"),
             ipc: service.string("ipc"),
             pid: service.string("pid"),
@@ -291,17 +283,6 @@ fn ulimits(service: &Node) -> Vec<Ulimit> {
     let mut ulimits: Vec<Ulimit> = entries.iter().filter_map(limit).collect();
     ulimits.sort_by(|a, b| a.name.cmp(&b.name));
     ulimits
-}
-
-/// `host[:container[:permissions]]`.
-fn device_mapping(text: &str) -> DeviceMapping {
-    let mut parts = text.split(':');
-    let host = parts.next().unwrap_or_default();
-    DeviceMapping {
-        host_path: host.to_string(),
-        container_path: parts.next().unwrap_or(host).to_string(),
-        permissions: parts.next().unwrap_or("rwm").to_string(),
-    }
 }
 
 fn volume_policy(service: &Node, deploy: Option<&Node>) -> VolumePolicy {

@@ -34,9 +34,6 @@ volumes:
 fn what_is_not_supported_yet_is_refused_by_name() {
     let cases = [
         ("depends_on: [db]", "services.web.depends_on: start order"),
-        ("privileged: true", "services.web.privileged: it is not supported yet"),
-        ("devices: [/dev/a]", "services.web.devices: it is not supported yet"),
-        ("shm_size: 64m", "services.web.shm_size: it is not supported yet"),
         ("extends: {service: a}", "services.web.extends: it is not supported yet"),
         ("profiles: [a]", "services.web.profiles: it is not supported yet"),
         ("logging: {driver: syslog}", "services.web.logging.driver: this log driver"),

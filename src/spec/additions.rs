@@ -1,0 +1,250 @@
+//! What a service's containers can be given that Docker's services have no word for: how they drain, and what of the
+//! host they may use. Labels say it where the client speaks Docker's language; in flok's stack file it has keys.
+//!
+//! Read when a spec is taken in, never when it is looked at: a stored spec holds the values, not only their labels.
+
+use super::quantity::{parse_duration, parse_size};
+use super::{ContainerSpec, DeviceMapping, Labels, ServiceSpec};
+
+/// One of them: its label and what it does to a container's spec.
+struct Addition {
+    label: &'static str,
+    /// Said already, in other words than a label's.
+    given: fn(&ContainerSpec) -> bool,
+    read: fn(&mut ContainerSpec, &str) -> Result<(), String>,
+    /// Takes over what an earlier spec says.
+    keep: fn(&mut ContainerSpec, &ContainerSpec),
+}
+
+const ADDITIONS: [Addition; 7] = [
+    Addition {
+        label: "flok.drain",
+        given: |spec| spec.drain.is_some(),
+        read: |spec, text| {
+            spec.drain = Some(parse_duration(text).map_err(|why| why.to_string())?);
+            Ok(())
+        },
+        keep: |spec, old| spec.drain = old.drain,
+    },
+    Addition {
+        label: "flok.privileged",
+        given: |spec| spec.privileged,
+        read: |spec, text| {
+            spec.privileged = text.parse().map_err(|_| "it is neither true nor false".to_owned())?;
+            Ok(())
+        },
+        keep: |spec, old| spec.privileged = old.privileged,
+    },
+    Addition {
+        label: "flok.devices",
+        given: |spec| !spec.devices.is_empty(),
+        read: |spec, text| {
+            spec.devices = words(text).map(DeviceMapping::parse).collect();
+            Ok(())
+        },
+        keep: |spec, old| spec.devices.clone_from(&old.devices),
+    },
+    Addition {
+        label: "flok.security-opt",
+        // Docker has a word for one of them, which goes with any others.
+        given: |_| false,
+        read: |spec, text| {
+            merge(&mut spec.security_opt, words(text));
+            Ok(())
+        },
+        keep: |spec, old| {
+            let unsaid = |option: &&String| *option != NO_NEW_PRIVILEGES;
+            merge(&mut spec.security_opt, old.security_opt.iter().filter(unsaid).map(String::as_str));
+        },
+    },
+    Addition {
+        label: "flok.shm-size",
+        given: |spec| spec.shm_size.is_some(),
+        read: |spec, text| {
+            spec.shm_size = Some(parse_size(text).map_err(|why| why.to_string())?);
+            Ok(())
+        },
+        keep: |spec, old| spec.shm_size = old.shm_size,
+    },
+    Addition {
+        label: "flok.ipc",
+        given: |spec| spec.ipc.is_some(),
+        read: |spec, text| {
+            spec.ipc = Some(text.to_owned());
+            Ok(())
+        },
+        keep: |spec, old| spec.ipc.clone_from(&old.ipc),
+    },
+    Addition {
+        label: "flok.pid",
+        given: |spec| spec.pid.is_some(),
+        read: |spec, text| {
+            spec.pid = Some(text.to_owned());
+            Ok(())
+        },
+        keep: |spec, old| spec.pid.clone_from(&old.pid),
+    },
+];
+
+/// The one security option that Docker's services have.
+pub const NO_NEW_PRIVILEGES: &str = "no-new-privileges";
+
+impl Addition {
+    /// A label of the service goes before one of its containers.
+    fn labelled<'a>(&self, service: &'a Labels, container: &'a Labels) -> Option<&'a String> {
+        service.get(self.label).or_else(|| container.get(self.label))
+    }
+
+    fn is_labelled(&self, spec: &ServiceSpec) -> bool {
+        self.labelled(&spec.labels, &spec.task.container.labels).is_some()
+    }
+}
+
+impl ServiceSpec {
+    /// Takes in what its labels say, where it was not said otherwise. An error names the label, and why it cannot be so.
+    pub fn read_additions(&mut self) -> Result<(), String> {
+        let container = &mut self.task.container;
+        for addition in ADDITIONS.iter().filter(|addition| !(addition.given)(container)).collect::<Vec<_>>() {
+            let Some(text) = addition.labelled(&self.labels, &container.labels).cloned() else { continue };
+            let read = (addition.read)(container, text.trim());
+            read.map_err(|why| format!("label {}={text}: {why}", addition.label))?;
+        }
+        Ok(())
+    }
+
+    /// An update in Docker's words says nothing of what it has no word for: that stays as it was in `stored`. What came
+    /// by a label goes with its label.
+    pub fn keep_additions(&mut self, stored: &ServiceSpec) {
+        self.task.volume_policy = stored.task.volume_policy;
+        let unlabelled = |addition: &&Addition| !addition.is_labelled(self) && !addition.is_labelled(stored);
+        for addition in ADDITIONS.iter().filter(unlabelled).collect::<Vec<_>>() {
+            (addition.keep)(&mut self.task.container, &stored.task.container);
+        }
+    }
+}
+
+impl DeviceMapping {
+    /// `host[:container[:permissions]]`. What it gives is checked with the spec it stands in.
+    pub fn parse(text: &str) -> DeviceMapping {
+        let mut parts = text.splitn(3, ':');
+        let host = parts.next().unwrap_or_default();
+        DeviceMapping {
+            host_path: host.to_owned(),
+            container_path: parts.next().unwrap_or(host).to_owned(),
+            permissions: parts.next().unwrap_or("rwm").to_owned(),
+        }
+    }
+}
+
+/// What a container's security options come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Security {
+    pub no_new_privileges: bool,
+    pub seccomp_unconfined: bool,
+}
+
+impl Security {
+    /// The later of two that disagree counts. An error is the option that is not known.
+    pub fn read(options: &[String]) -> Result<Security, String> {
+        let mut security = Security::default();
+        for option in options {
+            match option.replacen(':', "=", 1).as_str() {
+                NO_NEW_PRIVILEGES | "no-new-privileges=true" => security.no_new_privileges = true,
+                "no-new-privileges=false" => security.no_new_privileges = false,
+                "seccomp=unconfined" => security.seccomp_unconfined = true,
+                // No profile is loaded for AppArmor, so there is none to leave out.
+                "apparmor=unconfined" => {}
+                _ => return Err(option.clone()),
+            }
+        }
+        Ok(security)
+    }
+}
+
+/// Separated by commas.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|word| !word.is_empty())
+}
+
+fn merge<'a>(options: &mut Vec<String>, more: impl Iterator<Item = &'a str>) {
+    for option in more {
+        if !options.iter().any(|known| known == option) {
+            options.push(option.to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::spec::validate::tests::service;
+
+    fn labelled(labels: &[(&str, &str)]) -> ServiceSpec {
+        let mut spec = service();
+        spec.labels.extend(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        spec
+    }
+
+    #[test]
+    fn labels_say_what_docker_has_no_word_for() {
+        let mut spec = labelled(&[
+            ("flok.drain", "3s"),
+            ("flok.privileged", "true"),
+            ("flok.devices", "/dev/fuse, /dev/sda:/dev/xvda:r"),
+            ("flok.security-opt", "seccomp=unconfined,no-new-privileges"),
+            ("flok.shm-size", "128m"),
+            ("flok.ipc", "host"),
+            ("flok.pid", "host"),
+        ]);
+        spec.task.container.security_opt = vec![NO_NEW_PRIVILEGES.into()];
+        spec.read_additions().unwrap();
+        let container = &spec.task.container;
+        assert_eq!((container.drain, container.privileged), (Some(Duration::from_secs(3)), true));
+        let device = |host: &str, inside: &str, permissions: &str| DeviceMapping {
+            host_path: host.into(),
+            container_path: inside.into(),
+            permissions: permissions.into(),
+        };
+        assert_eq!(container.devices, [device("/dev/fuse", "/dev/fuse", "rwm"), device("/dev/sda", "/dev/xvda", "r")]);
+        assert_eq!(container.security_opt, [NO_NEW_PRIVILEGES, "seccomp=unconfined"]);
+        assert_eq!(container.shm_size, Some(128 << 20));
+        assert_eq!((container.ipc.as_deref(), container.pid.as_deref()), (Some("host"), Some("host")));
+    }
+
+    #[test]
+    fn a_label_that_cannot_be_read_is_named() {
+        for (label, value) in [("flok.drain", "soon"), ("flok.privileged", "yes"), ("flok.shm-size", "big")] {
+            let why = labelled(&[(label, value)]).read_additions().unwrap_err();
+            assert!(why.starts_with(&format!("label {label}={value}: ")), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_key_goes_before_a_label_and_a_services_label_before_its_containers() {
+        let mut spec = labelled(&[("flok.shm-size", "1m")]);
+        spec.task.container.labels.insert("flok.shm-size".into(), "2m".into());
+        let mut with_key = spec.clone();
+        with_key.task.container.shm_size = Some(7);
+        spec.read_additions().unwrap();
+        with_key.read_additions().unwrap();
+        assert_eq!((spec.task.container.shm_size, with_key.task.container.shm_size), (Some(1 << 20), Some(7)));
+    }
+
+    #[test]
+    fn an_update_in_dockers_words_keeps_what_has_none_and_drops_what_a_label_said() {
+        let mut stored = labelled(&[("flok.pid", "host")]);
+        stored.read_additions().unwrap();
+        stored.task.container.privileged = true;
+        stored.task.container.security_opt = vec![NO_NEW_PRIVILEGES.into(), "seccomp=unconfined".into()];
+        let mut update = service();
+        update.read_additions().unwrap();
+        update.keep_additions(&stored);
+        let container = &update.task.container;
+        assert!(container.privileged);
+        assert_eq!(container.pid, None);
+        // Docker can say this one, and did not.
+        assert_eq!(container.security_opt, ["seccomp=unconfined"]);
+    }
+}
