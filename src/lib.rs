@@ -22,6 +22,7 @@
 //! |---|---|
 //! | [`consensus`] | raft: the pure Ready machine, its driver, its log store |
 //! | [`transport`] | libp2p: identity, certificates, streams, gossipsub; probe datagrams |
+//! | [`program`] | runs the host's programs, bounded in time and output |
 //! | [`runtime`] | containerd: images, containers, logs, stats |
 //! | [`network`] | the network plan (pure) and its application (netlink, nftables) |
 //! | [`api`] | Docker Engine API, `/flok/v1` |
@@ -45,5 +46,6 @@ pub mod cli;
 pub mod consensus;
 pub mod network;
 pub mod node;
+pub mod program;
 pub mod runtime;
 pub mod transport;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who may import whom. Arrows point up this list only.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 17] = [
     ("spec", &[]),
     ("state", &["spec"]),
     ("gossip", &["spec"]),
@@ -20,8 +20,9 @@ const ROOMS: [(&str, &[&str]); 16] = [
     ("agent", &["spec", "gossip"]),
     ("consensus", &["spec", "state"]),
     ("transport", &["spec"]),
-    ("runtime", &["spec", "agent"]),
-    ("network", &["spec", "agent", "dispatcher"]),
+    ("program", &[]),
+    ("runtime", &["spec", "agent", "program"]),
+    ("network", &["spec", "agent", "dispatcher", "program"]),
     ("api", &["spec", "state"]),
     (
         "node",
@@ -37,12 +38,13 @@ const ROOMS: [(&str, &[&str]); 16] = [
             "agent",
             "consensus",
             "transport",
+            "program",
             "runtime",
             "network",
             "api",
         ],
     ),
-    ("cli", &["spec", "api", "node"]),
+    ("cli", &["spec", "api", "node", "program"]),
 ];
 
 /// Imports beside the table: room, what it uses, why.
@@ -273,6 +275,18 @@ fn rooms_import_only_what_the_design_allows() {
         }
     }
     hold("imports beside the table of rooms", &findings);
+}
+
+/// Who starts a program that lives on, and so needs no end: its owner watches it.
+const STARTERS: [&str; 2] = ["src/network/dns/daemon.rs", "src/runtime/supervisor.rs"];
+
+#[test]
+fn the_hosts_programs_are_run_in_one_place() {
+    let elsewhere =
+        |source: &&Source| !source.test && source.room != "program" && !STARTERS.contains(&source.path.as_str());
+    let findings: Vec<String> =
+        sources().iter().filter(elsewhere).flat_map(|source| lines_with(source, "process::Command")).collect();
+    hold("not by `program`, which bounds time and output", &findings);
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! Who we are at registries: what `docker login` keeps in its `config.json`, or in the helper that this names.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use base64::Engine;
@@ -11,10 +10,13 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use bollard::auth::DockerCredentials;
 use serde::Deserialize;
 
+use crate::program::{Program, ProgramError};
 use crate::spec::image::{DEFAULT_REGISTRY, ImageReference};
 
 /// Docker Hub's key in the file.
 const HUB: &str = "https://index.docker.io/v1/";
+/// For a helper, which may ask its user for a password first.
+const HELPER_WITHIN: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Default, Deserialize)]
 pub struct Logins {
@@ -107,19 +109,12 @@ fn credentials(server: &str, username: String, password: String) -> DockerCreden
 /// Asks `docker-credential-HELPER get`, the server's name on its input, an answer in JSON on its output.
 fn ask(helper: &str, server: &str) -> anyhow::Result<Option<Answer>> {
     let program = format!("docker-credential-{helper}");
-    let mut child = Command::new(&program)
-        .arg("get")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .with_context(|| format!("cannot run {program}, which keeps the logins of `docker login`"))?;
-    let mut stdin = child.stdin.take().expect("stdin is piped");
-    stdin.write_all(server.as_bytes()).with_context(|| format!("cannot ask {program}"))?;
-    drop(stdin);
-    let output = child.wait_with_output().with_context(|| format!("{program} gave no answer"))?;
-    // That it knows no login there is a failure, too, in the helpers' protocol.
-    Ok(output.status.success().then(|| serde_json::from_slice(&output.stdout).ok()).flatten())
+    match Program::new(&program, HELPER_WITHIN).args(["get"]).input(server).run() {
+        Ok(answer) => Ok(serde_json::from_slice(&answer).ok()),
+        // That it knows no login there is a failure, too, in the helpers' protocol.
+        Err(ProgramError::Failed { .. }) => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("{program} keeps the logins of `docker login`")),
+    }
 }
 
 #[cfg(test)]

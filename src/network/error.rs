@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::program::ProgramError;
 use crate::spec::{NetworkId, Protocol, TaskId};
 
 /// Unless said otherwise, what was made before the error has been undone.
@@ -28,14 +29,12 @@ pub enum NetworkError {
     },
     #[error("cannot open a netlink socket")]
     NetlinkSocket(#[source] io::Error),
-    #[error("cannot run `nft`: install nftables")]
-    NftMissing(#[source] io::Error),
     #[error("the kernel's network: {0}")]
     Kernel(String),
     #[error("the task is on network {0}, which no manager has told this node of yet: are managers reached?")]
     UnknownNetwork(NetworkId),
-    #[error("nftables refused a change (does the kernel have nf_tables with NAT?): {0}")]
-    Nft(String),
+    #[error("nftables did not take a change (does the kernel have nf_tables with NAT?): {0}")]
+    Nft(ProgramError),
     #[error("cannot write {path}")]
     Write {
         path: PathBuf,

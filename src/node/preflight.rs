@@ -2,14 +2,17 @@
 //! overlayfs on the data directory. All that is missing is said at once.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::bail;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::config::Config;
+use crate::program::Program;
 
+/// For a program that only looks.
+const WITHIN: Duration = Duration::from_secs(10);
 /// The table is checked and never made.
 const NAT: &str = "add table inet flok-check\n\
     add chain inet flok-check c { type nat hook postrouting priority srcnat ; }\n\
@@ -43,23 +46,9 @@ fn find(program: &str) -> Option<PathBuf> {
 }
 
 fn nat() -> Result<(), String> {
-    use std::io::Write;
-    let say = |why: String| format!("nftables with NAT (CONFIG_NF_TABLES, CONFIG_NFT_NAT, CONFIG_NFT_MASQ): {why}");
-    let mut nft = Command::new("nft")
-        .args(["--check", "--file", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| say(format!("nft does not run: {error}")))?;
-    let mut stdin = nft.stdin.take().expect("stdin is piped");
-    // Where it has ended already, its own words say why.
-    let _ = stdin.write_all(NAT.as_bytes());
-    drop(stdin);
-    let output = nft.wait_with_output().map_err(|error| say(error.to_string()))?;
-    let words = String::from_utf8_lossy(&output.stderr);
-    let first = words.lines().next().unwrap_or("nft gives no reason").to_owned();
-    if output.status.success() { Ok(()) } else { Err(say(first)) }
+    let checked = Program::new("nft", WITHIN).args(["--check", "--file", "-"]).input(NAT).run();
+    let say = |why| format!("nftables with NAT (CONFIG_NF_TABLES, CONFIG_NFT_NAT, CONFIG_NFT_MASQ): {why}");
+    checked.map(drop).map_err(|error| say(error.to_string()))
 }
 
 fn namespaces() -> Result<(), String> {

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::client::{Client, check_socket_path};
 use super::error::{Result, RuntimeError, explained};
+use crate::program;
 
 /// How long a start may take: after a power cut containerd cleans up behind every container it had.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -225,11 +226,7 @@ fn spawn(paths: &Paths, binary: &Path) -> Result<tokio::process::Child> {
     let mut command = Command::new(binary);
     command.arg("--config").arg(paths.config()).current_dir("/");
     command.stdin(Stdio::null()).stdout(out).stderr(err);
-    // The daemon's own matters: its supervisor's socket, its keys.
-    command.env_remove("NOTIFY_SOCKET");
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FLOK_")) {
-        command.env_remove(name);
-    }
+    program::without_own_settings(&mut command);
     // SAFETY: between fork and exec only setsid is called, which is async-signal-safe. A session of its own keeps
     // containerd from the signals of the daemon's terminal and process group.
     unsafe {

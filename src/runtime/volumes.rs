@@ -1,21 +1,25 @@
 //! Local volumes: `volumes/NAME/_data` below the data directory, as Docker lays them out. A new one begins with what the
 //! image has at the place where it is mounted.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use containerd_client::types::Mount as ContainerdMount;
 
 use super::error::{Result, RuntimeError};
 use super::oci::{MountSource, ResolvedMount};
 use super::rootfs::{Rootfs, with_rootfs};
+use crate::program::Program;
 use crate::spec::{Mount, MountKind};
 
 const MAX_NAME_BYTES: usize = 255;
+/// For an image's whole directory, on a slow disk.
+const COPY_WITHIN: Duration = Duration::from_secs(900);
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -136,15 +140,12 @@ fn copy_up(root: &Rootfs, target: &Path, to: &Path) -> io::Result<()> {
     let thread = unsafe { libc::gettid() };
     // Through the descriptor: it cannot lead out of the image, whatever links the image has on the way.
     let from_path = format!("/proc/{}/task/{thread}/fd/{}/.", std::process::id(), from.as_raw_fd());
-    let output = Command::new("cp").arg("-a").arg("--").arg(from_path).arg(to).output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    if said.contains("No space left on device") {
-        return Err(io::Error::new(io::ErrorKind::StorageFull, said));
-    }
-    Err(io::Error::other(said))
+    let paths = [OsStr::new("-a"), OsStr::new("--"), OsStr::new(&from_path), to.as_os_str()];
+    let copied = Program::new("cp", COPY_WITHIN).args(paths).run();
+    copied.map(drop).map_err(|error| match error.said() {
+        Some(said) if said.contains("No space left on device") => io::Error::new(io::ErrorKind::StorageFull, error),
+        _ => io::Error::other(error),
+    })
 }
 
 fn bind(mount: &Mount) -> Result<MountSource> {

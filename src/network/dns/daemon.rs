@@ -25,6 +25,7 @@ use super::RESOLVER_ARGUMENT;
 use super::control::{self, FORMAT, Request, Response, ServedTask, Update, socket_path};
 use crate::dispatcher::{Networks, NetworksUpdate};
 use crate::network::NetworkError;
+use crate::program;
 use crate::spec::TaskId;
 
 /// For a resolver to start, and to take over from another.
@@ -255,10 +256,7 @@ impl Driver {
         let mut command = std::process::Command::new(&self.config.binary);
         command.arg(RESOLVER_ARGUMENT).arg(dir).current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        command.env_remove("NOTIFY_SOCKET");
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("FLOK_")) {
-            command.env_remove(name);
-        }
+        program::without_own_settings(&mut command);
         // SAFETY: between fork and exec only setsid is called, which is async-signal-safe. A session of its own keeps the
         // resolver from the signals of the daemon's terminal and process group.
         unsafe {

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::socket::SockProtocol;
 
@@ -13,9 +13,12 @@ use super::netlink::{Body, Netlink, Reply, Request, attribute, attributes, text}
 use crate::network::NetworkError;
 use crate::network::names::{PUBLISHED_MARK, TABLE};
 use crate::network::state::{Balancer, Change, Changes, Interface, Key, Mac, Set, Target, Value};
+use crate::program::Program;
 use crate::spec::{Protocol, Subnet};
 
 const SUBSYSTEM: u8 = 10;
+/// For `nft` to carry out a script; it waits for the kernel's own lock.
+const NFT_WITHIN: Duration = Duration::from_secs(30);
 /// Bytes of one transaction; more is split, each part right by itself.
 const TRANSACTION: usize = 4 << 20;
 /// Elements of one message: an attribute has at most 64 KiB.
@@ -195,25 +198,7 @@ impl Nftables {
 
 /// Runs a script as one transaction.
 pub fn run_nft(script: &str) -> Result<(), NetworkError> {
-    let mut nft = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(NetworkError::NftMissing)?;
-    let written = match nft.stdin.take() {
-        Some(mut stdin) => stdin.write_all(script.as_bytes()),
-        None => Ok(()),
-    };
-    let output = nft.wait_with_output().map_err(NetworkError::NftMissing)?;
-    match (output.status.success(), written) {
-        (true, Ok(())) => Ok(()),
-        (_, written) => {
-            let told = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            Err(NetworkError::Nft(if told.is_empty() { format!("{written:?}") } else { told }))
-        }
-    }
+    Program::new("nft", NFT_WITHIN).args(["-f", "-"]).input(script).run().map(drop).map_err(NetworkError::Nft)
 }
 
 fn message(kind: u16) -> u16 {
