@@ -23,14 +23,24 @@ use crate::state::{Addresses, Change, Draft, Service, State};
 use self::pool::Room;
 use self::subnets::Cutter;
 
+/// What the swarm's nodes reach without the swarm, as far as it is known.
+pub trait Surroundings {
+    /// Blocks of addresses that mean something to this node already; `None` while it has not said.
+    fn of(&self, node: NodeId) -> Option<Vec<Subnet>>;
+}
+
 /// One tick's memory: what it has read and found full already. Nothing of it is needed by the next tick.
-#[derive(Debug, Default)]
-pub struct Allocator {
+pub struct Allocator<'a> {
+    around: &'a dyn Surroundings,
     rooms: BTreeMap<NetworkId, Room>,
     cutter: Cutter,
 }
 
-impl Allocator {
+impl<'a> Allocator<'a> {
+    pub fn new(around: &'a dyn Surroundings) -> Allocator<'a> {
+        Allocator { around, rooms: BTreeMap::new(), cutter: Cutter::default() }
+    }
+
     /// Gives out all that is missing, but for the addresses of tasks, which come with their placement.
     pub fn plan(&mut self, draft: &mut Draft) {
         self.plan_subnets(draft);
@@ -109,9 +119,8 @@ impl Allocator {
         if found.spec.chose_subnets(ipv4) {
             return Err(format!("{}: make it anew with a larger subnet", full(name)));
         }
-        let subnet = self.cutter.cut(draft.state(), ipv4).ok_or_else(|| {
-            format!("network {name} has no free address, and no subnet is left in the swarm's address pools")
-        })?;
+        let cut = self.cutter.cut(draft.state(), self.around, ipv4);
+        let subnet = cut.map_err(|why| format!("{}, and {why}", full(name)))?;
         let subnets = found.subnets.iter().cloned().chain([subnet.to_string()]).collect();
         let change = Change::SetNetworkSubnets { network, subnets };
         draft.change(&[], change).map_err(|refusal| refusal.to_string())?;
@@ -120,7 +129,7 @@ impl Allocator {
     }
 }
 
-impl Addresses for Allocator {
+impl Addresses for Allocator<'_> {
     fn attach(&mut self, draft: &mut Draft, task: TaskId, spec: &TaskSpec) -> Result<Vec<Attachment>, String> {
         let mut attachments = Vec::new();
         for network in draft.state().networks_of(spec) {

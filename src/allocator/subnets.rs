@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::Surroundings;
 use crate::spec::*;
-use crate::state::{State, Swarm};
+use crate::state::{NodeHealth, State, Swarm};
 
 /// Of a network's IPv6 subnet, as everywhere (RFC 4291, 2.5.1).
 const IPV6_SUBNET: u8 = 64;
@@ -16,21 +17,46 @@ const IPV6_PREFIX: u8 = 48;
 pub(super) struct Cutter {
     /// Where in each pool the search goes on: a tick frees nothing, so what was taken before stays taken.
     next: BTreeMap<Subnet, u128>,
-    /// Addresses of the swarm's nodes, sorted, once they are needed.
-    nodes: Option<Vec<IpAddr>>,
+    /// What the swarm's nodes reach without the swarm, once it is needed.
+    occupied: Option<Occupied>,
+}
+
+/// What nodes reach without the swarm, and themselves.
+#[derive(Debug, Default)]
+struct Occupied {
+    /// Sorted; none overlaps another.
+    held: Vec<(Subnet, NodeId)>,
+    /// A node that is up and has not said what is around it.
+    unheard: Option<NodeId>,
 }
 
 impl Cutter {
-    /// A subnet that no network has and no node is in. Nothing is written down: the caller gives it to a network.
-    pub fn cut(&mut self, state: &State, ipv4: bool) -> Option<Subnet> {
-        let swarm = state.swarm()?;
-        let (pools, size) = if ipv4 {
+    /// A subnet that no network has, no node is in and none reaches otherwise. Nothing is written down: the caller gives it to
+    /// a network. The error says what is missing.
+    pub fn cut(&mut self, state: &State, around: &dyn Surroundings, ipv4: bool) -> Result<Subnet, String> {
+        let exhausted = "no subnet is left in the swarm's address pools";
+        let swarm = state.swarm().ok_or(exhausted)?;
+        let occupied = self.occupied.get_or_insert_with(|| Occupied::find(state, around));
+        if let Some(node) = occupied.unheard {
+            return Err(format!("what is around node {} is not known yet", name(state, node)));
+        }
+        let (pools, size): (Vec<Subnet>, u8) = if ipv4 {
             let pools = swarm.spec.address_pools.iter().filter_map(|pool| pool.parse().ok()).collect();
             (pools, swarm.spec.subnet_size)
         } else {
             (vec![own_prefix(swarm)], IPV6_SUBNET)
         };
-        pools.into_iter().find_map(|pool| self.cut_from(state, pool, size))
+        if let Some(subnet) = pools.iter().find_map(|pool| self.cut_from(state, *pool, size)) {
+            return Ok(subnet);
+        }
+        let occupied = self.occupied.iter();
+        Err(match pools.iter().find_map(|pool| occupied.clone().find_map(|occupied| occupied.in_way_of(pool))) {
+            Some((held, node)) => format!(
+                "{exhausted}, {held} being left out because node {} reaches it outside of the swarm",
+                name(state, node)
+            ),
+            None => exhausted.to_owned(),
+        })
     }
 
     fn cut_from(&mut self, state: &State, pool: Subnet, size: u8) -> Option<Subnet> {
@@ -40,10 +66,10 @@ impl Cutter {
         let mut index = self.next.get(&pool).copied().unwrap_or(0);
         while index < count {
             let subnet = Subnet::new(pool.at(index << bits), size)?;
-            index = match state.overlapping(&subnet) {
+            let outside = || self.occupied.as_ref()?.in_way_of(&subnet).map(|(held, _)| held);
+            index = match state.overlapping(&subnet).map(|(held, _)| held).or_else(outside) {
                 // A large one is passed over as a whole.
-                Some((held, _)) => (pool.offset_of(held.last()) >> bits).max(index) + 1,
-                None if self.holds_node(state, &subnet) => index + 1,
+                Some(held) => (pool.offset_of(held.last()) >> bits).max(index) + 1,
                 None => {
                     self.next.insert(pool, index + 1);
                     return Some(subnet);
@@ -53,16 +79,41 @@ impl Cutter {
         self.next.insert(pool, index);
         None
     }
+}
 
-    fn holds_node(&mut self, state: &State, subnet: &Subnet) -> bool {
-        let nodes = self.nodes.get_or_insert_with(|| {
-            let mut nodes: Vec<IpAddr> = state.nodes().map(|node| node.description.addr).collect();
-            nodes.sort();
-            nodes
-        });
-        let first = nodes.partition_point(|addr| *addr < subnet.base());
-        nodes.get(first).is_some_and(|addr| subnet.contains(*addr))
+impl Occupied {
+    fn find(state: &State, around: &dyn Surroundings) -> Occupied {
+        let single = |addr: IpAddr| Subnet::new(addr, if addr.is_ipv4() { 32 } else { 128 });
+        let mut found = Occupied::default();
+        let mut all = Vec::new();
+        for node in state.nodes() {
+            all.extend(single(node.description.addr).map(|subnet| (subnet, node.id)));
+            match around.of(node.id) {
+                Some(held) => all.extend(held.into_iter().map(|subnet| (subnet, node.id))),
+                None if node.health == NodeHealth::Up => found.unheard = Some(node.id),
+                // Nor will it say so soon.
+                None => {}
+            }
+        }
+        // Each behind those that it may lie in.
+        all.sort_by_key(|(subnet, node)| (subnet.base(), subnet.prefix(), *node));
+        for (subnet, node) in all {
+            if found.held.last().is_none_or(|(last, _)| !last.overlaps(&subnet)) {
+                found.held.push((subnet, node));
+            }
+        }
+        found
     }
+
+    fn in_way_of(&self, subnet: &Subnet) -> Option<(Subnet, NodeId)> {
+        let behind = self.held.partition_point(|(held, _)| held.base() <= subnet.last());
+        // Any that overlaps is the last that begins before the end, for none overlaps another.
+        self.held[..behind].last().filter(|(held, _)| held.overlaps(subnet)).copied()
+    }
+}
+
+fn name(state: &State, node: NodeId) -> String {
+    state.node(node).map_or_else(|| node.to_string(), |node| node.name().to_owned())
 }
 
 /// A unique local prefix whose global id is of the swarm's random id, so that two swarms may meet in one network.

@@ -10,10 +10,37 @@ fn addr(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+/// What nodes say of what is around them; those that it does not name have nothing.
+#[derive(Default)]
+struct Around {
+    prefixes: BTreeMap<NodeId, Vec<Subnet>>,
+    unheard: Option<NodeId>,
+}
+
+impl Surroundings for Around {
+    fn of(&self, node: NodeId) -> Option<Vec<Subnet>> {
+        if self.unheard == Some(node) {
+            return None;
+        }
+        Some(self.prefixes.get(&node).cloned().unwrap_or_default())
+    }
+}
+
+impl Around {
+    fn of_node(number: u128, prefixes: &[&str]) -> Around {
+        let prefixes = prefixes.iter().map(|text| text.parse().unwrap()).collect();
+        Around { prefixes: [(node(number), prefixes)].into(), unheard: None }
+    }
+}
+
 /// One tick, applied whole; how many steps it had.
 fn tick(swarm: &mut Fixture) -> usize {
+    tick_among(swarm, &Around::default())
+}
+
+fn tick_among(swarm: &mut Fixture, around: &Around) -> usize {
     let mut draft = swarm.draft();
-    let mut allocator = Allocator::default();
+    let mut allocator = Allocator::new(around);
     allocator.plan(&mut draft);
     commit(swarm, draft)
 }
@@ -30,7 +57,8 @@ fn commit(swarm: &mut Fixture, draft: Draft) -> usize {
 /// Places every waiting task on the first node, as the scheduler would; the reasons of those that wait on.
 fn place(swarm: &mut Fixture) -> Vec<String> {
     let mut draft = swarm.draft();
-    let mut allocator = Allocator::default();
+    let around = Around::default();
+    let mut allocator = Allocator::new(&around);
     allocator.plan(&mut draft);
     let mut reasons = Vec::new();
     let waiting: Vec<_> = swarm.state.tasks().filter(|task| task.assigned_at.is_none() && task.is_live()).collect();
@@ -86,6 +114,54 @@ fn no_subnet_holds_a_node_and_large_ones_are_passed_over() {
     tick(&mut swarm);
     // 10.99.0.0/24 is where the nodes are; the ingress network comes first.
     assert_eq!(subnets(&swarm, next), ["10.99.2.0/24"]);
+}
+
+#[test]
+fn no_subnet_is_cut_that_a_node_reaches_outside_of_the_swarm() {
+    let mut swarm = Fixture::nodes(2);
+    let net = swarm.network("net", &[]);
+    // The first sixteen /24s belong to a LAN of the second node, and one within them to a bridge of it.
+    let mut around = Around::of_node(2, &["10.0.0.0/20", "10.0.3.0/24", "192.168.0.0/16", "fd00:0:7::/63"]);
+    around.unheard = Some(node(1));
+    tick_among(&mut swarm, &around);
+    assert!(subnets(&swarm, net).is_empty(), "what is around the first node is not known yet");
+    around.unheard = None;
+    tick_among(&mut swarm, &around);
+    let ingress = swarm.state.ingress_network().unwrap().id;
+    assert_eq!(subnets(&swarm, ingress), ["10.0.16.0/24", "fd00:0:7:2::/64"]);
+    assert_eq!(subnets(&swarm, net), ["10.0.17.0/24"]);
+    assert_eq!(tick_among(&mut swarm, &around), 0);
+}
+
+#[test]
+fn a_node_that_went_without_a_word_is_not_waited_for() {
+    let mut swarm = Fixture::nodes(2);
+    let net = swarm.network("net", &[]);
+    swarm.change(Change::SetNodeHealth {
+        node: node(2),
+        health: crate::state::NodeHealth::Down { incarnation: Incarnation(1), since: swarm.now },
+        flaps: 1,
+    });
+    tick_among(&mut swarm, &Around { unheard: Some(node(2)), ..Around::default() });
+    assert_eq!(subnets(&swarm, net), ["10.0.1.0/24"]);
+}
+
+#[test]
+fn a_pool_that_a_node_reaches_whole_is_said_to_be() {
+    let mut swarm = Fixture::nodes(2);
+    let around = Around::of_node(2, &["10.0.0.0/8"]);
+    let net = swarm.network("net", &[]);
+    tick_among(&mut swarm, &around);
+    assert!(subnets(&swarm, net).is_empty());
+    let web = swarm.service("web", 1, |spec| spec.task.networks = vec![attach_to(net)]);
+    let task = swarm.pending(web, 1);
+    let mut draft = swarm.draft();
+    let spec = swarm.state.task(task).and_then(|task| swarm.state.task_spec(task.service, task.spec_version)).unwrap();
+    assert_eq!(
+        Allocator::new(&around).attach(&mut draft, task, spec).unwrap_err(),
+        "network net has no free address, and no subnet is left in the swarm's address pools, 10.0.0.0/8 being left out \
+         because node node-2 reaches it outside of the swarm"
+    );
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod flok;
 mod lookup;
 pub mod model;
 mod router;
+mod surroundings;
 mod view;
 
 pub use backend::*;

@@ -9,6 +9,7 @@ pub mod holder;
 pub mod publisher;
 pub mod record;
 pub mod repair;
+pub mod surroundings;
 pub mod table;
 
 pub use exchange::{Digest, Exchange, Open, RecordError, RepairAnswer, RepairRequest, SignedRecord, Statement};
@@ -16,4 +17,5 @@ pub use holder::{Echo, Refused};
 pub use publisher::{EchoVerdict, Publisher};
 pub use record::*;
 pub use repair::Repair;
+pub use surroundings::Surroundings;
 pub use table::{Held, Table};

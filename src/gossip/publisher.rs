@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::holder::{Echo, Refused};
 use super::record::*;
+use super::surroundings::Surroundings;
 use crate::spec::*;
 
 /// Gathers changes that come together.
@@ -59,18 +60,7 @@ struct Published {
 impl Publisher {
     /// `instance` is drawn anew at each start of the daemon; `incarnation` was persisted before this call.
     pub fn new(node: NodeId, instance: u64, incarnation: Incarnation, description: NodeDescription) -> Publisher {
-        let record = NodeRecord {
-            node,
-            version: RecordVersion { incarnation, sequence: 0 },
-            description,
-            load: Load::default(),
-            tasks: BTreeMap::new(),
-            images: Vec::new(),
-            volumes: Vec::new(),
-            unreachable: Vec::new(),
-            leaving: false,
-            conditions: Vec::new(),
-        };
+        let record = NodeRecord::new(node, RecordVersion { incarnation, sequence: 0 }, description);
         Publisher { instance, record, counted: MonoMs(0), swarm_size: 1, last: None, changed: None }
     }
 
@@ -127,6 +117,12 @@ impl Publisher {
         conditions.truncate(MAX_CONDITIONS);
         let changed = self.record.conditions != conditions;
         self.record.conditions = conditions;
+        self.note(changed, now);
+    }
+
+    pub fn set_surroundings(&mut self, surroundings: Surroundings, now: MonoMs) {
+        let changed = self.record.surroundings != surroundings;
+        self.record.surroundings = surroundings;
         self.note(changed, now);
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::surroundings::Surroundings;
 use crate::spec::*;
 
 /// Which of a node's records this is: a later life beats an earlier one, then a later writing.
@@ -33,6 +34,26 @@ pub struct NodeRecord {
     pub leaving: bool,
     /// What its operator has to mend of its network; at most [`MAX_CONDITIONS`].
     pub conditions: Vec<Condition>,
+    pub surroundings: Surroundings,
+}
+
+impl NodeRecord {
+    /// Of a node that has nothing to tell yet but who it is.
+    pub fn new(node: NodeId, version: RecordVersion, description: NodeDescription) -> NodeRecord {
+        NodeRecord {
+            node,
+            version,
+            description,
+            load: Load::default(),
+            tasks: BTreeMap::new(),
+            images: Vec::new(),
+            volumes: Vec::new(),
+            unreachable: Vec::new(),
+            leaving: false,
+            conditions: Vec::new(),
+            surroundings: Surroundings::default(),
+        }
+    }
 }
 
 pub const MAX_RECORD_IMAGES: usize = 256;

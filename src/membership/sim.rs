@@ -9,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::verdicts::{Decided, Verdicts};
 use super::*;
-use crate::gossip::{Load, NodeRecord, RecordVersion, Table};
+use crate::gossip::{NodeRecord, RecordVersion, Table};
 use crate::spec::*;
 use crate::state::fixture::{Fixture, node};
 use crate::state::{NodeHealth, State};
@@ -251,16 +251,13 @@ impl Swarm {
         host.next_record = self.now + RECORD_INTERVAL;
         host.sequence += 1;
         let record = NodeRecord {
-            node: id,
-            version: RecordVersion { incarnation: Incarnation(host.incarnation), sequence: host.sequence },
-            description: self.fixture.state.node(id).unwrap().description.clone(),
-            load: Load::default(),
-            tasks: BTreeMap::new(),
-            images: Vec::new(),
-            volumes: Vec::new(),
             unreachable: host.observer.alarms(),
             leaving: host.leaving,
-            conditions: Vec::new(),
+            ..NodeRecord::new(
+                id,
+                RecordVersion { incarnation: Incarnation(host.incarnation), sequence: host.sequence },
+                self.fixture.state.node(id).unwrap().description.clone(),
+            )
         };
         self.send(id, LEADER, Message::Record(Arc::new(record)));
     }

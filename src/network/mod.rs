@@ -33,10 +33,12 @@ mod records;
 mod relay;
 mod skeleton;
 mod state;
+mod surroundings;
 mod tasks;
 
 pub use error::NetworkError;
 pub use plane::SwarmView;
 pub use pool::Subnet;
 pub use skeleton::Overlay;
+pub use surroundings::others_routes;
 pub use tasks::{NetworkConfig, TaskNetwork, TaskNetworks};

@@ -17,9 +17,9 @@ use crate::agent::NodeNames;
 use crate::api::{ApiError, InitSwarm, JoinSwarm};
 use crate::consensus::{self, FIRST_RAFT_ID};
 use crate::dispatcher::{Members, Networks, View};
-use crate::gossip::Load;
+use crate::gossip::{Load, Surroundings};
 use crate::network::dns::ResolverConfig;
-use crate::network::{NetworkConfig, NetworkError, Overlay, SwarmView, TaskNetworks};
+use crate::network::{self, NetworkConfig, NetworkError, Overlay, SwarmView, TaskNetworks};
 use crate::runtime::host::{self, LoadSampler};
 use crate::runtime::logs::LogDefaults;
 use crate::runtime::oci::CgroupVersion;
@@ -198,6 +198,11 @@ impl Host {
         self.sampler.lock().unwrap_or_else(PoisonError::into_inner).sample(self.dir.root(), clock::mono())
     }
 
+    /// Which addresses mean something on this host beside the swarm. Reads the kernel's routes, blocking.
+    pub fn surroundings(&self) -> std::io::Result<Surroundings> {
+        Ok(Surroundings::new(network::others_routes()?.into_iter().collect(), TASK_SUBNET.parse().ok()))
+    }
+
     pub fn removed_from_swarm(&self) {
         // A full queue has such an order in it already.
         let _ = self.orders.try_send(Order::Removed);
@@ -279,6 +284,7 @@ impl Daemon {
                     .into(),
             ));
         }
+        self.check_pools(&request.spec)?;
         self.choose_addresses(request.listen_addr.as_deref(), request.advertise_addr.as_deref(), None)?;
         let port = request.spec.data_path_port;
         self.free_data_path(port).await.map_err(|error| {
@@ -295,6 +301,20 @@ impl Daemon {
                 self.forget().await.map_err(internal)?;
                 Err(ApiError::Internal(format!("the swarm's first entry was not taken: {failed:?}")))
             }
+        }
+    }
+
+    /// A swarm whose pools all lie in what this host reaches otherwise would never find a subnet.
+    fn check_pools(&self, spec: &SwarmSpec) -> Result<(), ApiError> {
+        let around = self.host.surroundings().map_err(|error| internal(error.into()))?;
+        let held = |pool: &String| Some((pool.clone(), around.covers(&pool.parse().ok()?)?));
+        let covered: Vec<(String, Subnet)> = spec.address_pools.iter().filter_map(held).collect();
+        match covered.first() {
+            Some((pool, held)) if covered.len() == spec.address_pools.len() => Err(ApiError::invalid(format!(
+                "the address pool {pool} lies in {held}, which this host reaches outside of the swarm: networks would have no \
+                 subnets; give another one with --default-addr-pool"
+            ))),
+            _ => Ok(()),
         }
     }
 
@@ -394,7 +414,9 @@ impl Daemon {
         let usual = DEFAULT_DATA_PATH_PORT;
         let data_path_port = if self.free_data_path(usual).await.is_ok() { usual } else { 0 };
         let (description, availability) = (self.host.description(), request.availability);
-        let mut ask = JoinRequest { description, availability, data_path_port };
+        let around = self.host.surroundings().map_err(|error| internal(error.into()))?;
+        let reaches = around.connected.into_iter().chain(around.local).collect();
+        let mut ask = JoinRequest { description, availability, data_path_port, reaches };
         let deadline = admission::JOIN_DEADLINE;
         let mut joined = join::join(&identity, &token, &remotes, ask.clone(), deadline).await;
         if let Err(JoinError::Refused { refusal: Refusal::DataPathPort(port), .. }) = joined {

@@ -33,17 +33,8 @@ impl Swarm {
         let id = node(number);
         let before = self.table.get(id).map(|held| held.record.as_ref().clone());
         let description = self.fixture.state.node(id).expect("the node exists").description.clone();
-        let mut record = before.unwrap_or_else(|| NodeRecord {
-            node: id,
-            version: RecordVersion { incarnation: Incarnation(1), sequence: 0 },
-            description,
-            load: Load::default(),
-            tasks: BTreeMap::new(),
-            images: Vec::new(),
-            volumes: Vec::new(),
-            unreachable: Vec::new(),
-            leaving: false,
-            conditions: Vec::new(),
+        let mut record = before.unwrap_or_else(|| {
+            NodeRecord::new(id, RecordVersion { incarnation: Incarnation(1), sequence: 0 }, description)
         });
         record.version.sequence += 1;
         adjust(&mut record);

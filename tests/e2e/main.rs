@@ -37,4 +37,5 @@ mod registry;
 mod rights;
 mod secrets;
 mod strangers;
+mod surroundings;
 mod swarm;

@@ -10,12 +10,13 @@ use flok::dispatcher::{NetworkBuilder, Networks};
 use flok::gossip::Table;
 use flok::spec::*;
 use flok::state::watch::{self, Difference, ObjectChange};
-use flok::state::{Applied, Entry, Fingerprint, NodeHealth, Proposal, Refusal, Reply, State, Task};
+use flok::state::{Applied, Entry, Fingerprint, Network, NodeHealth, Proposal, Refusal, Reply, State, Task};
 use raft::eraftpb::EntryType;
 use raft::{GetEntriesContext, Storage};
 use sha2::{Digest, Sha256};
 
 use crate::context::Ms;
+use crate::daemon::surroundings;
 
 /// States kept for comparison with holders that come later.
 const KEPT_STATES: u64 = 256;
@@ -261,6 +262,7 @@ impl Checker {
                     }
                     check_slot(&after, &new);
                 }
+                ObjectChange::Network(Difference::Updated { old, new }) => check_subnets(&after, &old, &new),
                 ObjectChange::Node(Difference::Updated { old, new }) => self.look_at_health(old.health, &new),
                 _ => {}
             }
@@ -322,6 +324,17 @@ fn check_slot(state: &State, task: &Task) {
         previous.spec.update.order == UpdateOrder::StartFirst || previous.spec.rollback.order == UpdateOrder::StartFirst
     });
     assert!(live <= most.max(if begun { 2 } else { 1 }), "slot {} has {live} live tasks", task.slot);
+}
+
+/// The leader cuts no subnet that a node which is up reaches outside of the swarm.
+fn check_subnets(state: &State, old: &Network, new: &Network) {
+    let before: Vec<Subnet> = old.parsed_subnets().collect();
+    for subnet in new.parsed_subnets().filter(|subnet| !before.contains(subnet)) {
+        for node in state.nodes().filter(|node| node.health == NodeHealth::Up) {
+            let occupied = surroundings(node.id).overlapping(&subnet);
+            assert!(occupied.is_none(), "{subnet} was cut for {}; on {} it is {occupied:?}", new.id, node.id);
+        }
+    }
 }
 
 /// No address of a network belongs to two at once, and each lies in a subnet of its network.

@@ -7,7 +7,9 @@ use flok::consensus::replica::{Fatal, Retention};
 use flok::consensus::wire::Response;
 use flok::consensus::{First, LogIdentity, LogStore};
 use flok::dispatcher::{Dispatcher, Update, View, diff};
-use flok::gossip::{EchoVerdict, Exchange, Publisher, Repair, RepairAnswer, RepairRequest, SignedRecord, Statement};
+use flok::gossip::{
+    EchoVerdict, Exchange, Publisher, Repair, RepairAnswer, RepairRequest, SignedRecord, Statement, Surroundings,
+};
 use flok::membership::{AlarmReport, CutDetector, Observer, Reply, Rings, WatchList, observer};
 use flok::node::decisions::{self, LogChange};
 use flok::spec::*;
@@ -124,13 +126,15 @@ impl Daemon {
     ) -> Result<Daemon, Stop> {
         parts.standing.incarnation += 1;
         let incarnation = Incarnation(parts.standing.incarnation);
+        let mut publisher = Publisher::new(me, context.rng.random(), incarnation, parts.description.clone());
+        publisher.set_surroundings(surroundings(me), context.mono());
         let mut daemon = Daemon {
             me,
             life: context.life,
             log: None,
             view: View::default(),
             quorum: false,
-            publisher: Publisher::new(me, context.rng.random(), incarnation, parts.description.clone()),
+            publisher,
             exchange: Exchange::default(),
             repair: Repair::default(),
             comparing: None,
@@ -673,6 +677,12 @@ fn may_command(state: &State, node: NodeId) -> bool {
 
 pub fn managers(view: &View) -> impl Iterator<Item = NodeId> {
     view.members.list.iter().filter(|(_, member)| member.role == Role::Manager).map(|(id, _)| *id)
+}
+
+/// Each host has a LAN of its own within the swarm's pool.
+pub fn surroundings(node: NodeId) -> Surroundings {
+    let lan = format!("10.0.{}.0/23", node.0 % 16 * 2);
+    Surroundings::new(lan.parse().into_iter().collect(), None)
 }
 
 /// The simulator's keys are ids, and its signatures are trusted.

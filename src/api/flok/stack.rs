@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use super::stack_data;
 use crate::api::docker::{Body, services::refuse_unsupported};
 use crate::api::model::stack::{STACK_LABEL, StackChanged, StackDeploy};
+use crate::api::surroundings::refuse_occupied;
 use crate::api::{ApiError, Backend, Read, WriteError, lookup};
 use crate::spec::stack::{Feature, Features};
 use crate::spec::{Labels, NetworkId, NetworkTarget, SecretBytes, ServiceId, ServiceSpec};
@@ -155,6 +156,7 @@ fn networks(
     for spec in &stack.networks {
         match read.state.network_by_name(&spec.name) {
             None => {
+                refuse_occupied(spec, read)?;
                 changed.created_networks.push(spec.name.clone());
                 commands.push(Command::CreateNetwork { id: NetworkId(new_id()), spec: spec.clone() });
             }

@@ -6,7 +6,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::*;
-use crate::gossip::{EchoVerdict, Load, Publisher, Repair};
+use crate::gossip::{EchoVerdict, Publisher, Repair};
 use crate::spec::*;
 
 pub(in crate::gossip) fn description(hostname: &str) -> NodeDescription {
@@ -39,18 +39,11 @@ pub(in crate::gossip) fn report(task: TaskId) -> TaskReport {
 }
 
 fn record(node: u128, incarnation: u64, sequence: u64) -> NodeRecord {
-    NodeRecord {
-        node: NodeId(node),
-        version: RecordVersion { incarnation: Incarnation(incarnation), sequence },
-        description: description(&format!("host-{node}")),
-        load: Load::default(),
-        tasks: BTreeMap::new(),
-        images: Vec::new(),
-        volumes: Vec::new(),
-        unreachable: Vec::new(),
-        leaving: false,
-        conditions: Vec::new(),
-    }
+    NodeRecord::new(
+        NodeId(node),
+        RecordVersion { incarnation: Incarnation(incarnation), sequence },
+        description(&format!("host-{node}")),
+    )
 }
 
 /// "Signs" with the owner's number, and encodes with the same codec as the shell.

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::gossip::{Load, NodeRecord};
+use crate::gossip::NodeRecord;
 use crate::state::fixture::{Fixture, a_node, node};
 
 /// Five managers, of which node 1 runs the detector and node 5 is the accused.
@@ -49,16 +49,12 @@ impl Bench {
     fn record(&mut self, number: u128, incarnation: u64, unreachable: Vec<Unreachable>) {
         self.sequence += 1;
         let record = NodeRecord {
-            node: node(number),
-            version: RecordVersion { incarnation: Incarnation(incarnation), sequence: self.sequence },
-            description: a_node(number).description,
-            load: Load::default(),
-            tasks: BTreeMap::new(),
-            images: Vec::new(),
-            volumes: Vec::new(),
             unreachable,
-            leaving: false,
-            conditions: Vec::new(),
+            ..NodeRecord::new(
+                node(number),
+                RecordVersion { incarnation: Incarnation(incarnation), sequence: self.sequence },
+                a_node(number).description,
+            )
         };
         self.table.merge(Arc::new(record), self.now);
     }

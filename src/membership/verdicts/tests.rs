@@ -1,8 +1,7 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::*;
-use crate::gossip::{Load, NodeRecord, RecordVersion};
+use crate::gossip::{NodeRecord, RecordVersion};
 use crate::spec::{Incarnation, NodeDescription};
 use crate::state::fixture::{Fixture, a_node, node};
 
@@ -28,18 +27,11 @@ impl Bench {
 
     fn record(&mut self, number: u128, incarnation: u64, adjust: impl FnOnce(&mut NodeRecord)) {
         self.sequence += 1;
-        let mut record = NodeRecord {
-            node: node(number),
-            version: RecordVersion { incarnation: Incarnation(incarnation), sequence: self.sequence },
-            description: a_node(number).description,
-            load: Load::default(),
-            tasks: BTreeMap::new(),
-            images: Vec::new(),
-            volumes: Vec::new(),
-            unreachable: Vec::new(),
-            leaving: false,
-            conditions: Vec::new(),
-        };
+        let mut record = NodeRecord::new(
+            node(number),
+            RecordVersion { incarnation: Incarnation(incarnation), sequence: self.sequence },
+            a_node(number).description,
+        );
         adjust(&mut record);
         self.table.merge(Arc::new(record), self.mono());
     }

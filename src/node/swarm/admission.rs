@@ -49,6 +49,7 @@ async fn admit(log: &Consensus, candidate: Candidate) -> Result<Admitted, Refusa
     if candidate.request.data_path_port != data_path_port {
         return Err(Refusal::DataPathPort(data_path_port));
     }
+    refuse_cut_off(&read, &candidate)?;
 
     let node = Box::new(new_node(&candidate, role));
     let id = node.id;
@@ -82,6 +83,17 @@ fn refuse_taken_name(state: &State, candidate: &Candidate) -> Result<(), Refusal
         }
         _ => Ok(()),
     }
+}
+
+/// A network's routes would take from the newcomer what it reaches today.
+fn refuse_cut_off(state: &State, candidate: &Candidate) -> Result<(), Refusal> {
+    for reached in &candidate.request.reaches {
+        if let Some((subnet, network)) = state.overlapping(reached) {
+            let network = state.network(network).map_or_else(|| network.to_string(), |found| found.spec.name.clone());
+            return Err(Refusal::CutOff { reached: *reached, network, subnet });
+        }
+    }
+    Ok(())
 }
 
 fn addr_of(candidate: &Candidate) -> std::net::IpAddr {

@@ -3,13 +3,13 @@
 
 use rand::Rng;
 
-use crate::allocator::Allocator;
+use crate::allocator::{Allocator, Surroundings};
 use crate::consensus::{MAX_ENTRY_BYTES, Status};
 use crate::gossip::Table;
 use crate::membership::CutDetector;
 use crate::membership::verdicts::{Decided, Verdicts};
 use crate::membership::voters::{MemberProgress, RaftProgress};
-use crate::spec::{NodeId, Now};
+use crate::spec::{NodeId, Now, Subnet};
 use crate::state::{Draft, RaftMember, State, Step, codec};
 use crate::{orchestrator, scheduler};
 
@@ -35,9 +35,16 @@ pub fn plan(
 /// What follows from the nodes' standing: the tasks that services need, their addresses and their nodes.
 pub fn tasks_and_places(draft: &mut Draft, table: &Table, now: Now, rng: &mut impl Rng) {
     orchestrator::plan(draft, table, now, rng);
-    let mut allocator = Allocator::default();
+    let mut allocator = Allocator::new(table);
     allocator.plan(draft);
     scheduler::plan(draft, table, now, rng, &mut allocator);
+}
+
+impl Surroundings for Table {
+    fn of(&self, node: NodeId) -> Option<Vec<Subnet>> {
+        let around = &self.get(node)?.record.surroundings;
+        Some(around.connected.iter().copied().chain(around.local).collect())
+    }
 }
 
 /// Cuts a plan into entries; each step is valid alone.

@@ -108,7 +108,7 @@ fn report(task: TaskId, state: TaskState) -> TaskReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gossip::{Load, RecordVersion};
+    use crate::gossip::RecordVersion;
     use crate::state::CredentialsUpdate;
     use crate::state::fixture::{Fixture, service_spec};
 
@@ -122,16 +122,12 @@ mod tests {
         for node in swarm.state.nodes() {
             let tasks = swarm.state.tasks_of_node(node.id).map(|task| (task.id, report(task.id, TaskState::Running)));
             let record = NodeRecord {
-                node: node.id,
-                version: RecordVersion { incarnation: Incarnation(1), sequence: 1 },
-                description: node.description.clone(),
-                load: Load::default(),
                 tasks: tasks.collect(),
-                images: Vec::new(),
-                volumes: Vec::new(),
-                unreachable: Vec::new(),
-                leaving: false,
-                conditions: Vec::new(),
+                ..NodeRecord::new(
+                    node.id,
+                    RecordVersion { incarnation: Incarnation(1), sequence: 1 },
+                    node.description.clone(),
+                )
             };
             table.merge(Arc::new(record), MonoMs(1));
         }

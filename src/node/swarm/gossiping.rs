@@ -17,6 +17,8 @@ use crate::transport::Protocol;
 const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
 /// How often load is measured.
 const MEASURE: Duration = Duration::from_secs(2);
+/// How often the host's routes are read.
+const LOOK_AROUND: Duration = Duration::from_secs(10);
 
 pub async fn run(shared: Arc<Shared>) {
     loop {
@@ -85,6 +87,8 @@ pub async fn describe(shared: Arc<Shared>) {
     shared.observed.set_conditions(conditions.borrow_and_update().clone());
     let mut measure = interval(MEASURE);
     measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look = interval(LOOK_AROUND);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             changed = reports.changed() => if changed.is_err() { return },
@@ -96,9 +100,23 @@ pub async fn describe(shared: Arc<Shared>) {
                 shared.observed.set_load(shared.host.measure());
                 continue;
             }
+            _ = look.tick() => {
+                look_around(&shared).await;
+                continue;
+            }
         }
         let report = reports.borrow_and_update().clone();
         shared.observed.set_tasks(report.tasks);
         shared.observed.set_stores(report.images, report.volumes);
+    }
+}
+
+async fn look_around(shared: &Arc<Shared>) {
+    let host = Arc::clone(&shared.host);
+    match tokio::task::spawn_blocking(move || host.surroundings()).await {
+        Ok(Ok(surroundings)) => shared.observed.set_surroundings(surroundings),
+        Ok(Err(error)) => tracing::warn!(%error, "this host's routes cannot be read: what was read last counts on"),
+        // The runtime ends.
+        Err(_) => {}
     }
 }

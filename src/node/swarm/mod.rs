@@ -24,6 +24,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -167,6 +168,8 @@ impl Session {
         let mut publisher = Publisher::new(host.node(), host.random_u64(), incarnation, host.description());
         // The first record goes out at once: one that did not name the tasks that run would take them out of the balance.
         publisher.set_tasks(host.reports().borrow().tasks.clone(), clock::mono());
+        // Nor may a network get a subnet before the leader knows what is around its nodes.
+        publisher.set_surroundings(host.surroundings().context("read this host's routes")?, clock::mono());
         let observed = Arc::new(Observed::new(host.dir.identity()?, publisher));
         let view = watch::Sender::new(Arc::new(View::default()));
         let managers = {

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::gossip::{
     Echo, EchoVerdict, Exchange, Load, Publisher, RecordError, Repair, RepairAnswer, RepairRequest, SignedRecord,
-    Statement, Table, Unreachable,
+    Statement, Surroundings, Table, Unreachable,
 };
 use crate::membership::{AlarmReport, CutDetector};
 use crate::node::clock;
@@ -92,6 +92,10 @@ impl Observed {
 
     pub fn set_conditions(&self, conditions: Vec<Condition>) {
         self.write(|publisher, now| publisher.set_conditions(conditions, now));
+    }
+
+    pub fn set_surroundings(&self, surroundings: Surroundings) {
+        self.write(|publisher, now| publisher.set_surroundings(surroundings, now));
     }
 
     pub fn set_load(&self, load: Load) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rand::SeedableRng;
 use rand::rngs::ChaCha8Rng;
 
-use crate::gossip::{Load, NodeRecord, RecordVersion, Table};
+use crate::gossip::{NodeRecord, RecordVersion, Table};
 use crate::spec::*;
 use crate::state::fixture::{Fixture, a_node, node};
 use crate::state::*;
@@ -141,16 +141,12 @@ impl Sim {
             let told = state.tasks_of_node(node.id).filter(|task| task.assigned_at.is_some() && task.outcome.is_none());
             let tasks = told.map(|task| (task.id, self.report(&state, task))).collect();
             let record = NodeRecord {
-                node: node.id,
-                version: RecordVersion { incarnation: Incarnation(1), sequence: self.sequence },
-                description: node.description.clone(),
-                load: Load::default(),
                 tasks,
-                images: Vec::new(),
-                volumes: Vec::new(),
-                unreachable: Vec::new(),
-                leaving: false,
-                conditions: Vec::new(),
+                ..NodeRecord::new(
+                    node.id,
+                    RecordVersion { incarnation: Incarnation(1), sequence: self.sequence },
+                    node.description.clone(),
+                )
             };
             self.table.merge(Arc::new(record), self.mono);
         }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::sample;
+use crate::gossip::Statement;
 use crate::spec::*;
 use crate::state::*;
 
@@ -95,6 +96,14 @@ fn a_snapshot_keeps_its_bytes() {
     let state = sample::state();
     let golden = check("snapshot.hex", &[("State", snapshot::encode(&state))]);
     assert_eq!(snapshot::decode(&golden[0]).unwrap(), state);
+}
+
+/// A node's record is read by managers of other builds, while an upgrade goes through the swarm.
+#[test]
+fn a_gossip_record_keeps_its_bytes() {
+    let statement = Statement { instance: 77, record: sample::record() };
+    let golden = check("record.hex", &[("Statement", codec::encode(&statement))]);
+    assert_eq!(codec::decode::<Statement>(&golden[0]).unwrap(), statement);
 }
 
 /// Answers are part of the state, since sessions keep them.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::gossip::{Load, NodeRecord, RecordVersion, Surroundings, Unreachable};
 use crate::spec::*;
 use crate::state::fixture::{a_node, a_swarm, outcome};
 use crate::state::store::State;
@@ -396,4 +397,40 @@ fn changes() -> Vec<Change> {
         Change::DescribeNode { node, description: Box::new(self::node().description) },
         Change::SetRaft { node, raft },
     ]
+}
+
+/// What a node says of itself, nothing left out.
+pub fn record() -> NodeRecord {
+    let report = TaskReport {
+        task: TaskId(21),
+        state: TaskState::Running,
+        message: "started".into(),
+        container_id: text("c1"),
+        pid: Some(4711),
+        exit_code: Some(3),
+        ran_for: seconds(90),
+        health: Health::Healthy,
+        restarts_in_place: 2,
+        host_ports: ports(),
+    };
+    let alarm = Unreachable {
+        subject: NodeId(2),
+        incarnation: Incarnation(5),
+        membership_version: Version(6),
+        silent_for: Duration::from_millis(1200),
+        refused: true,
+    };
+    let routes = ["10.0.0.0/16", "fd07::/64"].iter().filter_map(|text| text.parse().ok()).collect();
+    let version = RecordVersion { incarnation: Incarnation(3), sequence: 300 };
+    NodeRecord {
+        load: Load { used_nano_cpus: 1 << 30, used_memory_bytes: 1 << 31, cpu_pressure: 1.5, ..Load::default() },
+        tasks: [(TaskId(21), report)].into(),
+        images: texts(&["example.org/web@sha256:aa"]),
+        volumes: texts(&["data"]),
+        unreachable: vec![alarm],
+        leaving: true,
+        conditions: vec![Condition::new(Concern::Port { protocol: Protocol::Udp, port: 53 }, "taken by dnsmasq")],
+        surroundings: Surroundings::new(routes, "172.29.0.0/16".parse().ok()),
+        ..NodeRecord::new(NodeId(1), version, node().description)
+    }
 }

@@ -26,11 +26,11 @@ use super::identity::PublicKey;
 use super::members::MemberList;
 use super::token::TokenSecret;
 use super::wire::StreamError;
-use crate::spec::{Availability, FeatureLevel, NodeDescription, NodeId, Role, SwarmId, UnixMs};
+use crate::spec::{Availability, FeatureLevel, NodeDescription, NodeId, Role, Subnet, SwarmId, UnixMs};
 
 /// Of this conversation. The first message of each side keeps its encoding for ever, so that versions can tell each
 /// other that they do not match.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Clocks may differ by so much: certificates and people's timestamps rest on them, failure detection does not.
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(300);
@@ -42,6 +42,8 @@ pub struct JoinRequest {
     pub availability: Availability,
     /// The UDP port for the tunnels between nodes that it has found free; 0 where it found none.
     pub data_path_port: u16,
+    /// Blocks of addresses that mean something to it already.
+    pub reaches: Vec<Subnet>,
 }
 
 /// A stranger at the door, its key proven by the connection.
@@ -103,6 +105,11 @@ pub enum Refusal {
     /// The joiner looks whether it is free, and asks again.
     #[error("the swarm's nodes need UDP port {0} for the tunnels between them")]
     DataPathPort(u16),
+    #[error(
+        "this machine reaches {reached} outside of the swarm, and the swarm's network {network} has {subnet}, which would cut it \
+         off: make that network anew with another --subnet, or the swarm with another --default-addr-pool"
+    )]
+    CutOff { reached: Subnet, network: String, subnet: Subnet },
 }
 
 /// Why a join failed. The joiner has not changed anything; where the answer got lost the swarm may have admitted it, and

@@ -63,6 +63,7 @@ fn request() -> JoinRequest {
         },
         availability: Availability::Active,
         data_path_port: 4789,
+        reaches: Vec::new(),
     }
 }
 

@@ -78,14 +78,16 @@ impl Door {
 
     /// A join by a build that knows features up to `level`.
     async fn knock(&self, token: &JoinToken, level: FeatureLevel) -> Result<Admitted, JoinError> {
-        self.knock_with(token, level, DEFAULT_DATA_PATH_PORT).await
+        self.knock_with(token, level, DEFAULT_DATA_PATH_PORT, &[]).await
     }
 
+    /// The same, of a machine with this port for the tunnels, that reaches these blocks otherwise.
     async fn knock_with(
         &self,
         token: &JoinToken,
         level: FeatureLevel,
         data_path_port: u16,
+        reaches: &[&str],
     ) -> Result<Admitted, JoinError> {
         let description = NodeDescription {
             addr: [127, 0, 0, 1].into(),
@@ -93,7 +95,8 @@ impl Door {
             hostname: "newcomer".into(),
             ..a_node(2).description
         };
-        let request = JoinRequest { description, availability: Availability::Active, data_path_port };
+        let reaches = reaches.iter().map(|text| text.parse().unwrap()).collect();
+        let request = JoinRequest { description, availability: Availability::Active, data_path_port, reaches };
         let at: [SocketAddr; 1] = [self.transport.local_addr()];
         join(&Identity::from_secret(&[2; 32]), token, &at, request, JOIN_DEADLINE).await
     }
@@ -129,6 +132,25 @@ async fn a_joiner_that_knows_less_than_the_swarm_is_told_to_install_a_newer_vers
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_joiner_whose_lan_a_network_would_take_is_refused() {
+    let door = Door::open().await;
+    let spec = crate::state::fixture::network_spec("back", &["10.0.1.0/24"]);
+    door.log.propose(Command::CreateNetwork { id: NetworkId(5), spec }).await.unwrap().unwrap();
+    let error =
+        door.knock_with(&door.worker, FEATURE_LEVEL, DEFAULT_DATA_PATH_PORT, &["10.0.0.0/16"]).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("reaches 10.0.0.0/16 outside of the swarm, and the swarm's network back has 10.0.1.0/24"),
+        "{error}"
+    );
+    assert_eq!(door.log.state().nodes().count(), 1, "nothing was changed");
+    door.knock_with(&door.worker, FEATURE_LEVEL, DEFAULT_DATA_PATH_PORT, &["192.168.0.0/16", "10.0.2.0/24"])
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_has_no_token_is_not_told_which_version_the_swarm_has() {
     let door = Door::open().await;
     let ca = door.log.state().swarm().unwrap().ca_public_key;
@@ -140,7 +162,7 @@ async fn who_has_no_token_is_not_told_which_version_the_swarm_has() {
 async fn a_joiner_is_let_in_once_the_port_of_the_swarms_tunnels_is_free_there() {
     let door = Door::open().await;
     for found_free in [0, 5000] {
-        let error = door.knock_with(&door.worker, FEATURE_LEVEL, found_free).await.unwrap_err();
+        let error = door.knock_with(&door.worker, FEATURE_LEVEL, found_free, &[]).await.unwrap_err();
         let refusal = Refusal::DataPathPort(DEFAULT_DATA_PATH_PORT);
         assert!(matches!(&error, JoinError::Refused { refusal: said, .. } if *said == refusal), "{error}");
     }
