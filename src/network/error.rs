@@ -9,10 +9,17 @@ use crate::spec::{NetworkId, Protocol, TaskId};
 /// Unless said otherwise, what was made before the error has been undone.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    #[error("{0:?} is not an IPv4 subnet such as 172.29.0.0/16, with a prefix of 8 to 30 bits")]
+    #[error("{0:?} is not an IPv4 subnet such as 198.19.0.0/17, with a prefix of 8 to 30 bits")]
     Subnet(String),
-    #[error("no free address left in {0}: raise `task_subnet` in the configuration, or run fewer tasks on this node")]
+    #[error(
+        "no free address left in {0}: set a larger `local-subnet` in the configuration, or run fewer tasks on this node"
+    )]
     Exhausted(String),
+    #[error(
+        "{tasks} tasks run with addresses of {former}, and local-subnet is {subnet} now: set it back to {former}; to change it, drain \
+         the node first (flok node update --availability drain) and wait until no task runs on it"
+    )]
+    OtherSubnet { tasks: usize, former: String, subnet: String },
     #[error("port {port}/{} is taken by another process on this node: free it, or publish another port", .protocol.as_str())]
     PortTaken { port: u16, protocol: Protocol },
     #[error("port {port}/{} is already published by task {task}", .protocol.as_str())]

@@ -28,6 +28,11 @@ impl Subnet {
         self.prefix
     }
 
+    /// The same in the form of the swarm's networks.
+    pub fn block(self) -> crate::spec::Subnet {
+        crate::spec::Subnet::new(self.base().into(), self.prefix).expect("it was read with a prefix of at most 30")
+    }
+
     pub fn contains(self, address: Ipv4Addr) -> bool {
         address.to_bits().wrapping_sub(self.base) < self.size()
     }

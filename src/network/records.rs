@@ -7,8 +7,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::NetworkError;
+use super::{NetworkError, pool};
 use crate::spec::{Attachment, PortConfig, Subnet, TaskId};
+
+/// Of the tasks on this node, in a file beside their records.
+const LOCAL_SUBNET: &str = "local-subnet";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -43,6 +46,16 @@ impl Records {
     pub fn open(dir: PathBuf) -> Result<Records, NetworkError> {
         fs::create_dir_all(&dir).map_err(|source| NetworkError::Write { path: dir.clone(), source })?;
         Ok(Records { dir })
+    }
+
+    /// The host-local subnet of the last run, if there was one.
+    pub fn local_subnet(&self) -> Option<pool::Subnet> {
+        fs::read_to_string(self.dir.join(LOCAL_SUBNET)).ok()?.trim().parse().ok()
+    }
+
+    pub fn write_local_subnet(&self, subnet: pool::Subnet) -> Result<(), NetworkError> {
+        let path = self.dir.join(LOCAL_SUBNET);
+        fs::write(&path, format!("{subnet}\n")).map_err(|source| NetworkError::Write { path, source })
     }
 
     pub fn write(&self, record: &Record) -> Result<(), NetworkError> {

@@ -11,6 +11,7 @@ use tokio::sync::{RwLock, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::kernel::routing::Routing;
 use super::kernel::{sysctl, veth};
 use super::names::{VETH_PREFIX, local6};
 use super::plan::{LocalTask, is_confined};
@@ -95,6 +96,8 @@ impl TaskNetworks {
             }
         }
         remove_strays(&inner)?;
+        let taken = inner.taken.iter().copied().collect();
+        change_subnet(&records, config.subnet, taken)?;
 
         let ipv6 = sysctl::has_ipv6();
         let wired = inner.tasks.values().map(|record| (record.task, wired(&config, record, ipv6))).collect();
@@ -378,6 +381,23 @@ fn undo(config: &NetworkConfig, records: &Records, record: &Record) -> Result<()
     let result = disconnected.and(removed);
     // The record stays until all it speaks of is gone.
     if result.is_ok() { records.delete(record.task) } else { result }
+}
+
+/// Tasks that run keep their addresses for good, so that they hold the subnet; without any, nothing of the former is left.
+fn change_subnet(records: &Records, subnet: Subnet, taken: Vec<Ipv4Addr>) -> Result<(), NetworkError> {
+    let former = records.local_subnet();
+    let outside = taken.iter().filter(|address| !subnet.contains(**address)).count();
+    if outside > 0 {
+        let former = former.map_or_else(|| "another block".to_owned(), |former| former.to_string());
+        return Err(NetworkError::OtherSubnet { tasks: outside, former, subnet: subnet.to_string() });
+    }
+    if let Some(former) = former.filter(|former| former.host() != subnet.host()) {
+        Routing::open(former).and_then(|mut routing| routing.forget_host()).map_err(NetworkError::NetlinkSocket)?;
+    }
+    if former != Some(subnet) {
+        records.write_local_subnet(subnet)?;
+    }
+    Ok(())
 }
 
 /// Links of tasks that nothing is known of: a record lost with its filesystem.

@@ -32,6 +32,12 @@ async fn start(dir: &Path, keep: &[TaskId]) -> TaskNetworks {
     TaskNetworks::start(config, &keep.iter().copied().collect()).await.unwrap()
 }
 
+/// What is in the room's directory, but for what it remembers of its own subnet.
+fn left_in(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name != "local-subnet").collect()
+}
+
 /// Serves `answer` once on port 80 inside the task's namespace.
 fn serve_once(network: &TaskNetwork, answer: &'static str) -> std::thread::JoinHandle<SocketAddr> {
     let listener = namespace::within(&network.namespace, || TcpListener::bind("0.0.0.0:80")).unwrap();
@@ -100,7 +106,7 @@ fn a_removed_task_leaves_nothing() {
         networks.create(TaskId(1), &[port(8080)], &[]).await.unwrap();
         networks.remove(TaskId(1)).await.unwrap();
         assert_eq!(nft_table(), empty);
-        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
+        assert_eq!(left_in(&dir), Vec::<String>::new());
         assert!(veth::names_with_prefix(VETH_PREFIX).unwrap().is_empty());
         networks.remove(TaskId(1)).await.unwrap();
     });
@@ -217,7 +223,31 @@ fn a_task_that_is_removed_while_its_network_grows_leaves_nothing() {
             networks.set_swarm(SwarmView::default());
             networks.settled().await.unwrap();
             assert_eq!(nft_table(), empty, "round {round}");
-            assert_eq!(fs::read_dir(&dir).unwrap().count(), 0, "round {round}");
+            assert_eq!(left_in(&dir), Vec::<String>::new(), "round {round}");
         }
+    });
+}
+
+#[test]
+#[ignore = "needs root and network namespaces"]
+fn the_local_subnet_is_another_one_only_once_no_task_has_an_address_of_it() {
+    on_a_host(|dir| async move {
+        let networks = start(&dir, &[]).await;
+        networks.create(TaskId(1), &[], &[]).await.unwrap();
+        drop(networks);
+        let config = NetworkConfig { dir: dir.clone(), subnet: "198.19.0.0/24".parse().unwrap() };
+        let error = TaskNetworks::start(config.clone(), &[TaskId(1)].into()).await.err().unwrap().to_string();
+        assert!(
+            error.contains("1 tasks run with addresses of 172.29.0.0/24, and local-subnet is 198.19.0.0/24"),
+            "{error}"
+        );
+        // Set back, it goes on as it was; then without the task.
+        let networks = start(&dir, &[TaskId(1)]).await;
+        assert_eq!(networks.all().len(), 1);
+        drop(networks);
+        let _networks = TaskNetworks::start(config, &[].into()).await.unwrap();
+        let shown = Command::new("ip").args(["-4", "-o", "addr", "show", "dev", "lo"]).output().unwrap();
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        assert!(shown.contains("198.19.0.1/32") && !shown.contains("172.29."), "{shown}");
     });
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::network;
 use crate::spec::{GenericResource, Labels, quantity};
 
 /// Read where no `--config` is given, if it exists.
@@ -45,6 +46,9 @@ pub struct Settings {
     /// Socket of a containerd to use [default: one of flok's own below the data directory]
     #[arg(long, env = "FLOK_CONTAINERD", value_name = "SOCKET")]
     pub containerd: Option<PathBuf>,
+    /// Block that this node's tasks have their host-local addresses from; no other host needs to know it [default: 198.19.0.0/17]
+    #[arg(long, env = "FLOK_LOCAL_SUBNET", value_name = "CIDR")]
+    pub local_subnet: Option<String>,
     /// Label of this node for constraints on engine.labels; repeat it
     #[arg(long, env = "FLOK_LABEL", value_name = "KEY=VALUE", value_delimiter = ',')]
     pub label: Vec<String>,
@@ -88,6 +92,7 @@ pub struct Config {
     pub listen_addr: SocketAddr,
     pub advertise_addr: Option<Advertise>,
     pub containerd: Option<PathBuf>,
+    pub local_subnet: network::Subnet,
     pub labels: Labels,
     pub hostname: Option<String>,
     pub reserve_nano_cpus: u64,
@@ -117,6 +122,11 @@ pub enum LogFormat {
 
 /// Docker Swarm's port.
 const DEFAULT_PORT: u16 = 2377;
+
+/// Of the block that is set aside for measuring network devices (RFC 2544), which no network is made of: LANs, clouds,
+/// providers' translation (and the VPNs that borrow it) and Docker's bridges are elsewhere. Of that block, the quarter
+/// that desktop proxies and virtual machine managers are not known to use.
+const DEFAULT_LOCAL_SUBNET: &str = "198.19.0.0/17";
 
 impl Config {
     /// Flags (with variables, which clap puts in their place) over the file: `file`, or the default one where it exists.
@@ -160,6 +170,7 @@ impl Config {
             listen_addr,
             advertise_addr,
             containerd: settings.containerd.map(|path| absolute("containerd", Some(path), "")).transpose()?,
+            local_subnet: local_subnet(settings.local_subnet.as_deref().unwrap_or(DEFAULT_LOCAL_SUBNET))?,
             labels: pairs("label", &settings.label)?.into_iter().collect(),
             hostname: settings.hostname.map(hostname).transpose()?,
             reserve_nano_cpus: cpus.map_err(|e| ConfigError::Value { key: "reserve-cpus", why: e.to_string() })?,
@@ -197,6 +208,7 @@ impl Settings {
             listen_addr: self.listen_addr.or(lower.listen_addr),
             advertise_addr: self.advertise_addr.or(lower.advertise_addr),
             containerd: self.containerd.or(lower.containerd),
+            local_subnet: self.local_subnet.or(lower.local_subnet),
             label: list(self.label, lower.label),
             hostname: self.hostname.or(lower.hostname),
             reserve_cpus: self.reserve_cpus.or(lower.reserve_cpus),
@@ -246,6 +258,17 @@ fn address(key: &'static str, text: &str) -> Result<(IpAddr, Option<u16>), Confi
     let addr = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     let why = format!("{text:?} is not an address: write for example 192.0.2.1 or 192.0.2.1:{DEFAULT_PORT}");
     addr.map(|addr| (addr, None)).map_err(|_| ConfigError::Value { key, why })
+}
+
+/// Not what every host has already; flok's own gateways are link-local.
+fn local_subnet(text: &str) -> Result<network::Subnet, ConfigError> {
+    let invalid = |why: String| ConfigError::Value { key: "local-subnet", why };
+    let subnet: network::Subnet = text.parse().map_err(|error: network::NetworkError| invalid(error.to_string()))?;
+    let base = subnet.base();
+    if base.is_loopback() || base.is_link_local() || base.is_multicast() || base.octets()[0] == 0 {
+        return Err(invalid(format!("{subnet} has a meaning of its own on every host: choose a private block")));
+    }
+    Ok(subnet)
 }
 
 fn pairs(key: &'static str, items: &[String]) -> Result<Vec<(String, String)>, ConfigError> {
@@ -368,6 +391,12 @@ mod tests {
         assert!(bad(Settings { label: vec!["x".into()], ..Default::default() }).starts_with("label: "));
         assert!(bad(Settings { log_format: text("xml"), ..Default::default() }).starts_with("log-format: "));
         assert!(bad(Settings { hostname: text("a b"), ..Default::default() }).starts_with("hostname: "));
+        for subnet in
+            ["10.0.0.0", "10.0.0.1/16", "10.0.0.0/31", "127.0.0.0/16", "169.254.0.0/16", "224.0.0.0/16", "fd00::/64"]
+        {
+            let said = bad(Settings { local_subnet: text(subnet), ..Default::default() });
+            assert!(said.starts_with("local-subnet: "), "{subnet}: {said}");
+        }
         assert!(
             bad(Settings { task_log_max_files: Some(0), ..Default::default() }).starts_with("task-log-max-files: ")
         );

@@ -28,9 +28,6 @@ use crate::spec::*;
 use crate::state::{Command, Meta, Node, NodeHealth, RaftMember, RaftStanding, Swarm};
 use crate::transport::{Authority, JoinError, JoinRequest, JoinToken, Member, MemberList, Refusal, TokenSecret, join};
 
-/// Host-local addresses of tasks; they mean nothing outside their node.
-const TASK_SUBNET: &str = "172.29.0.0/16";
-
 /// This machine as the daemon found it, and what runs tasks on it.
 pub struct Host {
     pub dir: DataDir,
@@ -200,7 +197,8 @@ impl Host {
 
     /// Which addresses mean something on this host beside the swarm. Reads the kernel's routes, blocking.
     pub fn surroundings(&self) -> std::io::Result<Surroundings> {
-        Ok(Surroundings::new(network::others_routes()?.into_iter().collect(), TASK_SUBNET.parse().ok()))
+        let local = self.config.local_subnet.block();
+        Ok(Surroundings::new(network::others_routes()?.into_iter().collect(), Some(local)))
     }
 
     pub fn removed_from_swarm(&self) {
@@ -571,7 +569,7 @@ fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {
 }
 
 fn worker_config(config: &Config, node: NodeId, facts: &Facts) -> anyhow::Result<WorkerConfig> {
-    let network = NetworkConfig { dir: config.data_dir.join("network"), subnet: TASK_SUBNET.parse()? };
+    let network = NetworkConfig { dir: config.data_dir.join("network"), subnet: config.local_subnet };
     let binary = std::env::current_exe().context("find this program")?;
     let resolver = ResolverConfig { dir: config.data_dir.join("resolver"), binary };
     let node = NodeNames { id: node, hostname: facts.hostname.clone(), platform: facts.platform.clone() };

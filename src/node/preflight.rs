@@ -1,6 +1,8 @@
 //! What the daemon needs of its host, looked for before anything is started: programs, namespaces, nftables with NAT,
 //! overlayfs on the data directory. All that is missing is said at once.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +11,10 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
 use super::config::Config;
+use crate::gossip::Surroundings;
+use crate::network;
 use crate::program::Program;
+use crate::spec::Subnet;
 
 /// For a program that only looks.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -33,6 +38,7 @@ pub fn check(config: &Config) -> anyhow::Result<()> {
         lacks.extend(nat().err());
     }
     lacks.extend(namespaces().err());
+    lacks.extend(local_subnet(&config.local_subnet.block(), network::others_routes()).err());
     lacks.extend(overlay(&config.data_dir).err());
     if lacks.is_empty() {
         return Ok(());
@@ -49,6 +55,20 @@ fn nat() -> Result<(), String> {
     let checked = Program::new("nft", WITHIN).args(["--check", "--file", "-"]).input(NAT).run();
     let say = |why| format!("nftables with NAT (CONFIG_NF_TABLES, CONFIG_NFT_NAT, CONFIG_NFT_MASQ): {why}");
     checked.map(drop).map_err(|error| say(error.to_string()))
+}
+
+/// Tasks would take the addresses from whoever has them now.
+fn local_subnet(subnet: &Subnet, routes: io::Result<BTreeSet<Subnet>>) -> Result<(), String> {
+    let routes = routes.map_err(|error| format!("the right to read the host's routes: {error}"))?;
+    // A default route, or half of one, leads to nothing of its own.
+    let around = Surroundings::new(routes.into_iter().collect(), None);
+    match around.connected.iter().find(|held| held.overlaps(subnet)) {
+        None => Ok(()),
+        Some(held) => Err(format!(
+            "a block of addresses for its tasks: {subnet} overlaps with {held}, which this host has a route to; choose one \
+             that nothing here uses with --local-subnet, FLOK_LOCAL_SUBNET or local-subnet in the configuration file"
+        )),
+    }
 }
 
 fn namespaces() -> Result<(), String> {
@@ -106,4 +126,22 @@ fn on_thread(work: impl FnOnce() -> Result<(), String> + Send + 'static) -> Resu
     let thread =
         std::thread::Builder::new().name("flok-preflight".into()).spawn(work).map_err(|error| error.to_string())?;
     thread.join().unwrap_or_else(|_| Err("the check itself failed".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_that_the_host_has_a_route_to_is_refused_by_name() {
+        let subnet = "198.19.0.0/17".parse().unwrap();
+        let check =
+            |routes: &[&str]| local_subnet(&subnet, Ok(routes.iter().map(|text| text.parse().unwrap()).collect()));
+        assert_eq!(check(&["0.0.0.0/0", "192.168.0.0/16", "198.18.0.0/16", "198.19.249.0/24"]), Ok(()));
+        let said = check(&["198.19.7.0/24"]).unwrap_err();
+        assert!(
+            said.contains("198.19.0.0/17 overlaps with 198.19.7.0/24") && said.contains("--local-subnet"),
+            "{said}"
+        );
+    }
 }

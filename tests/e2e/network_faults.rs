@@ -204,7 +204,7 @@ fn what_a_human_deletes_is_made_again_while_requests_go_on() {
         "bridge fdb del $(bridge fdb show dev flok0 | grep 10.99.0.2 | cut -d' ' -f1) dev flok0 dst 10.99.0.2"
             .to_owned(),
         "ip rule del pref 11000".to_owned(),
-        "ip addr del 172.29.0.1/32 dev lo".to_owned(),
+        "ip addr del 198.19.0.1/32 dev lo".to_owned(),
     ] {
         told(&harm);
         // Sooner than the look that is taken every 30 seconds: somebody rang.

@@ -144,6 +144,15 @@ impl Routing {
         Ok(state)
     }
 
+    /// Takes the host's own address in the subnet from it. What is not there is fine.
+    pub fn forget_host(&mut self) -> io::Result<()> {
+        let links = self.links()?;
+        let request = address_request(self.subnet.host().into(), &links, true);
+        let mut refused = Vec::new();
+        self.carry_out(request.into_iter().collect(), &mut refused)?;
+        refused.pop().map_or(Ok(()), |refusal| Err(io::Error::other(refusal.what)))
+    }
+
     fn is_host_local(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => self.subnet.contains(address),
