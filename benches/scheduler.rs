@@ -6,7 +6,6 @@
 //! What is counted is the CPU time of `scheduler::plan` on the leader, drafting included, over as many ticks as it takes;
 //! applying the plans to the state is shown beside it.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +78,7 @@ fn run(case: &Case) {
     loop {
         let start = cpu_time();
         let mut draft = Draft::new(&swarm.state, NOW);
-        let mut allocator = Allocator::default();
+        let mut allocator = Allocator::new(&swarm.table);
         allocator.plan(&mut draft);
         let now = Now { mono: MonoMs(0), unix: NOW };
         scheduler::plan(&mut draft, &swarm.table, now, &mut rng, &mut allocator);
@@ -281,18 +280,9 @@ fn a_node(number: u64) -> Node {
 fn a_record(node: &Node) -> NodeRecord {
     let number = u64::try_from(node.id.0).expect("node ids are small here");
     let images = (0..10).map(|at| format!("registry.example.org/app-{}:1", (number * 7 + at * 131) % 5_000)).collect();
-    NodeRecord {
-        node: node.id,
-        version: RecordVersion { incarnation: Incarnation(1), sequence: 1 },
-        description: node.description.clone(),
-        load: Load { used_nano_cpus: number % 97 * 10_000_000, used_memory_bytes: 1 << 30, ..Load::default() },
-        tasks: BTreeMap::new(),
-        images,
-        volumes: Vec::new(),
-        unreachable: Vec::new(),
-        leaving: false,
-        conditions: Vec::new(),
-    }
+    let version = RecordVersion { incarnation: Incarnation(1), sequence: 1 };
+    let load = Load { used_nano_cpus: number % 97 * 10_000_000, used_memory_bytes: 1 << 30, ..Load::default() };
+    NodeRecord { load, images, ..NodeRecord::new(node.id, version, node.description.clone()) }
 }
 
 fn a_swarm() -> flok::state::Swarm {

@@ -262,10 +262,14 @@ fn tasks_that_publish_are_on_the_ingress_network() {
 fn open_ingress_ports_are_chosen_once_and_collide_with_nothing() {
     let mut swarm = Fixture::nodes(1);
     let open = |target| PortConfig { mode: PublishMode::Ingress, ..host_port(0, target) };
-    let taken = swarm.service("taken", 0, |spec| {
-        let fixed = (30_000..32_766).map(|port| PortConfig { published: port, ..open(port) });
-        spec.endpoint.ports = fixed.collect();
-    });
+    let ports: Vec<u16> = (30_000..32_766).collect();
+    let taken: Vec<ServiceId> = ports
+        .chunks(1000)
+        .map(|ports| {
+            let fixed = ports.iter().map(|port| PortConfig { published: *port, ..open(*port) });
+            swarm.service(&format!("taken-{}", ports[0]), 0, |spec| spec.endpoint.ports = fixed.collect())
+        })
+        .collect();
     let web = swarm.service("web", 0, |spec| spec.endpoint.ports = vec![open(80), open(81), open(82)]);
     tick(&mut swarm);
     let ports = |swarm: &Fixture| -> Vec<u16> {
@@ -274,7 +278,7 @@ fn open_ingress_ports_are_chosen_once_and_collide_with_nothing() {
     let mut chosen = ports(&swarm);
     chosen.sort();
     assert_eq!(chosen, [0, 32_766, 32_767], "one finds none");
-    swarm.command(Command::RemoveService { id: taken });
+    taken.into_iter().for_each(|id| swarm.command(Command::RemoveService { id }));
     let before = ports(&swarm);
     tick(&mut swarm);
     assert!(ports(&swarm).iter().all(|port| *port != 0));

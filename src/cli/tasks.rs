@@ -152,16 +152,35 @@ fn current_state(task: &Task, now: Timestamp) -> String {
     format!("{}{doing} {age}", super::node::capitalized(&state)).trim_end().to_string()
 }
 
-/// `*:8080->80/tcp` in ingress mode; on the node alone, without the star.
+/// `*:8080->80/tcp` in ingress mode; on the node alone, without the star. Ports that follow one another on both sides
+/// stand together: `*:8000-8010->80-90/tcp`.
 pub fn ports(ports: &[EndpointPortConfig]) -> String {
+    let mut runs: Vec<(&EndpointPortConfig, i64)> = Vec::new();
+    for port in ports {
+        match runs.last_mut() {
+            Some((first, more)) if follows(first, *more, port) => *more += 1,
+            _ => runs.push((port, 0)),
+        }
+    }
+    runs.into_iter().map(|(first, more)| run(first, more)).collect::<Vec<_>>().join(",")
+}
+
+/// Whether `port` is the one behind `more` others that follow `first`.
+fn follows(first: &EndpointPortConfig, more: i64, port: &EndpointPortConfig) -> bool {
+    let next = |of: Option<i64>, is: Option<i64>| of.filter(|port| *port > 0).map(|port| port + more + 1) == is;
+    (first.publish_mode, first.protocol) == (port.publish_mode, port.protocol)
+        && first.published_port.is_some_and(|port| port > 0)
+        && next(first.published_port, port.published_port)
+        && next(first.target_port, port.target_port)
+}
+
+fn run(first: &EndpointPortConfig, more: i64) -> String {
     use bollard::models::EndpointPortConfigPublishModeEnum as Mode;
-    let port = |port: &EndpointPortConfig| {
-        let star = if port.publish_mode == Some(Mode::HOST) { "" } else { "*" };
-        let published = port.published_port.filter(|port| *port > 0).map(|port| port.to_string()).unwrap_or_default();
-        let protocol = port.protocol.map_or_else(|| "tcp".into(), |protocol| protocol.to_string());
-        format!("{star}:{published}->{}/{protocol}", port.target_port.unwrap_or(0))
-    };
-    ports.iter().map(port).collect::<Vec<_>>().join(",")
+    let range = |from: i64| if more == 0 { from.to_string() } else { format!("{from}-{}", from + more) };
+    let star = if first.publish_mode == Some(Mode::HOST) { "" } else { "*" };
+    let published = first.published_port.filter(|port| *port > 0).map(range).unwrap_or_default();
+    let protocol = first.protocol.map_or_else(|| "tcp".into(), |protocol| protocol.to_string());
+    format!("{star}:{published}->{}/{protocol}", range(first.target_port.unwrap_or(0)))
 }
 
 #[cfg(test)]

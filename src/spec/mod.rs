@@ -13,6 +13,7 @@ pub mod ids;
 pub mod image;
 pub mod network;
 pub mod node;
+pub mod publish;
 pub mod quantity;
 pub mod secret;
 pub mod service;

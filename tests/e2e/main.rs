@@ -30,6 +30,7 @@ mod network_sctp;
 mod network_stacks;
 mod network_stores;
 mod plan;
+mod publish;
 mod pulls;
 mod quorum;
 mod refusals;

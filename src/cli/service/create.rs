@@ -4,8 +4,9 @@ use bollard::models::*;
 use clap::Args;
 use rand::TryRng;
 
-use super::edit::{Values, mount, network, port};
+use super::edit::{Values, mount, network};
 use super::files::{self, FileArg, file};
+use super::publish::{self, Published, published};
 use crate::api::client::Client;
 use crate::cli::output::print;
 use crate::cli::pinning::ImageArgs;
@@ -42,9 +43,10 @@ pub struct Create {
     /// Network to be on: NAME, or name=NAME,alias=OTHER_NAME; repeat it
     #[arg(long, value_parser = network)]
     network: Vec<NetworkAttachmentConfig>,
-    /// Port to publish: 8080:80[/udp] on every node, or mode=host,target=80,published=8080[,protocol=udp]; repeat it
-    #[arg(long, short, value_parser = port)]
-    publish: Vec<EndpointPortConfig>,
+    /// Port to publish: [8080:]80[/udp] on every node, ranges as 8000-8010:80-90 too; or
+    /// mode=host,target=80,published=8080[,protocol=udp]; repeat it
+    #[arg(long, short, value_name = "PORT", value_parser = published)]
+    publish: Vec<Published>,
     /// Mount: type=volume|bind|tmpfs,source=NAME,target=/PATH[,readonly]; repeat it
     #[arg(long, value_parser = mount)]
     mount: Vec<Mount>,
@@ -115,7 +117,7 @@ impl Create {
                 placement: Some(TaskSpecPlacement { constraints: Some(self.constraint), ..Default::default() }),
                 ..Default::default()
             }),
-            endpoint_spec: Some(EndpointSpec { ports: Some(self.publish), ..Default::default() }),
+            endpoint_spec: Some(EndpointSpec { ports: Some(publish::all(self.publish)), ..Default::default() }),
             ..Default::default()
         };
         self.lists.lists().apply(&mut spec)?;

@@ -6,7 +6,7 @@ use bollard::models::*;
 use clap::Args;
 
 use crate::cli::key_value;
-use crate::spec::quantity::{parse_duration, parse_nano_cpus, parse_port_range, parse_size};
+use crate::spec::quantity::{parse_duration, parse_nano_cpus, parse_size};
 
 /// Flags that set one value.
 #[derive(Debug, Default, Args)]
@@ -154,46 +154,6 @@ fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// `mode=host,target=80,published=8080,protocol=tcp`, or the short form `8080:80/tcp`, which means ingress.
-pub fn port(text: &str) -> Result<EndpointPortConfig, String> {
-    let mut port = EndpointPortConfig {
-        protocol: Some(EndpointPortConfigProtocolEnum::TCP),
-        publish_mode: Some(EndpointPortConfigPublishModeEnum::INGRESS),
-        ..EndpointPortConfig::default()
-    };
-    let number = |text: &str| match parse_port_range(text) {
-        Ok((first, last)) if first == last => Ok(Some(i64::from(first))),
-        Ok(_) => Err(format!("{text:?} is a range: publish each port by itself")),
-        Err(error) => Err(error.to_string()),
-    };
-    let protocol = |text: &str| match text.to_ascii_lowercase().as_str() {
-        "tcp" => Ok(Some(EndpointPortConfigProtocolEnum::TCP)),
-        "udp" => Ok(Some(EndpointPortConfigProtocolEnum::UDP)),
-        "sctp" => Ok(Some(EndpointPortConfigProtocolEnum::SCTP)),
-        other => Err(format!("{other:?} is none of tcp, udp, sctp")),
-    };
-    if !text.contains('=') {
-        let (ports, word) = text.split_once('/').unwrap_or((text, "tcp"));
-        port.protocol = protocol(word)?;
-        let (published, target) = ports.rsplit_once(':').map_or((None, ports), |(p, t)| (Some(p), t));
-        port.target_port = number(target)?;
-        port.published_port = published.map(number).transpose()?.flatten();
-        return Ok(port);
-    }
-    for part in text.split(',') {
-        match part.split_once('=').unwrap_or((part, "")) {
-            ("mode", "host") => port.publish_mode = Some(EndpointPortConfigPublishModeEnum::HOST),
-            ("mode", "ingress") => {}
-            ("mode", other) => return Err(format!("{other:?} is neither host nor ingress")),
-            ("target", value) => port.target_port = number(value)?,
-            ("published", value) => port.published_port = number(value)?,
-            ("protocol", value) => port.protocol = protocol(value)?,
-            (other, _) => return Err(format!("{other:?} is none of mode, target, published, protocol")),
-        }
-    }
-    if port.target_port.is_none() { Err("there is no target port".into()) } else { Ok(port) }
-}
-
 /// `NAME`, or `name=NAME,alias=A,alias=B,driver-opt=KEY=VALUE`.
 pub fn network(text: &str) -> Result<NetworkAttachmentConfig, String> {
     let mut network = NetworkAttachmentConfig::default();
@@ -247,18 +207,6 @@ pub fn mount(text: &str) -> Result<Mount, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ports_read_in_both_forms() {
-        let long = port("mode=host,target=80,published=8080,protocol=udp").unwrap();
-        assert_eq!((long.target_port, long.published_port), (Some(80), Some(8080)));
-        assert_eq!(long.publish_mode, Some(EndpointPortConfigPublishModeEnum::HOST));
-        let short = port("8080:80/tcp").unwrap();
-        assert_eq!((short.target_port, short.published_port), (Some(80), Some(8080)));
-        for text in ["", "mode=host", "target=0", "mode=x,target=1", "80-81:80", "a=b", "80/icmp"] {
-            assert!(port(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn networks_read_in_both_forms() {

@@ -11,6 +11,7 @@ mod lists;
 mod logs;
 mod ls;
 mod ps;
+mod publish;
 mod rm;
 mod rollback;
 mod rollout;

@@ -5,8 +5,9 @@ use bollard::query_parameters::InspectNetworkOptions;
 use clap::Args;
 
 use super::create::image;
-use super::edit::{Values, mount, network, port};
+use super::edit::{Values, mount, network};
 use super::files::{self, FileArg, file};
+use super::publish::{self, Published, Targets, published, targets};
 use super::{Store, fetch, store};
 use crate::api::client::Client;
 use crate::cli::output::print;
@@ -54,12 +55,13 @@ pub struct Update {
     /// Remove a network, by name or id; repeat it
     #[arg(long, value_name = "NETWORK")]
     network_rm: Vec<String>,
-    /// Port to publish: 8080:80[/udp] on every node, or mode=host,target=80,published=8080[,protocol=udp]
-    #[arg(long, value_parser = port)]
-    publish_add: Vec<EndpointPortConfig>,
-    /// Target port to publish no more
-    #[arg(long, value_name = "TARGET")]
-    publish_rm: Vec<u16>,
+    /// Port to publish: [8080:]80[/udp] on every node, ranges as 8000-8010:80-90 too; or
+    /// mode=host,target=80,published=8080[,protocol=udp]; repeat it
+    #[arg(long, value_name = "PORT", value_parser = published)]
+    publish_add: Vec<Published>,
+    /// Target port to publish no more: 80, 53/udp, or a range; repeat it
+    #[arg(long, value_name = "TARGET", value_parser = targets)]
+    publish_rm: Vec<Targets>,
     /// Add a mount: type=volume|bind|tmpfs,source=NAME,target=/PATH[,readonly]; repeat it
     #[arg(long, value_parser = mount)]
     mount_add: Vec<Mount>,
@@ -156,9 +158,7 @@ impl Update {
         labels.extend(self.label_add.drain(..));
 
         let ports = spec.endpoint_spec.get_or_insert_default().ports.get_or_insert_default();
-        let target = |port: &EndpointPortConfig| port.target_port.and_then(|port| u16::try_from(port).ok());
-        ports.retain(|port| !target(port).is_some_and(|target| self.publish_rm.contains(&target)));
-        ports.append(&mut self.publish_add);
+        publish::edit(ports, &self.publish_rm, std::mem::take(&mut self.publish_add));
 
         let task = spec.task_template.get_or_insert_default();
         let networks = task.networks.get_or_insert_default();

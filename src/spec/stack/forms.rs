@@ -4,10 +4,8 @@ use super::dotenv;
 use super::features::Feature;
 use super::reader::*;
 use super::yaml::{Entry, Node, Value};
-use crate::spec::quantity;
-
-/// Ports one short form may stand for.
-const MAX_PORTS: usize = 1024;
+use crate::spec::Protocol;
+use crate::spec::publish::{MAX_PUBLISHED_PORTS, ShortPorts};
 
 /// Builds a canonical mapping whose values all stand at one place.
 pub(super) fn mapping(place: super::problem::Place, entries: Vec<(&str, Value)>) -> Node {
@@ -30,8 +28,8 @@ pub fn ports(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
             Value::Map(_) => ports.extend(long_port(reader, &inner, item)),
             _ => ports.extend(short_port(reader, &inner, item).unwrap_or_default()),
         }
-        if ports.len() > MAX_PORTS {
-            reader.problem(node.place, path, format!("publishes more than {MAX_PORTS} ports"));
+        if ports.len() > MAX_PUBLISHED_PORTS {
+            reader.problem(node.place, path, format!("publishes more than {MAX_PUBLISHED_PORTS} ports"));
             return None;
         }
     }
@@ -42,44 +40,29 @@ fn short_port(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Vec<Nod
     let node = text(reader, path, node)?;
     let place = node.place;
     reader.needs(Feature::IngressPorts, place, path);
-    let (ports, protocol) = node.as_text().split_once('/').unwrap_or((node.as_text(), "tcp"));
-    let protocol = protocol.to_ascii_lowercase();
-    if !PROTOCOLS.contains(&protocol.as_str()) {
-        reader.problem(place, path, format!("{protocol:?} is none of {}", PROTOCOLS.join(", ")));
-        return None;
-    }
-    let (rest, target) = ports.rsplit_once(':').map_or((None, ports), |(rest, target)| (Some(rest), target));
-    let published = rest.map(|rest| rest.rsplit_once(':').map_or((None, rest), |(ip, port)| (Some(ip), port)));
-    if let Some((Some(ip), _)) = published {
+    let short = reader.parsed(place, path, ShortPorts::parse(node.as_text()))?;
+    if let Some(ip) = short.host_ip {
         reader.report.warn(
             place,
             path,
             format!("the host address {ip} is ignored: a swarm publishes on every address"),
         );
     }
-    let (first, last) = reader.parsed(place, path, quantity::parse_port_range(target))?;
-    let published = match published {
-        Some((_, "")) | None => None,
-        Some((_, range)) => Some(reader.parsed(place, path, quantity::parse_port_range(range))?),
-    };
-    if let Some((low, high)) = published
-        && high - low != last - first
-        && first != last
-    {
-        reader.problem(place, path, "the published range and the target range have different lengths");
-        return None;
-    }
-    // A range of published ports for one target stands for one of them; Docker takes each in turn, and so do we.
-    let length = usize::from(published.map_or(last - first, |(low, high)| high - low)) + 1;
-    let port = |offset: usize| {
-        let offset = i64::try_from(offset).expect("a range has at most 65535 ports");
-        let target = i64::from(first) + if first == last { 0 } else { offset };
-        let mut entries = vec![("mode", Value::Text("ingress".into())), ("target", Value::Int(target))];
-        entries.extend(published.map(|(low, _)| ("published", Value::Int(i64::from(low) + offset))));
-        entries.push(("protocol", Value::Text(protocol.clone())));
+    let port = |(published, target): (Option<u16>, u16)| {
+        let mut entries = vec![("mode", Value::Text("ingress".into())), ("target", Value::Int(target.into()))];
+        entries.extend(published.map(|port| ("published", Value::Int(port.into()))));
+        entries.push(("protocol", Value::Text(word(short.protocol).into())));
         mapping(place, entries)
     };
-    Some((0..length.min(MAX_PORTS + 1)).map(port).collect())
+    Some(short.ports.into_iter().map(port).collect())
+}
+
+fn word(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
+    }
 }
 
 const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];

@@ -7,6 +7,7 @@ mod objects;
 
 use std::collections::BTreeSet;
 
+use super::publish::MAX_PUBLISHED_PORTS;
 use super::*;
 
 /// CPUs and memory below which a limit or a reservation is refused, as in Docker Swarm.
@@ -144,6 +145,12 @@ impl Placement {
 
 impl EndpointSpec {
     fn validate(&self) -> Checked {
+        require(self.ports.len() <= MAX_PUBLISHED_PORTS, || {
+            format!(
+                "EndpointSpec: {} ports are published: a service has at most {MAX_PUBLISHED_PORTS}",
+                self.ports.len()
+            )
+        })?;
         let mut published = BTreeSet::new();
         for port in &self.ports {
             require(port.target != 0, || "EndpointSpec: a port needs the port in the container".into())?;

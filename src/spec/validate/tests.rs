@@ -92,6 +92,11 @@ fn published_ports_do_not_conflict_within_a_service() {
     assert!(refusal(twice(ingress.clone(), host.clone())).contains("duplicate published ports"));
     accepted(twice(host.clone(), PortConfig { protocol: Protocol::Udp, ..host.clone() }));
     accepted(twice(port(0, PublishMode::Host), port(0, PublishMode::Host)));
+    let many = |count: u16| {
+        move |spec: &mut ServiceSpec| spec.endpoint.ports = (1..=count).map(|at| port(at, PublishMode::Host)).collect()
+    };
+    accepted(many(1024));
+    assert!(refusal(many(1025)).contains("1025 ports are published: a service has at most 1024"));
     assert!(refusal(|spec| spec.endpoint.ports = vec![PortConfig { target: 0, ..host }]).contains("container"));
     let dnsrr = refusal(|spec| spec.endpoint = EndpointSpec { mode: EndpointMode::Dnsrr, ports: vec![ingress] });
     assert!(dnsrr.contains("dnsrr mode"));
