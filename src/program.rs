@@ -55,12 +55,13 @@ pub struct Program {
     args: Vec<OsString>,
     input: Vec<u8>,
     within: Duration,
+    most: usize,
 }
 
 impl Program {
     /// Looked for on the PATH; killed, with its process group, where it takes longer than `within`.
     pub fn new(name: impl AsRef<OsStr>, within: Duration) -> Program {
-        Program { name: name.as_ref().to_owned(), args: Vec::new(), input: Vec::new(), within }
+        Program { name: name.as_ref().to_owned(), args: Vec::new(), input: Vec::new(), within, most: MAX_OUTPUT }
     }
 
     pub fn args(mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Program {
@@ -71,6 +72,12 @@ impl Program {
     /// What it reads; nothing otherwise.
     pub fn input(mut self, bytes: impl Into<Vec<u8>>) -> Program {
         self.input = bytes.into();
+        self
+    }
+
+    /// Killed where it writes more bytes than so many.
+    pub fn at_most(mut self, bytes: usize) -> Program {
+        self.most = bytes;
         self
     }
 
@@ -87,7 +94,7 @@ impl Program {
         if ended.is_err() {
             end(&mut child);
         }
-        let told = ended.map_err(|trouble| trouble.told(&program, self.within))?;
+        let told = ended.map_err(|trouble| trouble.told(&program, self.within, self.most))?;
         if told.status.success() {
             return Ok(told.output);
         }
@@ -100,14 +107,14 @@ impl Program {
         let input = self.input.clone();
         // One that ends without reading it all says by its exit what it thinks of it.
         beside(move || drop(stdin.take().map(|mut stdin| stdin.write_all(&input))))?;
-        let output = read(stdout, MAX_OUTPUT + 1, false)?;
+        let output = read(stdout, self.most + 1, false)?;
         let said = read(stderr, MAX_SAID, true)?;
         let mut wait = LOOKS.0;
         let mut written = None;
         loop {
             if written.is_none() {
                 written = output.try_recv().ok().transpose().map_err(Trouble::Pipe)?;
-                if written.as_ref().is_some_and(|output| output.len() > MAX_OUTPUT) {
+                if written.as_ref().is_some_and(|output| output.len() > self.most) {
                     return Err(Trouble::TooMuch);
                 }
             }
@@ -116,7 +123,7 @@ impl Program {
                     Some(output) => output,
                     None => rest(&output, until)?,
                 };
-                if output.len() > MAX_OUTPUT {
+                if output.len() > self.most {
                     return Err(Trouble::TooMuch);
                 }
                 return Ok(Ended { status, output, said: rest(&said, until)? });
@@ -143,11 +150,11 @@ enum Trouble {
 }
 
 impl Trouble {
-    fn told(self, program: &str, within: Duration) -> ProgramError {
+    fn told(self, program: &str, within: Duration, most: usize) -> ProgramError {
         let program = program.to_owned();
         match self {
             Trouble::TimedOut => ProgramError::TimedOut { program, within },
-            Trouble::TooMuch => ProgramError::TooMuch { program, most: MAX_OUTPUT },
+            Trouble::TooMuch => ProgramError::TooMuch { program, most },
             Trouble::Pipe(source) => ProgramError::Pipe { program, source },
         }
     }
@@ -254,6 +261,9 @@ mod tests {
     fn one_that_says_too_much_is_killed() {
         let error = sh("yes", LONG).run().unwrap_err();
         assert_eq!(error.to_string(), "sh gave more than 65536 bytes, and was killed");
+        let error = sh("yes", LONG).at_most(1_000_000).run().unwrap_err();
+        assert_eq!(error.to_string(), "sh gave more than 1000000 bytes, and was killed");
+        assert_eq!(sh("head -c 1000000 /dev/zero", LONG).at_most(1_000_000).run().unwrap().len(), 1_000_000);
     }
 
     #[test]
