@@ -2,17 +2,21 @@
 //! at apart from the thread that keeps the kernel, which only says what it meets.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
+use super::firewall::{self, Traffic};
 use super::holders::{self, Holder};
 use crate::spec::{Concern, Condition, Protocol};
 
 /// Whoever has a port may have become another.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
+/// Rules of others may be many: no more than this share of the time is spent on reading them.
+const PAUSE_PER_LOOK: u32 = 50;
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 /// After a change: others may come with it.
 const GATHER: Duration = Duration::from_millis(200);
 /// Ports whose holders are looked for at once.
@@ -25,6 +29,8 @@ pub struct Troubles {
     pub data_path_port: Option<u16>,
     /// What the kernel refuses, in its words.
     pub refused: Vec<String>,
+    /// What others' firewalls are to let pass.
+    pub traffic: Traffic,
 }
 
 /// Where the conditions follow from.
@@ -36,8 +42,11 @@ pub struct Sources {
 
 /// Until nobody says anything any more.
 pub async fn run(mut sources: Sources, told: watch::Sender<Vec<Condition>>) {
+    let mut firewalls = Firewalls::default();
     loop {
-        let found = sources.look().await;
+        let known = sources.known();
+        firewalls.look(&known.troubles.traffic).await;
+        let found = known.conditions(firewalls.told.clone()).await;
         told.send_if_modified(|told| {
             let changed = *told != found;
             if changed {
@@ -60,11 +69,63 @@ pub async fn run(mut sources: Sources, told: watch::Sender<Vec<Condition>>) {
     }
 }
 
+/// What was said of others' rules, and when to read them again.
+#[derive(Default)]
+struct Firewalls {
+    told: Vec<String>,
+    next: Option<Instant>,
+}
+
+impl Firewalls {
+    async fn look(&mut self, traffic: &Traffic) {
+        // In no swarm there is nothing to let pass.
+        if *traffic == Traffic::default() {
+            *self = Firewalls::default();
+            return;
+        }
+        if self.next.is_some_and(|next| next > now()) {
+            return;
+        }
+        let start = now();
+        self.told = judged(traffic.clone()).await;
+        let pause = (start.elapsed() * PAUSE_PER_LOOK).clamp(LOOK_EVERY, LONGEST_PAUSE);
+        self.next = Some(now() + pause);
+    }
+}
+
+async fn judged(traffic: Traffic) -> Vec<String> {
+    let look = move || {
+        let uplink = traffic.address.and_then(firewall::uplink);
+        firewall::judge(&firewall::look(), &Traffic { uplink, ..traffic })
+    };
+    spawn_blocking(look).await.unwrap_or_default()
+}
+
+struct Known {
+    taken: BTreeSet<(Protocol, u16)>,
+    troubles: Troubles,
+}
+
 impl Sources {
-    /// As it is now.
+    fn known(&mut self) -> Known {
+        Known { taken: self.taken.borrow_and_update().clone(), troubles: self.troubles.borrow_and_update().clone() }
+    }
+
+    /// All of it, as it is now.
     pub async fn look(&mut self) -> Vec<Condition> {
-        let (taken, troubles) = (self.taken.borrow_and_update().clone(), self.troubles.borrow_and_update().clone());
-        spawn_blocking(move || conditions(&taken, &troubles)).await.unwrap_or_default()
+        let known = self.known();
+        let firewalls = judged(known.troubles.traffic.clone()).await;
+        known.conditions(firewalls).await
+    }
+}
+
+impl Known {
+    async fn conditions(self, firewalls: Vec<String>) -> Vec<Condition> {
+        let found = spawn_blocking(move || conditions(&self.taken, &self.troubles)).await;
+        let mut found = found.unwrap_or_default();
+        found.extend(firewalls.into_iter().map(|told| Condition::new(Concern::Firewall, told)));
+        found.sort();
+        found
     }
 }
 
@@ -94,8 +155,12 @@ fn conditions(taken: &BTreeSet<(Protocol, u16)>, troubles: &Troubles) -> Vec<Con
         );
         Condition::new(Concern::Port { protocol, port }, detail)
     }));
-    found.sort();
     found
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell reads the clock")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn log(before: &[Condition], now: &[Condition]) {
@@ -116,7 +181,8 @@ mod tests {
         let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
         let port = socket.local_addr().unwrap().port();
         let taken = [(Protocol::Sctp, 99)].into();
-        let troubles = Troubles { data_path_port: Some(port), refused: vec!["a route: no".into()] };
+        let troubles =
+            Troubles { data_path_port: Some(port), refused: vec!["a route: no".into()], ..Troubles::default() };
         let told = conditions(&taken, &troubles);
         let concerns: Vec<Concern> = told.iter().map(|condition| condition.concern).collect();
         let of_port = Concern::Port { protocol: Protocol::Sctp, port: 99 };

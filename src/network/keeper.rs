@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::conditions::Troubles;
 use super::doctor::Examined;
+use super::firewall::Traffic;
 use super::kernel::conntrack::{self, Stale};
 use super::kernel::nftables::{Nftables, run_nft};
 use super::kernel::routing::{Refusal, Refused, Routing};
@@ -415,6 +416,7 @@ impl Keeper {
         let troubles = Troubles {
             data_path_port: overlay.filter(|_| in_use).map(|overlay| overlay.port),
             refused: others.chain(self.failed.clone()).take(MAX_TROUBLES).collect(),
+            traffic: self.swarm.as_ref().map(Traffic::of).unwrap_or_default(),
         };
         self.outputs.troubles.send_if_modified(|told| replace(told, troubles));
     }

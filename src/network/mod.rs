@@ -13,6 +13,7 @@ mod conditions;
 pub mod dns;
 mod doctor;
 mod error;
+mod firewall;
 mod holders;
 mod keeper;
 mod kernel;

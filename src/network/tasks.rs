@@ -20,7 +20,7 @@ use super::pool::Subnet;
 use super::ports::{self, HeldPorts};
 use super::records::{Record, Records};
 use super::state::{Interface, Mac};
-use super::{NetworkError, doctor, namespace, probe};
+use super::{NetworkError, doctor, firewall, namespace, probe};
 use crate::dispatcher::Networks;
 use crate::spec::{Attachment, Condition, Finding, NetworkId, PortConfig, Protocol, TaskId, Way};
 
@@ -161,7 +161,9 @@ impl TaskNetworks {
 
     /// This node's half of the way between two tasks, and an attempt to go it.
     pub async fn examine_way(&self, way: Way) -> Result<Vec<Finding>, NetworkError> {
-        let mut findings = doctor::way(&*self.shared.plane.examine().await?, &way);
+        let seen = self.shared.plane.examine().await?;
+        let mut findings = doctor::way(&seen, &way);
+        findings.extend(firewalls(seen, way.clone()).await);
         if self.get(way.own).is_none() {
             return Ok(findings);
         }
@@ -368,6 +370,15 @@ async fn follow_mtu(shared: Weak<Shared>, mut mtu: watch::Receiver<Option<u32>>)
         let (Some(shared), Some(known)) = (shared.upgrade(), *mtu.borrow_and_update()) else { continue };
         TaskNetworks { shared }.change(|record| record.mtu = Some(known));
     }
+}
+
+/// Whether rules of others are in the way.
+async fn firewalls(seen: Box<doctor::Examined>, way: Way) -> Vec<Finding> {
+    let look = move || {
+        let uplink = seen.swarm.overlay.and_then(|overlay| firewall::uplink(overlay.address));
+        firewall::hops(&seen, &way, &firewall::look(), uplink.as_deref())
+    };
+    spawn_blocking(look).await.unwrap_or_default()
 }
 
 fn told(error: &std::io::Error) -> String {

@@ -32,7 +32,7 @@ time.sleep(1000000)"
 }
 
 /// What `flok swarm status` has of a node.
-fn conditions(swarm: &Swarm, host: usize) -> Vec<String> {
+pub fn conditions(swarm: &Swarm, host: usize) -> Vec<String> {
     let status = swarm.status(0).unwrap_or_default();
     let nodes = status["nodes"].as_array().cloned().unwrap_or_default();
     let id = swarm.node_id(0, host);
@@ -41,14 +41,14 @@ fn conditions(swarm: &Swarm, host: usize) -> Vec<String> {
     told.iter().map(|it| format!("{}: {}", it["concern"].as_str().unwrap(), it["detail"].as_str().unwrap())).collect()
 }
 
-fn told(swarm: &Swarm, host: usize, what: &str) -> String {
+pub fn told(swarm: &Swarm, host: usize, what: &str) -> String {
     eventually(what, PATIENCE, || {
         let told = conditions(swarm, host);
         told.iter().find(|line| line.contains(what)).cloned().ok_or_else(|| format!("{told:?}"))
     })
 }
 
-fn all_is_well(swarm: &Swarm, host: usize) {
+pub fn all_is_well(swarm: &Swarm, host: usize) {
     eventually("nothing to be told any more", PATIENCE, || {
         let told = conditions(swarm, host);
         if told.is_empty() { Ok(()) } else { Err(format!("{told:?}")) }

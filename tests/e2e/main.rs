@@ -13,6 +13,7 @@ mod deaths;
 mod deploy;
 mod dns;
 mod docker;
+mod firewalls;
 mod health;
 mod identity;
 mod images;
