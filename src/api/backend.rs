@@ -54,6 +54,9 @@ pub trait Backend: Send + Sync + 'static {
     /// One half of a way between tasks, as `node` sees it, which has one of them.
     fn examine_way(&self, node: NodeId, way: Way) -> impl Future<Output = Result<Vec<Finding>, ApiError>> + Send;
 
+    /// What a node tells of itself for a support bundle; what cannot be had says so itself. Takes up to twelve seconds.
+    fn support_files(&self, node: NodeId) -> impl Future<Output = Vec<SupportFile>> + Send;
+
     /// Loads a docker-archive or OCI layout from a tar stream into this node's image store; returns the names loaded.
     fn load_image(
         &self,

@@ -1,6 +1,7 @@
 //! The CLI's way to a daemon: Docker's Engine API through bollard, and `/flok/v1` beside it, over one unix socket.
 //! Every call ends within a bound; an error says what the user can do.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub const DEFAULT_HOST: &str = "unix:///run/flok/flok.sock";
 
 /// A daemon's own bounds are shorter; this one is for a daemon that hangs.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+const DOWNLOAD_WITHIN: Duration = Duration::from_secs(60);
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// The header of answers that no quorum confirmed.
@@ -138,7 +140,18 @@ impl Client {
         self.flok(Method::DELETE, path, Bytes::new()).await
     }
 
+    /// The bytes at a path below `/flok/v1`, which may take long to gather.
+    pub async fn download(&self, path: &str) -> Result<Bytes, ClientError> {
+        self.bytes(Method::GET, path, Bytes::new(), DOWNLOAD_WITHIN).await
+    }
+
     async fn flok<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
+        let body = self.bytes(method, path, body, ANSWER_WITHIN).await?;
+        let broken = |error: serde_json::Error| ClientError::Broken { host: self.host(), why: error.to_string() };
+        serde_json::from_slice(&body).map_err(broken)
+    }
+
+    async fn bytes(&self, method: Method, path: &str, body: Bytes, within: Duration) -> Result<Bytes, ClientError> {
         let request = Request::builder()
             .method(method)
             .uri(format!("/flok/v1{path}"))
@@ -152,13 +165,25 @@ impl Client {
             let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
             Ok((status, body.map_err(|error| broken(error.to_string()))?.to_bytes()))
         };
-        let timed_out = |_| ClientError::TimedOut { host: self.host(), within: ANSWER_WITHIN };
-        let (status, body) = tokio::time::timeout(ANSWER_WITHIN, exchange).await.map_err(timed_out)??;
+        let timed_out = |_| ClientError::TimedOut { host: self.host(), within };
+        let (status, body) = tokio::time::timeout(within, exchange).await.map_err(timed_out)??;
         if !status.is_success() {
             return Err(ClientError::Refused { status: status.as_u16(), message: error_message(&body) });
         }
-        serde_json::from_slice(&body).map_err(|error| broken(error.to_string()))
+        Ok(body)
     }
+}
+
+/// Text as a value in a query.
+pub fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(char::from(byte)),
+            other => write!(escaped, "%{other:02X}").expect("a String takes all"),
+        }
+    }
+    escaped
 }
 
 /// Docker's `{"message": ...}`, or whatever the body says.
@@ -225,6 +250,12 @@ mod tests {
             let text = error.to_string();
             assert!(text.starts_with(&format!("cannot reach flok at {host}: is the daemon running?")), "{text}");
         }
+    }
+
+    #[test]
+    fn any_name_fits_into_a_query() {
+        assert_eq!(escaped("web.1"), "web.1");
+        assert_eq!(escaped("a b&c=\u{e4}"), "a%20b%26c%3D%C3%A4");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod filters;
 mod flok;
 mod lookup;
 pub mod model;
+mod redact;
 mod router;
 mod surroundings;
 mod view;

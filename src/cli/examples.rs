@@ -19,6 +19,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("node inspect", "flok node inspect self\nflok node inspect --format '{{.Status.Addr}}' n1"),
     ("node ps", "flok node ps\nflok node ps --filter desired-state=running n1 n2"),
     ("node rm", "flok node rm n3\nflok node rm --force n3"),
+    ("node support-bundle", "flok node support-bundle\nflok node support-bundle -o n2.tar.gz n2"),
     ("node update", "flok node update --availability drain n1\nflok node update --label-add zone=a --label-rm old n1"),
     ("node promote", "flok node promote n2 n3"),
     ("node demote", "flok node demote n3"),

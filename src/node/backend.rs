@@ -12,6 +12,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::clock;
 use super::daemon::Daemon;
+use super::support;
 use super::swarm::{Shared, doctor, forecast, logs};
 use crate::api::*;
 use crate::consensus::{Consensus, PROPOSE_DEADLINE, ProposeError, ReadError};
@@ -221,6 +222,14 @@ impl Backend for Daemon {
 
     async fn examine_way(&self, node: NodeId, way: Way) -> Result<Vec<Finding>, ApiError> {
         Ok(doctor::examine_way(&*self.shared()?, node, way).await)
+    }
+
+    async fn support_files(&self, node: NodeId) -> Vec<SupportFile> {
+        let shared = self.session().map(|session| Arc::clone(&session.shared));
+        match &shared {
+            Some(shared) if node != shared.me => doctor::support_files(shared, node).await,
+            _ => support::collect(&self.host, shared.as_ref()).await,
+        }
     }
 
     async fn load_image(&self, tar: BoxStream<'static, io::Result<Bytes>>) -> Result<Vec<String>, ApiError> {

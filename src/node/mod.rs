@@ -14,6 +14,7 @@ mod logging;
 mod preflight;
 mod socket;
 mod standing;
+mod support;
 mod swarm;
 mod systemd;
 pub mod watcher;

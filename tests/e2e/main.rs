@@ -39,5 +39,6 @@ mod registry;
 mod rights;
 mod secrets;
 mod strangers;
+mod support;
 mod surroundings;
 mod swarm;

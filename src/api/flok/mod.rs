@@ -7,6 +7,7 @@ mod plan;
 mod stack;
 mod stack_data;
 mod status;
+mod support;
 
 use std::sync::Arc;
 
@@ -23,4 +24,5 @@ pub fn routes<B: Backend>() -> Router<Arc<B>> {
         .route("/flok/v1/images/resolve", post(images::resolve::<B>))
         .route("/flok/v1/network/doctor", get(doctor::doctor::<B>))
         .route("/flok/v1/status", get(status::status::<B>))
+        .route("/flok/v1/support-bundle", get(support::bundle::<B>))
 }

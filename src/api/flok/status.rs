@@ -14,24 +14,28 @@ use crate::state::{Node, NodeHealth, RaftStanding};
 
 pub async fn status<B: Backend>(State(backend): State<Arc<B>>) -> Result<Response, ApiError> {
     let read = backend.read().await?;
+    let shown = swarm_status(&read, backend.local().id)?;
+    Ok(answer(&read, shown))
+}
+
+pub(super) fn swarm_status(read: &Read, own: NodeId) -> Result<SwarmStatus, ApiError> {
     let swarm = read
         .state
         .swarm()
         .ok_or_else(|| ApiError::Unavailable("this node has not caught up with the swarm yet: try again".to_owned()))?;
-    let shown = SwarmStatus {
+    Ok(SwarmStatus {
         swarm: swarm.id.to_string(),
-        node: backend.local().id.to_string(),
+        node: own.to_string(),
         leader: read.leader.map(|leader| leader.to_string()),
         no_quorum_for_ms: read.stale.as_ref().map(|stale| u64::try_from(stale.age.as_millis()).unwrap_or(u64::MAX)),
         missing: read.stale.as_ref().map(|stale| stale.missing.clone()).unwrap_or_default(),
-        notice: mass_failure(&read),
+        notice: mass_failure(read),
         applied_index: read.state.applied(),
         feature_level: swarm.feature_level.0,
-        nodes: read.state.nodes().map(|node| node_status(node, &read)).collect(),
+        nodes: read.state.nodes().map(|node| node_status(node, read)).collect(),
         services: read.state.services().len(),
-        tasks: totals(&read),
-    };
-    Ok(answer(&read, shown))
+        tasks: totals(read),
+    })
 }
 
 fn node_status(node: &Node, read: &Read) -> NodeStatus {

@@ -1,10 +1,8 @@
 //! `flok network doctor`.
 
-use std::fmt::Write;
-
 use clap::Args;
 
-use crate::api::client::Client;
+use crate::api::client::{Client, escaped};
 use crate::api::model::doctor::{Diagnosis, NodeFinding};
 use crate::cli::output::{FormatArg, Table, print};
 
@@ -35,18 +33,6 @@ impl Doctor {
         anyhow::ensure!(broken == 0, "{broken} of {} things looked at are broken", findings.len());
         Ok(())
     }
-}
-
-/// As a value in a query.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(char::from(byte)),
-            other => write!(escaped, "%{other:02X}").expect("a String takes all"),
-        }
-    }
-    escaped
 }
 
 fn table(findings: &[NodeFinding]) -> Table {
@@ -81,11 +67,5 @@ NODE   WHAT       STATUS   DETAIL
 n1     route      broken   10.0.1.5 via 169.254.128.1 by flok0: the kernel lacks it
 ";
         assert_eq!(table(&findings).render(Format::Table).unwrap(), expected);
-    }
-
-    #[test]
-    fn any_name_fits_into_a_query() {
-        assert_eq!(escaped("web.1"), "web.1");
-        assert_eq!(escaped("a b&c=\u{e4}"), "a%20b%26c%3D%C3%A4");
     }
 }

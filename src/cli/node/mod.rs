@@ -5,6 +5,7 @@ mod ls;
 mod ps;
 mod rm;
 mod role;
+mod support_bundle;
 mod update;
 
 use clap::Subcommand;
@@ -26,6 +27,7 @@ pub enum Node {
     Demote(role::Nodes),
     #[command(visible_alias = "remove")]
     Rm(rm::Rm),
+    SupportBundle(support_bundle::SupportBundle),
 }
 
 impl Node {
@@ -38,6 +40,7 @@ impl Node {
             Node::Promote(nodes) => nodes.promote(client).await,
             Node::Demote(nodes) => nodes.demote(client).await,
             Node::Rm(verb) => verb.run(client).await,
+            Node::SupportBundle(verb) => verb.run(client).await,
         }
     }
 }

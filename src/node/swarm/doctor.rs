@@ -9,12 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::Shared;
 use crate::network::NetworkError;
+use crate::node::support;
 use crate::spec::*;
 use crate::state::{NodeHealth, codec};
-use crate::transport::{Protocol, Reply, TransportError};
+use crate::transport::{Protocol, Reply, Sender, TransportError};
 
 /// A node reads its kernel and tries a way or two meanwhile.
 const ANSWER_WITHIN: Duration = Duration::from_secs(6);
+const SUPPORT_WITHIN: Duration = Duration::from_secs(12);
 const HELLO_WITHIN: Duration = Duration::from_millis(1500);
 /// Members asked at once.
 const AT_ONCE: usize = 256;
@@ -25,6 +27,8 @@ const NAMED: usize = 16;
 enum Ask {
     Hello,
     Way(Way),
+    /// All that a support bundle has of the node.
+    Support,
 }
 
 /// This node's network as a whole.
@@ -84,14 +88,28 @@ async fn members(shared: &Shared) -> Vec<Finding> {
     silent
 }
 
+/// What another node tells of itself for a support bundle.
+pub async fn support_files(shared: &Shared, node: NodeId) -> Vec<SupportFile> {
+    let request = codec::encode(&Ask::Support).into();
+    let answer = shared.transport.request(node, Protocol::Doctor, request, SUPPORT_WITHIN).await;
+    let files = answer.map_err(|error| error.to_string()).and_then(|answer| support::unpack(&answer));
+    files.unwrap_or_else(|why| vec![SupportFile { path: format!("node of {node}"), text: Err(why) }])
+}
+
 /// Answers another node's question.
-pub async fn answer(shared: &Shared, request: Bytes, reply: Reply) {
+pub async fn answer(shared: &Arc<Shared>, from: &Sender, request: Bytes, reply: Reply) {
     match codec::decode(&request) {
         Ok(Ask::Hello) => reply.answer(codec::encode(&Vec::<Finding>::new())),
         Ok(Ask::Way(way)) => match shared.host.task_networks().examine_way(way).await {
             Ok(findings) => reply.answer(codec::encode(&findings)),
             Err(error) => reply.refuse(error.to_string()),
         },
+        // It tells of all members.
+        Ok(Ask::Support) if from.role != Role::Manager => reply.refuse("only managers are told"),
+        Ok(Ask::Support) => {
+            let files = support::collect(&shared.host, Some(shared)).await;
+            reply.answer(support::pack(files, Protocol::Doctor.max_message_bytes() - 1024));
+        }
         Err(error) => reply.refuse(format!("the question cannot be read: {error}")),
     }
 }

@@ -59,7 +59,7 @@ fn take_message(shared: &Shared, from: Sender, protocol: Protocol, message: Byte
     }
 }
 
-async fn answer(shared: &Shared, from: Sender, protocol: Protocol, request: Bytes, reply: Reply) {
+async fn answer(shared: &Arc<Shared>, from: Sender, protocol: Protocol, request: Bytes, reply: Reply) {
     match protocol {
         Protocol::Forward | Protocol::Bulk => match shared.log() {
             Some(log) => reply.answer(log.serve(from.node, request).await),
@@ -72,7 +72,7 @@ async fn answer(shared: &Shared, from: Sender, protocol: Protocol, request: Byte
             }
             Err(error) => reply.refuse(format!("the repair request cannot be read: {error}")),
         },
-        Protocol::Doctor => super::doctor::answer(shared, request, reply).await,
+        Protocol::Doctor => super::doctor::answer(shared, &from, request, reply).await,
         other => reply.refuse(format!("nothing is asked on {}", other.as_str())),
     }
 }
