@@ -15,6 +15,7 @@ mod dns;
 mod docker;
 mod firewalls;
 mod health;
+mod hops;
 mod identity;
 mod images;
 mod lab;
