@@ -79,7 +79,8 @@ impl Gate {
     pub(super) fn abandon(&mut self, connection: ConnectionId) {
         self.arriving.remove(&connection);
         let Some((peer, endpoint)) = self.open.remove(&connection) else { return };
-        let remaining = self.open.values().filter(|(other, _)| *other == peer).count();
+        let others = self.open.iter().filter(|(_, (other, _))| *other == peer);
+        let (remaining, other) = (others.clone().count(), others.map(|(id, _)| *id).next_back());
         self.inner.on_swarm_event(FromSwarm::ConnectionClosed(ConnectionClosed {
             peer_id: peer,
             connection_id: connection,
@@ -87,6 +88,10 @@ impl Gate {
             cause: None,
             remaining_established: remaining,
         }));
+        // A peer's connections share what waits to be said: this one may have taken along what was meant for a newer one.
+        if let Some(other) = other {
+            self.announce(other);
+        }
     }
 
     /// Says once more on this connection what this node subscribes to: earlier words may have gone into a dead one.
