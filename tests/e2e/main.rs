@@ -22,6 +22,7 @@ mod lab;
 mod members;
 mod names;
 mod network;
+mod network_away;
 mod network_churn;
 mod network_faults;
 mod network_life;
