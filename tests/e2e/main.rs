@@ -27,6 +27,7 @@ mod network_churn;
 mod network_faults;
 mod network_life;
 mod network_load;
+mod network_matrix;
 mod network_paths;
 mod network_ports;
 mod network_sctp;
