@@ -1,8 +1,13 @@
 //! Published ports. The node keeps each one bound, so that no other process takes it while traffic to it goes to a task,
 //! and so that a port in use is found before anything is made.
+//!
+//! One that is bound and no more is still had by whoever reuses addresses: TCP's have to listen. To hold without ever
+//! answering, a socket that has found the port free goes to an interface that does not exist ([`NOWHERE`]): no packet
+//! comes in by it, and all who are bound to no interface meet it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 
 use socket2::{Domain, Socket, Type};
 
@@ -12,6 +17,11 @@ use crate::spec::{PortConfig, Protocol, TaskId};
 
 /// Where automatic ports come from, as in Docker Swarm.
 const AUTOMATIC: std::ops::RangeInclusive<u16> = 30_000..=32_767;
+
+/// The last number an interface could have; the kernel gives them out from the first.
+const NOWHERE: Option<NonZeroU32> = NonZeroU32::new(i32::MAX.cast_unsigned());
+/// Of `lo`, in every network namespace.
+const LOOPBACK: Option<NonZeroU32> = NonZeroU32::new(1);
 
 /// Of `host` mode, by the tasks of this node.
 #[derive(Default)]
@@ -142,13 +152,83 @@ fn bind(protocol: Protocol, port: u16) -> Result<Vec<Socket>, NetworkError> {
 
 fn bind_one(address: IpAddr, kind: Type, port: u16) -> std::io::Result<Socket> {
     let socket = Socket::new(if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 }, kind, None)?;
+    let socket = bound(socket, SocketAddr::new(address, port), kind)?;
+    // Both names are one option.
+    socket.bind_device_by_index_v4(NOWHERE)?;
+    if kind == Type::STREAM {
+        socket.listen(0)?;
+    }
+    Ok(socket)
+}
+
+/// The node's own `[::1]`, beside the socket that holds the port.
+pub fn bind_loopback(kind: Type, port: u16) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV6, kind, None)?;
+    socket.bind_device_by_index_v6(LOOPBACK)?;
+    socket.set_nonblocking(true)?;
+    bound(socket, SocketAddr::from((Ipv6Addr::LOCALHOST, port)), kind)
+}
+
+fn bound(socket: Socket, address: SocketAddr, kind: Type) -> std::io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     // Connections of the task before may still be in TIME_WAIT.
     socket.set_reuse_address(kind == Type::STREAM)?;
-    socket.bind(&SocketAddr::new(address, port).into())?;
-    // Whoever has it was found out; now the narrower one of `[::1]` may stand beside.
-    socket.set_reuse_address(kind == Type::STREAM || address.is_ipv6())?;
+    socket.bind(&address.into())?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::net::{TcpStream, UdpSocket};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn held(protocol: Protocol) -> (HeldPorts, u16) {
+        let mut ports = HeldPorts::default();
+        let any = PortConfig { name: None, protocol, target: 80, published: 0, mode: crate::spec::PublishMode::Host };
+        let taken = ports.take(TaskId(1), &[any]).unwrap();
+        (ports, taken[0].published)
+    }
+
+    #[test]
+    fn a_held_port_is_nobody_elses_though_he_reuses_addresses() {
+        for (protocol, kind) in [(Protocol::Tcp, Type::STREAM), (Protocol::Udp, Type::DGRAM)] {
+            let (_ports, port) = held(protocol);
+            for address in ["0.0.0.0", "127.0.0.1", "::", "::1"] {
+                let address: IpAddr = address.parse().unwrap();
+                let Ok(other) = Socket::new(Domain::for_address((address, port).into()), kind, None) else { continue };
+                other.set_reuse_address(true).unwrap();
+                other.set_reuse_port(true).unwrap();
+                let bound = other.bind(&SocketAddr::new(address, port).into());
+                assert_eq!(bound.unwrap_err().kind(), ErrorKind::AddrInUse, "{protocol:?} at {address}");
+            }
+            // And nobody answers by it.
+            let refused = match protocol {
+                Protocol::Tcp => TcpStream::connect(("127.0.0.1", port)).map(drop),
+                _ => {
+                    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+                    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+                    client.connect(("127.0.0.1", port)).unwrap();
+                    client.send(b"x").unwrap();
+                    client.recv(&mut [0]).map(drop)
+                }
+            };
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionRefused, "{protocol:?}");
+        }
+    }
+
+    #[test]
+    fn the_loopback_of_a_held_port_may_listen_and_its_release_frees_it() {
+        let (mut ports, port) = held(Protocol::Tcp);
+        let Ok(proxy) = bind_loopback(Type::STREAM, port) else { return };
+        proxy.listen(1).unwrap();
+        TcpStream::connect(("::1", port)).unwrap();
+        drop(proxy);
+        ports.release(TaskId(1));
+        let _again = bind(Protocol::Tcp, port).unwrap();
+    }
 }

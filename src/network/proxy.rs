@@ -4,16 +4,17 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
+use socket2::Type;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use super::ports::bind_loopback;
 use super::relay;
 use crate::spec::Protocol;
 
@@ -54,12 +55,7 @@ pub async fn run(mut ports: watch::Receiver<BTreeSet<(Protocol, u16)>>) {
 }
 
 fn listen(port: u16) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::IPV6, Type::STREAM, None)?;
-    socket.set_only_v6(true)?;
-    // The port is held on all addresses; this is the narrower one.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::from((Ipv6Addr::LOCALHOST, port)).into())?;
+    let socket = bind_loopback(Type::STREAM, port)?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }

@@ -3,14 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
+use socket2::Type;
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
+
+use super::ports::bind_loopback;
 
 /// Clients of one port at once; what further ones send is lost, as datagrams may be.
 const FLOWS: usize = 128;
@@ -22,13 +24,7 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(100);
 const LONGEST: usize = 65_535;
 
 pub fn listen(port: u16) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
-    socket.set_only_v6(true)?;
-    // The port is held on all addresses; this is the narrower one.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::from((Ipv6Addr::LOCALHOST, port)).into())?;
-    UdpSocket::from_std(socket.into())
+    UdpSocket::from_std(bind_loopback(Type::DGRAM, port)?.into())
 }
 
 /// Until it is dropped, and the flows with it.
