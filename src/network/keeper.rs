@@ -219,18 +219,18 @@ impl Keeper {
         self.ports.follow(&networks);
         self.touched.all |= *self.ports.taken() != taken;
         let in_force = self.installed.is_some_and(|(installed, _)| installed == self.skeleton());
-        if self.swarm.is_some() && self.held.is_some() && in_force {
+        if self.swarm.is_some() && in_force && let Some(mut held) = self.held.take() {
             let touched = std::mem::take(&mut self.touched);
-            let changes = self.replan(&touched);
+            let changes = self.replan(&touched, &held);
             self.carry_out(&changes, false)?;
             // A device that is made anew takes its routes with it.
             if changes.vxlan.is_none() {
-                self.held.iter_mut().for_each(|held| held.apply(&changes));
+                held.apply(&changes);
+                self.held = Some(held);
                 forget(&changes);
                 self.tell();
                 return Ok(());
             }
-            self.held = None;
         }
         self.settle_whole()
     }
@@ -245,7 +245,7 @@ impl Keeper {
             let held = self.held()?;
             self.adopt_numbers(&held);
             self.touched = Touched::default();
-            self.replan(&Touched { all: true, tasks: BTreeSet::new() });
+            self.replan(&Touched { all: true, tasks: BTreeSet::new() }, &held);
             let planned = self.parts.whole();
             let wanted = self.wanted(&held, &planned);
             let changes = Changes::between(&held, &wanted);
@@ -308,7 +308,7 @@ impl Keeper {
         self.numbers.follow(&swarm.members);
     }
 
-    fn replan(&mut self, touched: &Touched) -> Changes {
+    fn replan(&mut self, touched: &Touched, held: &KernelState) -> Changes {
         let nowhere = SwarmView::default();
         let swarm = self.swarm.as_ref().unwrap_or(&nowhere);
         let inputs = Inputs {
@@ -322,7 +322,7 @@ impl Keeper {
             tasks: &self.tasks,
             taken: self.ports.taken(),
         };
-        self.parts.follow(&inputs, touched)
+        self.parts.follow(&inputs, touched, held)
     }
 
     /// The plan; before the swarm is known, what is there with the plan's changes.

@@ -2,6 +2,7 @@
 //! A part is planned from the changed entries alone, and is still what the whole would be if it were planned anew.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::plan::{Inputs, Plan, is_ingress, key_of_element, planned};
@@ -24,8 +25,22 @@ pub struct Touched {
 }
 
 impl Parts {
-    /// Plans anew what depends on what changed.
-    pub fn follow(&mut self, inputs: &Inputs, touched: &Touched) -> Changes {
+    /// Plans anew what depends on what changed. Answers with what makes `held`, which is the whole as it was planned
+    /// before, the whole as it is now.
+    pub fn follow(&mut self, inputs: &Inputs, touched: &Touched, held: &KernelState) -> Changes {
+        let moved = self.move_on(inputs, touched);
+        // What one part gives up another may have: an address is another task's before its last one has let go of it.
+        let parts = || std::iter::once(&self.base).chain(self.networks.values().map(|part| &part.state));
+        Changes {
+            routes: resolved(&moved.routes, &held.routes, parts().map(|part| &part.routes)),
+            elements: resolved(&moved.elements, &held.elements, parts().map(|part| &part.elements)),
+            balancers: resolved(&moved.balancers, &held.balancers, parts().map(|part| &part.balancers)),
+            ..moved
+        }
+    }
+
+    /// Each part's own changes.
+    fn move_on(&mut self, inputs: &Inputs, touched: &Touched) -> Changes {
         let mut changes = Changes::default();
         if touched.all || !touched.tasks.is_empty() {
             let base = planned(inputs, Plan::base);
@@ -66,10 +81,38 @@ impl Parts {
     }
 }
 
+/// What becomes of the keys of `moved`: the last part that has one says what it is, as in the whole.
+fn resolved<'a, K: Ord + Clone + 'a, V: PartialEq + Clone + 'a>(
+    moved: &Difference<K, V>,
+    held: &BTreeMap<K, V>,
+    parts: impl Iterator<Item = &'a BTreeMap<K, V>>,
+) -> Difference<K, V> {
+    let mut now: BTreeMap<&K, Option<&V>> = moved.list.iter().map(|change| (&change.key, None)).collect();
+    for part in parts {
+        if part.len() < now.len() {
+            for (key, value) in part {
+                now.entry(key).and_modify(|now| *now = Some(value));
+            }
+        } else {
+            for (key, now) in &mut now {
+                *now = part.get(key).or(*now);
+            }
+        }
+    }
+    let changes = now.into_iter().filter(|(key, new)| held.get(key) != *new).map(|(key, new)| Change {
+        key: key.clone(),
+        old: held.get(key).cloned(),
+        new: new.cloned(),
+    });
+    Difference { list: changes.collect() }
+}
+
 /// One network, as it was planned from a view.
 struct NetworkPart {
     view: Arc<NetworkView>,
     tasks: BTreeMap<ServiceId, BTreeSet<TaskId>>,
+    /// Whose each address is; of more than one task for a moment.
+    places: BTreeSet<(IpAddr, TaskId)>,
     state: KernelState,
 }
 
@@ -78,7 +121,7 @@ impl NetworkPart {
         let empty =
             NetworkView { services: Default::default(), endpoints: Default::default(), ..NetworkView::clone(view) };
         let state = planned(inputs, |plan| plan.network(&empty));
-        let mut part = NetworkPart { view: Arc::new(empty), tasks: BTreeMap::new(), state };
+        let mut part = NetworkPart { view: Arc::new(empty), tasks: BTreeMap::new(), places: BTreeSet::new(), state };
         part.follow(inputs, view, &BTreeSet::new());
         part
     }
@@ -93,16 +136,18 @@ impl NetworkPart {
             tasks.extend(differing(&old.endpoints, &view.endpoints));
             services.extend(differing(&old.services, &view.services));
         }
+        self.add_sharers(&mut tasks, view);
         let mut before = KernelState::default();
         for task in &tasks {
             if let Some(endpoint) = old.endpoints.get(task) {
                 services.insert(endpoint.service);
                 self.give_up_endpoint(endpoint, &mut before);
-                self.forget(endpoint.service, *task);
+                self.forget(endpoint, *task);
             }
             if let Some(endpoint) = view.endpoints.get(task) {
                 services.insert(endpoint.service);
                 self.tasks.entry(endpoint.service).or_default().insert(*task);
+                self.places.extend(endpoint.addresses.iter().map(|address| (*address, *task)));
             }
         }
         for service in services.iter().filter_map(|id| old.services.get(id)) {
@@ -128,11 +173,26 @@ impl NetworkPart {
         changes
     }
 
-    fn forget(&mut self, service: ServiceId, task: TaskId) {
-        if let Some(tasks) = self.tasks.get_mut(&service) {
+    /// Those that have an address of one of `tasks`, as it was or as it is in `view`, and so on.
+    fn add_sharers(&self, tasks: &mut BTreeSet<TaskId>, view: &NetworkView) {
+        let mut open: Vec<TaskId> = tasks.iter().copied().collect();
+        while let Some(task) = open.pop() {
+            let endpoints = [self.view.endpoints.get(&task), view.endpoints.get(&task)];
+            for address in endpoints.into_iter().flatten().flat_map(|endpoint| &endpoint.addresses) {
+                let sharers = self.places.range((*address, TaskId(0))..=(*address, TaskId(u128::MAX)));
+                open.extend(sharers.map(|(_, sharer)| *sharer).filter(|sharer| tasks.insert(*sharer)));
+            }
+        }
+    }
+
+    fn forget(&mut self, endpoint: &Endpoint, task: TaskId) {
+        for address in &endpoint.addresses {
+            self.places.remove(&(*address, task));
+        }
+        if let Some(tasks) = self.tasks.get_mut(&endpoint.service) {
             tasks.remove(&task);
             if tasks.is_empty() {
-                self.tasks.remove(&service);
+                self.tasks.remove(&endpoint.service);
             }
         }
     }

@@ -26,11 +26,11 @@ pub struct World {
 impl World {
     pub fn plan(&self) -> KernelState {
         let mut parts = Parts::default();
-        self.follow(&mut parts, &Touched { all: true, ..Touched::default() });
+        self.follow(&mut parts, &Touched { all: true, ..Touched::default() }, &KernelState::default());
         parts.whole()
     }
 
-    fn follow(&self, parts: &mut Parts, touched: &Touched) -> Changes {
+    fn follow(&self, parts: &mut Parts, touched: &Touched, held: &KernelState) -> Changes {
         let mut numbers = Numbers::default();
         numbers.follow(&self.members);
         let address = "192.168.1.1".parse().unwrap();
@@ -46,7 +46,7 @@ impl World {
             tasks: &self.tasks,
             taken: &self.taken,
         };
-        parts.follow(&inputs, touched)
+        parts.follow(&inputs, touched, held)
     }
 }
 
@@ -207,9 +207,9 @@ fn worlds() -> impl Strategy<Value = World> {
         proptest::collection::btree_map(0..6u128, proptest::collection::vec(9000..9004u16, 0..2), 0..6),
         proptest::collection::btree_set(8000..8004u16, 0..2),
         any::<bool>(),
-        (any::<bool>(), 0..6u128),
+        (any::<bool>(), 0..6u128, any::<bool>()),
     )
-        .prop_map(|(networks, members, tasks, taken, ipv6, (in_swarm, shift))| {
+        .prop_map(|(networks, members, tasks, taken, ipv6, (in_swarm, shift, scarce))| {
             let mut local: BTreeMap<TaskId, LocalTask> = BTreeMap::new();
             for (id, ports) in tasks {
                 let ports = ports.into_iter().map(|published| port(published, PublishMode::Host)).collect();
@@ -224,11 +224,11 @@ fn worlds() -> impl Strategy<Value = World> {
                 // A swarm has one.
                 view.ingress = ingress && id == 0;
                 for (task, (service, node, six, serving)) in endpoints {
-                    // Each has its own, and in another world it may be another's.
-                    let place = (task + shift) % 6;
+                    // Each has its own, and in another world it may be another's, or two have it: one is about to end.
+                    let place = (task + shift) % if scarce { 3 } else { 6 };
                     let (four, both) = (format!("10.0.{id}.{}", 100 + place), format!("fd00:{id}::{place}"));
                     let addresses = if six { vec![four.as_str(), both.as_str()] } else { vec![four.as_str()] };
-                    if let Some(here) = local.get_mut(&TaskId(task)).filter(|_| node == OWN.0) {
+                    if let Some(here) = local.get_mut(&TaskId(task)).filter(|_| scarce || node == OWN.0) {
                         here.addresses.extend(addresses.iter().map(|address| address.parse::<IpAddr>().unwrap()));
                     }
                     let endpoint = Endpoint { serving, ..super::tests::endpoint(service, NodeId(node), &addresses) };
@@ -272,33 +272,37 @@ proptest! {
     fn what_is_planned_in_parts_is_the_plan((before, after) in (worlds(), worlds()), task in 0..6u128) {
         let mut parts = Parts::default();
         let all = Touched { all: true, ..Touched::default() };
-        before.follow(&mut parts, &all);
+        before.follow(&mut parts, &all, &KernelState::default());
         let mut state = parts.whole();
-        state.apply(&after.follow(&mut parts, &all));
+        let changes = after.follow(&mut parts, &all, &state);
+        state.apply(&changes);
         prop_assert_eq!(&state, &after.plan());
         // Of one network, and of one task.
         let mut changed = after;
         for view in changed.networks.list.values_mut().take(1) {
             flip(Arc::make_mut(view));
         }
-        state.apply(&changed.follow(&mut parts, &Touched::default()));
+        let changes = changed.follow(&mut parts, &Touched::default(), &state);
+        state.apply(&changes);
         prop_assert_eq!(&state, &changed.plan());
         changed.tasks.remove(&TaskId(task));
         let touched = Touched { tasks: [TaskId(task)].into(), ..Touched::default() };
-        state.apply(&changed.follow(&mut parts, &touched));
+        let changes = changed.follow(&mut parts, &touched, &state);
+        state.apply(&changes);
         prop_assert_eq!(&state, &changed.plan());
-        prop_assert!(changed.follow(&mut parts, &Touched::default()).is_empty());
+        prop_assert!(changed.follow(&mut parts, &Touched::default(), &state).is_empty());
     }
 
     #[test]
     fn what_is_planned_of_the_changes_is_the_plan((before, after) in (worlds(), worlds())) {
         let mut parts = Parts::default();
-        before.follow(&mut parts, &Touched { all: true, ..Touched::default() });
+        before.follow(&mut parts, &Touched { all: true, ..Touched::default() }, &KernelState::default());
         let mut state = parts.whole();
         let local = |task: &TaskId| before.tasks.get(task) != after.tasks.get(task);
         let tasks = before.tasks.keys().chain(after.tasks.keys()).copied().filter(local).collect();
         let mut changed = World { networks: after.networks, tasks: after.tasks, ..before };
-        state.apply(&changed.follow(&mut parts, &Touched { all: false, tasks }));
+        let changes = changed.follow(&mut parts, &Touched { all: false, tasks }, &state);
+        state.apply(&changes);
         prop_assert_eq!(&state, &changed.plan());
         prop_assert_eq!(&parts.whole(), &state);
         // The newer view shares with the older one what is the same in both.
@@ -307,9 +311,10 @@ proptest! {
             let first = view.endpoints.get_min().map(|(task, _)| *task);
             first.and_then(|task| view.endpoints.remove(&task));
         }
-        state.apply(&changed.follow(&mut parts, &Touched::default()));
+        let changes = changed.follow(&mut parts, &Touched::default(), &state);
+        state.apply(&changes);
         prop_assert_eq!(&state, &changed.plan());
-        prop_assert!(changed.follow(&mut parts, &Touched::default()).is_empty());
+        prop_assert!(changed.follow(&mut parts, &Touched::default(), &state).is_empty());
     }
 
     #[test]
