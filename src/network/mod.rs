@@ -36,6 +36,7 @@ mod skeleton;
 mod state;
 mod surroundings;
 mod tasks;
+mod turns;
 
 pub use error::NetworkError;
 pub use plane::SwarmView;

@@ -37,6 +37,9 @@ pub struct Record {
     pub mtu: Option<u32>,
 }
 
+/// The extension of a namespace's file, beside its record.
+pub const NAMESPACE: &str = "netns";
+
 #[derive(Debug, Clone)]
 pub struct Records {
     dir: PathBuf,
@@ -95,6 +98,17 @@ impl Records {
         }
         records.sort_by_key(|record| record.task);
         Ok(records)
+    }
+
+    /// Whose namespaces are held beside the records.
+    pub fn namespaces(&self) -> Result<Vec<TaskId>, NetworkError> {
+        let read = |source| NetworkError::Read { path: self.dir.clone(), source };
+        let entries: Result<Vec<_>, _> = fs::read_dir(&self.dir).and_then(Iterator::collect).map_err(read);
+        let of = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            name.to_str()?.strip_suffix(NAMESPACE)?.strip_suffix('.')?.parse().ok()
+        };
+        Ok(entries?.iter().filter_map(of).collect())
     }
 
     fn path(&self, task: TaskId) -> PathBuf {

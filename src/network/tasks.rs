@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{RwLock, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -18,8 +18,9 @@ use super::plan::{LocalTask, is_confined};
 use super::plane::{Command, Plane, SwarmView, Wired};
 use super::pool::Subnet;
 use super::ports::{self, HeldPorts};
-use super::records::{Record, Records};
+use super::records::{NAMESPACE, Record, Records};
 use super::state::{Interface, Mac};
+use super::turns::Turns;
 use super::{NetworkError, doctor, firewall, namespace, probe};
 use crate::dispatcher::Networks;
 use crate::spec::{Attachment, Condition, Finding, NetworkId, PortConfig, Protocol, TaskId, Way};
@@ -49,7 +50,8 @@ pub struct TaskNetwork {
     pub host_ports: Vec<PortConfig>,
 }
 
-/// Cheap to clone. Calls for different tasks may run at once; calls for one task must not.
+/// Cheap to clone. What is begun for a task goes on to its end, whoever still waits for it: half a network is nobody's.
+/// Calls for one task take turns.
 #[derive(Clone)]
 pub struct TaskNetworks {
     shared: Arc<Shared>,
@@ -65,6 +67,7 @@ struct Shared {
     /// Shared while a task's network is made or removed; held alone while tasks follow a change, so that neither is
     /// under way then.
     gate: RwLock<()>,
+    turns: Turns,
     inner: Mutex<Inner>,
 }
 
@@ -95,7 +98,7 @@ impl TaskNetworks {
                 undo(&config, &records, &record)?;
             }
         }
-        remove_strays(&inner)?;
+        remove_strays(&config, &records, &inner)?;
         let taken = inner.taken.iter().copied().collect();
         change_subnet(&records, config.subnet, taken)?;
 
@@ -103,7 +106,8 @@ impl TaskNetworks {
         let wired = inner.tasks.values().map(|record| (record.task, wired(&config, record, ipv6))).collect();
         let plane = Plane::start(config.subnet, wired).await?;
         let (networks, gate, inner) = (watch::Sender::new(None), RwLock::new(()), Mutex::new(inner));
-        let shared = Arc::new(Shared { config, records, plane, ipv6, networks, gate, inner });
+        let turns = Turns::default();
+        let shared = Arc::new(Shared { config, records, plane, ipv6, networks, gate, turns, inner });
         tokio::spawn(follow_mtu(Arc::downgrade(&shared), shared.plane.mtu()));
         Ok(TaskNetworks { shared })
     }
@@ -191,34 +195,66 @@ impl TaskNetworks {
         }
     }
 
-    /// Makes the network of `task`, or returns it where it is there already. On an error nothing is left.
+    /// Makes the network of `task`, or returns it where it is there already. On an error nothing is left, nor where nobody
+    /// waits any more when it is made.
     pub async fn create(
         &self,
         task: TaskId,
         ports: &[PortConfig],
         attachments: &[Attachment],
     ) -> Result<TaskNetwork, NetworkError> {
-        if let Some(network) = self.get(task) {
-            return Ok(network);
-        }
         let networks = self.networks_of(attachments).await?;
-        let _shared = self.shared.gate.read().await;
-        let record = self.reserve(task, ports, attachments, &networks)?;
-        match self.build(&record).await {
-            Ok(()) => Ok(self.network_of(&record)),
-            Err(error) => {
-                if let Err(again) = self.take_away(task).await {
-                    tracing::warn!(%task, error = %again, "undoing a half-made task network failed");
-                }
-                Err(error)
+        let (waited, answer) = oneshot::channel();
+        let (own, ports, attachments) = (self.clone(), ports.to_vec(), attachments.to_vec());
+        tokio::spawn(async move {
+            let _turn = own.shared.turns.take(task).await;
+            if waited.is_closed() {
+                return;
             }
+            let _shared = own.shared.gate.read().await;
+            let (made, is_new) = match own.get(task) {
+                Some(network) => (Ok(network), false),
+                None => (own.make(task, &ports, &attachments, &networks).await, true),
+            };
+            if let Err(Ok(_)) = waited.send(made)
+                && is_new
+            {
+                own.undo_half(task).await;
+            }
+        });
+        answer.await.unwrap_or(Err(NetworkError::Stopped))
+    }
+
+    async fn make(
+        &self,
+        task: TaskId,
+        ports: &[PortConfig],
+        attachments: &[Attachment],
+        networks: &Networks,
+    ) -> Result<TaskNetwork, NetworkError> {
+        let record = self.reserve(task, ports, attachments, networks)?;
+        let built = self.build(&record).await;
+        if built.is_err() {
+            self.undo_half(task).await;
+        }
+        built.map(|()| self.network_of(&record))
+    }
+
+    async fn undo_half(&self, task: TaskId) {
+        if let Err(error) = self.take_away(task).await {
+            tracing::warn!(%task, %error, "undoing a task network that was not wanted or not whole failed");
         }
     }
 
     /// Removes all there is of the task's network. Nothing there is success. Carries on past errors, returns the first.
     pub async fn remove(&self, task: TaskId) -> Result<(), NetworkError> {
-        let _shared = self.shared.gate.read().await;
-        self.take_away(task).await
+        let own = self.clone();
+        let removed = tokio::spawn(async move {
+            let _turn = own.shared.turns.take(task).await;
+            let _shared = own.shared.gate.read().await;
+            own.take_away(task).await
+        });
+        removed.await.unwrap_or(Err(NetworkError::Stopped))
     }
 
     async fn take_away(&self, task: TaskId) -> Result<(), NetworkError> {
@@ -411,8 +447,15 @@ fn change_subnet(records: &Records, subnet: Subnet, taken: Vec<Ipv4Addr>) -> Res
     Ok(())
 }
 
-/// Links of tasks that nothing is known of: a record lost with its filesystem.
-fn remove_strays(inner: &Inner) -> Result<(), NetworkError> {
+/// Namespaces and links of tasks that nothing is known of: a record lost with its filesystem, or never written.
+fn remove_strays(config: &NetworkConfig, records: &Records, inner: &Inner) -> Result<(), NetworkError> {
+    for task in records.namespaces()? {
+        if !inner.tasks.contains_key(&task) {
+            tracing::warn!(%task, "removing the network namespace of a task that nothing is known of");
+            let path = namespace_path(config, task);
+            namespace::remove(&path).map_err(|source| NetworkError::Write { path, source })?;
+        }
+    }
     let known: BTreeSet<&str> = inner.tasks.values().map(|record| record.interface.as_str()).collect();
     for name in veth::names_with_prefix(VETH_PREFIX)? {
         if !known.contains(name.as_str()) {
@@ -489,7 +532,7 @@ fn task_mac(address: Ipv4Addr) -> Mac {
 }
 
 fn namespace_path(config: &NetworkConfig, task: TaskId) -> PathBuf {
-    config.dir.join(format!("{task}.netns"))
+    config.dir.join(format!("{task}.{NAMESPACE}"))
 }
 
 /// At most 15 characters; the end of an id is as random as its start.

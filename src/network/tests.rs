@@ -128,6 +128,48 @@ fn a_restarted_daemon_keeps_what_runs_and_removes_the_rest() {
     });
 }
 
+/// Given up at any moment, and then removed or not.
+#[test]
+#[ignore = "needs root and nftables"]
+fn a_network_that_nobody_waits_for_any_more_leaves_nothing() {
+    on_a_host(|dir| async move {
+        let networks = start(&dir, &[]).await;
+        let empty = nft_table();
+        for round in 1..=40 {
+            let (task, patience) = (TaskId(round), Duration::from_micros(100 * round as u64));
+            let waited = tokio::time::timeout(patience, networks.create(task, &[port(8080)], &[])).await;
+            if waited.is_ok() || round % 2 == 0 {
+                networks.remove(task).await.unwrap();
+            }
+        }
+        // The last turn of each, and what threads still do.
+        for round in 1..=40 {
+            drop(networks.shared.turns.take(TaskId(round)).await);
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(nft_table(), empty);
+        assert!(networks.all().is_empty());
+        let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert!(veth::names_with_prefix(VETH_PREFIX).unwrap().is_empty());
+        networks.create(TaskId(99), &[port(8080)], &[]).await.unwrap();
+    });
+}
+
+#[test]
+#[ignore = "needs root and nftables"]
+fn a_namespace_without_a_record_goes_when_the_daemon_starts() {
+    on_a_host(|dir| async move {
+        let config = NetworkConfig { dir: dir.clone(), subnet: "172.29.0.0/24".parse().unwrap() };
+        let path = namespace_path(&config, TaskId(1));
+        namespace::create(&path).unwrap();
+        fs::write(dir.join("a-human's.netns"), "").unwrap();
+        start(&dir, &[TaskId(1)]).await;
+        assert!(!path.exists());
+        assert!(dir.join("a-human's.netns").exists());
+    });
+}
+
 #[test]
 #[ignore = "needs root and nftables"]
 fn a_port_in_use_is_refused_and_nothing_is_left() {
