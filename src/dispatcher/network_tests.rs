@@ -196,7 +196,14 @@ fn services_without_tasks_are_known_by_name() {
     assert_eq!((service.name.as_str(), &service.aliases, service.vips.len()), ("idle", &vec!["db".into()], 2));
     assert!(service.ports.is_empty(), "ports are published on the ingress network");
     let ingress = swarm.fixture.state.ingress_network().unwrap().id;
-    assert_eq!(swarm.view(ingress).services[&idle].ports, [published]);
+    assert_eq!(swarm.view(ingress).services[&idle].ports, [published, host_port(8081, 81)]);
+    // One that is not on it is there for its ports alone, and an automatic one is its node's affair.
+    let beside =
+        swarm.fixture.service("beside", 0, |spec| spec.endpoint.ports = vec![host_port(0, 80), host_port(9100, 80)]);
+    let told = &swarm.view(ingress).services[&beside];
+    assert_eq!((told.ports.as_slice(), told.vips.len()), (&[host_port(9100, 80)][..], 0));
+    swarm.fixture.command(Command::RemoveService { id: beside });
+    assert!(!swarm.view(ingress).services.contains_key(&beside));
     swarm.fixture.command(Command::RemoveService { id: idle });
     assert!(!swarm.view(net).services.contains_key(&idle));
 }

@@ -46,7 +46,8 @@ pub struct ServiceView {
     pub aliases: Vec<String>,
     /// At most one of each address family; empty in `dnsrr` mode.
     pub vips: Vec<IpAddr>,
-    /// Published in `ingress` mode, the published port filled in; empty but on the ingress network.
+    /// Published in either mode, the published port filled in, without the automatic ones of `host` mode; empty but on the
+    /// ingress network.
     pub ports: Vec<PortConfig>,
 }
 

@@ -123,7 +123,7 @@ impl NetworkBuilder {
         if ingress(&self.made.state) != ingress(state) {
             self.services.clear();
             for service in state.services() {
-                for network in state.networks_of(&service.spec.task) {
+                for network in networks_of(state, service) {
                     self.services.entry(network).or_default().insert(service.id);
                     touched.networks.insert(network);
                 }
@@ -154,13 +154,13 @@ impl NetworkBuilder {
     fn note_service(&mut self, state: &State, change: &Difference<Service>, touched: &mut Touched) {
         let (old, new) = sides(change);
         let id = change.latest().id;
-        for network in old.into_iter().flat_map(|service| self.made.state.networks_of(&service.spec.task)) {
+        for network in old.into_iter().flat_map(|service| networks_of(&self.made.state, service)) {
             if let Some(services) = self.services.get_mut(&network) {
                 services.remove(&id);
             }
             touched.services.insert((network, id));
         }
-        for network in new.into_iter().flat_map(|service| state.networks_of(&service.spec.task)) {
+        for network in new.into_iter().flat_map(|service| networks_of(state, service)) {
             self.services.entry(network).or_default().insert(id);
             touched.services.insert((network, id));
         }
@@ -239,9 +239,15 @@ fn replace<K: Ord + Clone, V: Clone + PartialEq>(map: &mut OrdMap<K, V>, key: K,
     }
 }
 
+/// Where a service is told of: on its networks, and on the ingress network for its ports of either mode.
+fn networks_of(state: &State, service: &Service) -> BTreeSet<NetworkId> {
+    let ingress = state.ingress_network().filter(|_| service.ports.iter().any(|port| port.published != 0));
+    state.networks_of(&service.spec.task).into_iter().chain(ingress.map(|network| network.id)).collect()
+}
+
 fn service(service: &Service, network: &Network) -> ServiceView {
     let place = service.spec.task.networks.iter().find(|to| to.target == NetworkTarget::Id(network.id));
-    let ports = service.ports.iter().filter(|port| port.mode == PublishMode::Ingress && port.published != 0);
+    let ports = service.ports.iter().filter(|port| port.published != 0);
     ServiceView {
         name: service.spec.name.clone(),
         aliases: place.map(|to| to.aliases.clone()).unwrap_or_default(),

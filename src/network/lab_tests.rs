@@ -16,6 +16,19 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
+/// A server of no task's, that tells whom it sees and keeps its connections open.
+fn greet(namespace: &Namespace, port: u16, name: &'static str) {
+    let listener = namespace.within(move || std::net::TcpListener::bind(("::", port)).unwrap());
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        while let Ok((mut stream, peer)) = listener.accept() {
+            let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+            let _ = stream.write_all(format!("{name} {peer}\n").as_bytes());
+            open.push(stream);
+        }
+    });
+}
+
 /// One network with a task of `web` on each host.
 fn three_tasks(lab: &mut Lab) -> NetworkId {
     let network = lab.network(1, Kind::Plain);
@@ -600,15 +613,7 @@ fn an_internal_network_has_no_way_out_and_its_ports_are_published() {
     lab.start(2, WEB, 1, &[inner]);
     lab.start(3, OTHER, 0, &[inner, plain]);
     lab.start(4, OTHER, 0, &[]);
-    lab.client.within(|| {
-        let listener = std::net::TcpListener::bind("[::]:7").unwrap();
-        std::thread::spawn(move || {
-            while let Ok((mut stream, peer)) = listener.accept() {
-                let _ =
-                    stream.write_all(format!("outside {}\n", SocketAddr::new(peer.ip().to_canonical(), 1)).as_bytes());
-            }
-        });
-    });
+    greet(&lab.client, 7, "outside");
     for (task, way_out) in [(1, false), (2, false), (3, true), (4, true)] {
         for address in [CLIENT, CLIENT6] {
             assert_eq!(get(&lab.inside(task), ip(address), 7).is_ok(), way_out, "task {task} to {address}");
@@ -700,6 +705,116 @@ fn nftables_takes_the_table_of_any_node() {
             let table = host.sh("nft list table inet flok");
             assert!(table.contains("chain arrive {") && !table.contains("chain other"));
         }
+    }
+}
+
+#[test]
+#[ignore = "needs root and nftables"]
+fn a_task_reaches_of_the_swarms_hosts_what_is_published_and_nothing_else() {
+    let mut lab = Lab::new(&[1, 2]);
+    let ingress = published(&mut lab);
+    let plain = lab.network(1, Kind::Plain);
+    // In `host` mode, on the second host.
+    let beside = port(Protocol::Tcp, 9100, PublishMode::Host);
+    lab.service(ingress, OTHER, vec![beside.clone()]);
+    lab.start_with(3, OTHER, 1, &[plain], &[beside]);
+    lab.start(1, WEB, 0, &[plain]);
+    lab.start(4, WEB, 1, &[plain]);
+    for host in &lab.hosts {
+        greet(&host.namespace, 22, "host");
+    }
+    let members = ["192.168.1.1", "192.168.2.2"];
+    for member in members {
+        assert_eq!(get(&lab.client, ip(member), 22).unwrap().from, "host", "{member} is there");
+        for task in [1, 4] {
+            let error = get(&lab.inside(task), ip(member), 22).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused, "task {task} to {member}");
+            let answer = get(&lab.inside(task), ip(member), 8080).unwrap_or_else(|error| panic!("{member}: {error}"));
+            assert_eq!(answer.from, "t2", "task {task} by {member}");
+        }
+    }
+    for task in [1, 4] {
+        assert_eq!(get(&lab.inside(task), ip("192.168.2.2"), 9100).unwrap().from, "t3", "in `host` mode, to {task}");
+        // A node's host-local address is the way to what the node itself serves to its tasks.
+        assert_eq!(get(&lab.inside(task), ip("172.29.0.1"), 22).unwrap().from, "host");
+    }
+}
+
+/// A segment of TCP of a connection, from this number on.
+fn segment(from: SocketAddr, to: SocketAddr, sequence: u32) -> Vec<u8> {
+    let mut tcp = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    tcp.extend(sequence.to_be_bytes());
+    // An acknowledgement, 20 bytes of header, PSH and ACK, a window.
+    tcp.extend(sequence.to_be_bytes());
+    tcp.extend([0x50, 0x18, 0x10, 0, 0, 0, 0, 0]);
+    tcp.extend(b"stray!");
+    let octets = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let pseudo = [octets(from.ip()), octets(to.ip()), vec![0, 6, 0, tcp.len() as u8]].concat();
+    let sum: u32 =
+        [pseudo, tcp.clone()].concat().chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    tcp[16..18].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+    tcp
+}
+
+/// All of TCP that comes in where this is called.
+fn wiretap(ipv6: bool) -> UdpSocket {
+    let domain = if ipv6 { socket2::Domain::IPV6 } else { socket2::Domain::IPV4 };
+    let kind = socket2::Type::from(libc::SOCK_RAW);
+    let socket = socket2::Socket::new(domain, kind, Some(socket2::Protocol::TCP)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    socket.into()
+}
+
+fn heard_stray(tap: &UdpSocket, from: IpAddr) -> bool {
+    let mut bytes = [0; 2048];
+    let mut heard = std::iter::from_fn(|| {
+        let (length, sender) = tap.recv_from(&mut bytes).ok()?;
+        Some(sender.ip() == from && bytes[..length].ends_with(b"stray!"))
+    });
+    heard.any(|stray| stray)
+}
+
+/// From the task to who it has a connection with, outside or through a virtual address: neither sees whom it is not of.
+#[test]
+#[ignore = "needs root and nftables"]
+fn what_is_of_no_known_connection_passes_nowhere_untranslated() {
+    let mut lab = Lab::new(&[1, 1]);
+    let network = lab.network(1, Kind::Plain);
+    lab.service(network, WEB, Vec::new());
+    lab.start(1, OTHER, 0, &[network]);
+    lab.start(2, WEB, 1, &[network]);
+    greet(&lab.client, 80, "outside");
+    for ipv6 in [false, true] {
+        let pick = |four: IpAddr, six: IpAddr| if ipv6 { six } else { four };
+        let own = pick(lab.address(network, 101), lab.address6(network, 101));
+        let server = pick(lab.address(network, 102), lab.address6(network, 102));
+        let vip = SocketAddr::new(pick(lab.address(network, 3), lab.address6(network, 3)), 80);
+        let send = |from: SocketAddr, to: SocketAddr| {
+            move || {
+                let raw = wiretap(ipv6);
+                // One of them is after all that the connection may have in flight, wherever it is.
+                for sequence in [0, 1 << 31] {
+                    raw.send_to(&segment(from, to, sequence), SocketAddr::new(to.ip(), 0)).unwrap();
+                }
+            }
+        };
+        // Through the virtual address: an answer that is not translated back.
+        let (stream, _) = lab.inside(1).within(move || connect(vip).unwrap());
+        let client = SocketAddr::new(own, stream.local_addr().unwrap().port());
+        let tap = lab.inside(1).within(move || wiretap(ipv6));
+        lab.inside(2).within(send(SocketAddr::new(server, 80), client));
+        assert!(!heard_stray(&tap, server), "IPv6 {ipv6}: an answer from an address that was not asked");
+        // Outside: one from the task's own address. Without a network of the swarm its way out is that.
+        let out = SocketAddr::new(pick(ip(CLIENT), ip(CLIENT6)), 80);
+        let (stream, _) = lab.inside(1).within(move || connect(out).unwrap());
+        let local = stream.local_addr().unwrap();
+        let tap = lab.client.within(move || wiretap(ipv6));
+        lab.inside(1).within(send(local, out));
+        assert!(!heard_stray(&tap, local.ip()), "IPv6 {ipv6}: from an address that means nothing outside");
     }
 }
 

@@ -2,7 +2,6 @@
 //! A part is planned from the changed entries alone, and is still what the whole would be if it were planned anew.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::plan::{Inputs, Plan, is_ingress, key_of_element, planned};
@@ -111,8 +110,6 @@ fn resolved<'a, K: Ord + Clone + 'a, V: PartialEq + Clone + 'a>(
 struct NetworkPart {
     view: Arc<NetworkView>,
     tasks: BTreeMap<ServiceId, BTreeSet<TaskId>>,
-    /// Whose each address is; of more than one task for a moment.
-    places: BTreeSet<(IpAddr, TaskId)>,
     state: KernelState,
 }
 
@@ -121,7 +118,7 @@ impl NetworkPart {
         let empty =
             NetworkView { services: Default::default(), endpoints: Default::default(), ..NetworkView::clone(view) };
         let state = planned(inputs, |plan| plan.network(&empty));
-        let mut part = NetworkPart { view: Arc::new(empty), tasks: BTreeMap::new(), places: BTreeSet::new(), state };
+        let mut part = NetworkPart { view: Arc::new(empty), tasks: BTreeMap::new(), state };
         part.follow(inputs, view, &BTreeSet::new());
         part
     }
@@ -136,18 +133,16 @@ impl NetworkPart {
             tasks.extend(differing(&old.endpoints, &view.endpoints));
             services.extend(differing(&old.services, &view.services));
         }
-        self.add_sharers(&mut tasks, view);
         let mut before = KernelState::default();
         for task in &tasks {
             if let Some(endpoint) = old.endpoints.get(task) {
                 services.insert(endpoint.service);
                 self.give_up_endpoint(endpoint, &mut before);
-                self.forget(endpoint, *task);
+                self.forget(endpoint.service, *task);
             }
             if let Some(endpoint) = view.endpoints.get(task) {
                 services.insert(endpoint.service);
                 self.tasks.entry(endpoint.service).or_default().insert(*task);
-                self.places.extend(endpoint.addresses.iter().map(|address| (*address, *task)));
             }
         }
         for service in services.iter().filter_map(|id| old.services.get(id)) {
@@ -166,6 +161,11 @@ impl NetworkPart {
                     plan.spread(view, service, endpoints);
                 }
             }
+            // A port in `host` mode may be of more than one service, on different nodes.
+            let changed = services.iter().filter_map(|id| old.services.get(id));
+            if changed.flat_map(|service| &service.ports).any(|port| !is_ingress(port)) {
+                view.services.values().for_each(|service| plan.publish(service));
+            }
         });
         self.view = Arc::clone(view);
         let changes = Changes::between(&before, &after);
@@ -173,26 +173,11 @@ impl NetworkPart {
         changes
     }
 
-    /// Those that have an address of one of `tasks`, as it was or as it is in `view`, and so on.
-    fn add_sharers(&self, tasks: &mut BTreeSet<TaskId>, view: &NetworkView) {
-        let mut open: Vec<TaskId> = tasks.iter().copied().collect();
-        while let Some(task) = open.pop() {
-            let endpoints = [self.view.endpoints.get(&task), view.endpoints.get(&task)];
-            for address in endpoints.into_iter().flatten().flat_map(|endpoint| &endpoint.addresses) {
-                let sharers = self.places.range((*address, TaskId(0))..=(*address, TaskId(u128::MAX)));
-                open.extend(sharers.map(|(_, sharer)| *sharer).filter(|sharer| tasks.insert(*sharer)));
-            }
-        }
-    }
-
-    fn forget(&mut self, endpoint: &Endpoint, task: TaskId) {
-        for address in &endpoint.addresses {
-            self.places.remove(&(*address, task));
-        }
-        if let Some(tasks) = self.tasks.get_mut(&endpoint.service) {
+    fn forget(&mut self, service: ServiceId, task: TaskId) {
+        if let Some(tasks) = self.tasks.get_mut(&service) {
             tasks.remove(&task);
             if tasks.is_empty() {
-                self.tasks.remove(&endpoint.service);
+                self.tasks.remove(&service);
             }
         }
     }
@@ -224,6 +209,9 @@ impl NetworkPart {
                 let balancer = Balancer::Port { protocol: port.protocol, port: port.published, ipv6 };
                 places.push(((set, key_of_element(port)), balancer));
             }
+        }
+        for port in &service.ports {
+            give(&mut self.state.elements, (Set::Published, key_of_element(port)), &mut to.elements);
         }
         for (element, balancer) in places {
             give(&mut self.state.elements, element, &mut to.elements);

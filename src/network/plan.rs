@@ -222,6 +222,13 @@ impl Plan<'_> {
         }
     }
 
+    /// The ports by which a service is reached at the address of a node, on all nodes or where its tasks are.
+    pub fn publish(&mut self, service: &ServiceView) {
+        for port in service.ports.iter().filter(|port| port.published != 0) {
+            self.state.elements.insert((Set::Published, key_of_element(port)), Value::None);
+        }
+    }
+
     /// How connections to a service are spread over its tasks, which are `endpoints`.
     pub fn spread<'e>(
         &mut self,
@@ -229,6 +236,7 @@ impl Plan<'_> {
         service: &ServiceView,
         endpoints: impl Iterator<Item = (TaskId, &'e Endpoint)>,
     ) {
+        self.publish(service);
         let serving = endpoints.filter(|(task, endpoint)| endpoint.serving && self.way_to(*task, endpoint).is_some());
         let targets: Vec<IpAddr> = serving.flat_map(|(_, endpoint)| endpoint.addresses.iter().copied()).collect();
         for vip in &service.vips {

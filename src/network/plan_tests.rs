@@ -209,7 +209,7 @@ fn worlds() -> impl Strategy<Value = World> {
         any::<bool>(),
         (any::<bool>(), 0..6u128, any::<bool>()),
     )
-        .prop_map(|(networks, members, tasks, taken, ipv6, (in_swarm, shift, scarce))| {
+        .prop_map(|(networks, members, tasks, taken, ipv6, (in_swarm, shift, late))| {
             let mut local: BTreeMap<TaskId, LocalTask> = BTreeMap::new();
             for (id, ports) in tasks {
                 let ports = ports.into_iter().map(|published| port(published, PublishMode::Host)).collect();
@@ -224,11 +224,13 @@ fn worlds() -> impl Strategy<Value = World> {
                 // A swarm has one.
                 view.ingress = ingress && id == 0;
                 for (task, (service, node, six, serving)) in endpoints {
-                    // Each has its own, and in another world it may be another's, or two have it: one is about to end.
-                    let place = (task + shift) % if scarce { 3 } else { 6 };
+                    // Each has its own, and in another world it may be another's.
+                    let place = (task + shift) % 6;
                     let (four, both) = (format!("10.0.{id}.{}", 100 + place), format!("fd00:{id}::{place}"));
                     let addresses = if six { vec![four.as_str(), both.as_str()] } else { vec![four.as_str()] };
-                    if let Some(here) = local.get_mut(&TaskId(task)).filter(|_| scarce || node == OWN.0) {
+                    // One that is still here may have an address that is another's elsewhere by now.
+                    let holder = if node == OWN.0 { task } else { (task + 1) % 6 };
+                    if let Some(here) = local.get_mut(&TaskId(holder)).filter(|_| late || node == OWN.0) {
                         here.addresses.extend(addresses.iter().map(|address| address.parse::<IpAddr>().unwrap()));
                     }
                     let endpoint = Endpoint { serving, ..super::tests::endpoint(service, NodeId(node), &addresses) };
@@ -236,7 +238,13 @@ fn worlds() -> impl Strategy<Value = World> {
                 }
                 for (service, vip) in services {
                     let published = 8000 + ((service + shift) % 4) as u16;
-                    let ports = if view.ingress { vec![port(published, PublishMode::Ingress)] } else { Vec::new() };
+                    // In `host` mode a port may be of more than one service, on different nodes.
+                    let ports = match view.ingress {
+                        true => {
+                            vec![port(published, PublishMode::Ingress), port(9100 + published % 2, PublishMode::Host)]
+                        }
+                        false => Vec::new(),
+                    };
                     let vip = format!("10.0.{id}.{}", 2 + 10 * service + vip);
                     let vips: Vec<&str> = if view.ingress { Vec::new() } else { vec![&vip] };
                     view.services.insert(ServiceId(service), super::tests::service(&vips, ports));

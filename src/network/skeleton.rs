@@ -72,6 +72,12 @@ impl Skeleton {
         let datagrams = |verdict| self.overlay.map_or_else(String::new, |overlay| rule(overlay.port, verdict));
         let (received, sent) = (datagrams("goto datagram"), datagrams("notrack"));
         let smuggled = datagrams("jump smuggled");
+        // What a member of the swarm serves itself is not for tasks: not their own node's either.
+        let own_host = self.overlay.map_or_else(String::new, |overlay| {
+            let family = if overlay.address.is_ipv6() { "ip6" } else { "ip" };
+            let to_own = format!("{family} daddr {} ct direction original", overlay.address);
+            format!("        iifname \"{VETH_PREFIX}*\" {to_own} goto turn_away\n")
+        });
         let (spokesman, spokesman6) = match self.overlay {
             Some(Overlay { node, address: IpAddr::V4(address), .. }) => (address, spokesman6(node)),
             // RFC 7600's address of a host that has none.
@@ -158,10 +164,19 @@ impl Skeleton {
     chain isolate {{
         type filter hook forward priority 0; policy accept;
         ct state established,related accept
+        ct state invalid goto unknown
         iifname "{VETH_PREFIX}*" goto from_task
         iifname "{OVERLAY}" goto from_node
         oifname "{VETH_PREFIX}*" goto from_outside
         oifname "{OVERLAY}" goto from_outside
+    }}
+    # What is of no connection that is known is not translated either: it would arrive from, or at, an address that its
+    # receiver knows nothing of, and have the connection reset that it seems to be of.
+    chain unknown {{
+        iifname "{VETH_PREFIX}*" drop
+        iifname "{OVERLAY}" drop
+        oifname "{VETH_PREFIX}*" drop
+        oifname "{OVERLAY}" drop
     }}
     chain from_task {{
         ip saddr . ip daddr @same_network4 accept
@@ -170,6 +185,13 @@ impl Skeleton {
         ct status dnat accept
         oifname "{VETH_PREFIX}*" goto turn_away
         oifname "{OVERLAY}" goto turn_away
+        ip daddr @members4 goto to_member
+        ip6 daddr @members6 goto to_member
+    }}
+    # Of a host that is a member only what is published is reached, which it sees to itself.
+    chain to_member {{
+        meta l4proto . th dport @published accept
+        goto turn_away
     }}
     chain from_node {{
         ip saddr . ip daddr @same_network4 accept
@@ -182,12 +204,21 @@ impl Skeleton {
         ct status dnat accept
         drop
     }}
-    # Nothing of this host is reached over the overlay, and no host by a task that is on internal networks only.
+    # Nothing of this host is reached over the overlay, nor by tasks at the address that the swarm knows it by, and no host
+    # by a task that is on internal networks only.
     chain guard {{
         type filter hook input priority 0; policy accept;
         ct state established,related,untracked accept
+        ct state invalid goto unknown
         iifname "{OVERLAY}" ct direction original drop
         iifname @confined ct direction original goto turn_away
+{own_host}    }}
+    # A reset of `steer`'s answers what is of no known connection, and is of none itself.
+    chain guard_own {{
+        type filter hook output priority 0; policy accept;
+        ct state established,related,untracked accept
+        tcp flags rst accept
+        ct state invalid goto unknown
     }}
     # Tasks see their clients' real addresses, save where a reply could not find its way back: a task that reaches
     # itself, the node's own loopback, and a node that is served by a task of its own through another node.

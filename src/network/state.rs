@@ -101,6 +101,7 @@ pub enum Set {
     Vips6,
     Ports4,
     Ports6,
+    Published,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -263,6 +264,15 @@ impl KernelState {
     }
 }
 
+impl Route {
+    pub fn interface(&self) -> Option<Interface> {
+        match self {
+            Route::Link { interface, .. } | Route::Via { interface, .. } => Some(*interface),
+            Route::Unreachable => None,
+        }
+    }
+}
+
 impl Interface {
     /// A name that is too long is cut, which the kernel's limit never lets happen to one that exists.
     pub fn new(name: &str) -> Interface {
@@ -354,7 +364,7 @@ impl FromStr for Balancer {
 }
 
 impl Set {
-    pub const ALL: [Set; 21] = [
+    pub const ALL: [Set; 22] = [
         Set::Sources4,
         Set::Sources6,
         Set::Confined,
@@ -376,6 +386,7 @@ impl Set {
         Set::Vips6,
         Set::Ports4,
         Set::Ports6,
+        Set::Published,
     ];
 
     pub fn name(self) -> &'static str {
@@ -401,6 +412,7 @@ impl Set {
             Set::Vips6 => "vips6",
             Set::Ports4 => "ports4",
             Set::Ports6 => "ports6",
+            Set::Published => "published",
         }
     }
 
@@ -428,6 +440,7 @@ impl Set {
             Set::Vips6 => "map vips6 { type ipv6_addr : verdict; }",
             Set::Ports4 => "map ports4 { type inet_proto . inet_service : verdict; }",
             Set::Ports6 => "map ports6 { type inet_proto . inet_service : verdict; }",
+            Set::Published => "set published { type inet_proto . inet_service; }",
         }
     }
 

@@ -1,8 +1,8 @@
 //! What is forged is dropped, and what is broken is made again: the swarm's networks against those inside and beside them.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -97,6 +97,27 @@ fn what_a_task_sends_from_an_address_that_is_not_its_own_is_dropped() {
             heard = received(&socket).unwrap();
         }
         assert_eq!(heard, "after it", "from {forged}");
+    }
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn of_the_swarms_hosts_a_task_reaches_what_is_published_and_nothing_else() {
+    let swarm = Swarm::of(2);
+    swarm.load("whoami");
+    swarm.deploy(0, "s", EVERYWHERE);
+    let tasks = swarm.running(0, "s_web", 2);
+    for host in 0..2 {
+        let (own, published) = (at(&swarm, host, 9000), at(&swarm, host, 8080));
+        let netns = swarm.hosts[host].netns();
+        let _listener = within(&netns, || TcpListener::bind("0.0.0.0:9000").unwrap()).join().unwrap();
+        let knock = move || TcpStream::connect_timeout(&own, WITHIN).map(drop);
+        within(&swarm.hosts[1 - host].netns(), knock).join().unwrap().unwrap();
+        for task in &tasks {
+            works("a published port", || in_task(&swarm, task, move || get(published, "/")));
+            let error = in_task(&swarm, task, knock).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{} to n{}", task.id, host + 1);
+        }
     }
 }
 

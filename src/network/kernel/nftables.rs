@@ -409,7 +409,7 @@ fn decode(set: Set, element: &[u8]) -> Option<(Key, Value)> {
             let part = |at: usize| subnet(key.get(at..at + width)?, end.get(at..at + width)?);
             Key::Networks(part(0)?, part(width)?)
         }
-        Set::HostPorts4 | Set::HostPorts6 | Set::Ports4 | Set::Ports6 => {
+        Set::HostPorts4 | Set::HostPorts6 | Set::Ports4 | Set::Ports6 | Set::Published => {
             let protocol = match key.first()? {
                 6 => Protocol::Tcp,
                 17 => Protocol::Udp,
