@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -13,6 +12,7 @@ use tokio::sync::oneshot;
 use super::conditions::Troubles;
 use super::doctor::Examined;
 use super::firewall::Traffic;
+use super::inbox::{Inbox, Rung};
 use super::kernel::conntrack::{self, Stale};
 use super::kernel::nftables::{Nftables, run_nft};
 use super::kernel::routing::{Refusal, Refused, Routing};
@@ -20,7 +20,7 @@ use super::kernel::{sysctl, veth};
 use super::names::{OVERLAY, overlay};
 use super::parts::{Parts, Touched};
 use super::plan::{Inputs, LocalTask, Numbers, published};
-use super::plane::{Command, Outputs, SwarmView, Wired};
+use super::plane::{Outputs, Question, SwarmView, Wired};
 use super::ports::IngressPorts;
 use super::skeleton::Skeleton;
 use super::state::{Balancer, Changes, Interface, KernelState, Key, Set, Value};
@@ -33,8 +33,6 @@ const AUDIT_EVERY: Duration = Duration::from_secs(30);
 const AUDIT_AFTER_BELL: Duration = Duration::from_millis(100);
 /// What was refused is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// Commands taken in together.
-const BATCH: usize = 256;
 /// Refusals told apart; where there are more, these are enough to go after.
 const MAX_TROUBLES: usize = 8;
 /// Around a packet: Ethernet, IP, UDP and VXLAN.
@@ -47,6 +45,8 @@ const LEAST_MTU: u32 = 1280;
 const PASSES: usize = 3;
 
 type Done = oneshot::Sender<Result<(), NetworkError>>;
+/// Who waits for it, and the task that he told of.
+type Asked = (Option<TaskId>, Done);
 type Answer = oneshot::Sender<Result<Box<Examined>, NetworkError>>;
 
 pub struct Keeper {
@@ -121,23 +121,22 @@ impl Keeper {
     }
 
     /// Until nobody can tell it anything any more. What is in the kernel stays.
-    pub fn run(mut self, inbox: &Receiver<Command>) {
+    pub fn run(mut self, inbox: &Inbox) {
         loop {
-            let mut asked: Vec<Done> = Vec::new();
-            let mut changed = false;
+            let mut asked: Vec<Asked> = Vec::new();
             let next =
                 if self.ports.taken().is_empty() { self.audit_at } else { self.audit_at.min(now() + RETRY_AFTER) };
-            match inbox.recv_timeout(next.saturating_duration_since(now())) {
-                Ok(first) => {
-                    changed |= self.take_in(first, &mut asked);
-                    for more in inbox.try_iter().take(BATCH) {
-                        changed |= self.take_in(more, &mut asked);
-                    }
-                }
-                // A port that was another's may be free now.
-                Err(RecvTimeoutError::Timeout) => changed = true,
-                Err(RecvTimeoutError::Disconnected) => return,
+            let told = inbox.wait(next.saturating_duration_since(now()));
+            if told.closed {
+                return;
             }
+            // Where there is nothing new, it is time to look: a port that was another's may be free now.
+            let mut changed = told.is_empty();
+            self.follow_swarm(told.swarm, &mut changed);
+            for question in told.questions {
+                changed |= self.take_in(question, &mut asked);
+            }
+            self.hear(&told.rung);
             if self.audit_at <= now() {
                 self.held = None;
                 self.audit_at = now() + AUDIT_EVERY;
@@ -153,8 +152,9 @@ impl Keeper {
                 let told = settled.map_err(|error| error.to_string());
                 self.failed = told.as_ref().err().cloned();
                 self.tell_troubles();
-                for done in asked {
-                    let _ = done.send(told.clone().map_err(NetworkError::Kernel));
+                for (task, done) in asked {
+                    let answer = told.clone().and_then(|()| task.map_or(Ok(()), |task| self.is_reached(task)));
+                    let _ = done.send(answer.map_err(NetworkError::Kernel));
                 }
             }
             for answer in std::mem::take(&mut self.curious) {
@@ -164,10 +164,10 @@ impl Keeper {
     }
 
     /// Whether there is something to do now.
-    fn take_in(&mut self, command: Command, asked: &mut Vec<Done>) -> bool {
-        match command {
-            Command::Task(id, wired, done) => {
-                asked.push(done);
+    fn take_in(&mut self, question: Question, asked: &mut Vec<Asked>) -> bool {
+        match question {
+            Question::Task(id, wired, done) => {
+                asked.push((Some(id), done));
                 self.touched.tasks.insert(id);
                 match wired {
                     Some(wired) => {
@@ -175,40 +175,43 @@ impl Keeper {
                         self.wired.insert(id, *wired);
                     }
                     None => {
-                        self.tasks.remove(&id);
+                        let gone = self.tasks.remove(&id).map(|task| task.interface);
                         self.wired.remove(&id);
+                        self.refused.retain(|one| one.interface.is_none() || one.interface != gone);
                     }
                 }
                 true
             }
-            Command::Swarm(view) => {
-                let before = self.swarm.replace(*view);
-                let (Some(now), before) = (&self.swarm, before.unwrap_or_default()) else { return true };
-                if now.overlay != before.overlay || now.members != before.members {
-                    self.touched.all = true;
-                    if self.numbers != Numbers::default() {
-                        self.numbers.follow(&now.members);
-                    }
-                    self.look_under();
-                }
+            Question::Settle(done) => {
+                asked.push((None, done));
                 true
             }
-            Command::Settle(done) => {
-                asked.push(done);
-                true
-            }
-            Command::Examine(answer) => {
+            Question::Examine(answer) => {
                 self.curious.push(answer);
                 false
             }
-            Command::Bell(interface) => {
-                let known =
-                    |name: Interface| name == overlay() || self.tasks.values().any(|task| task.interface == name);
-                if interface.is_none_or(known) {
-                    self.audit_at = self.audit_at.min(now() + AUDIT_AFTER_BELL);
-                }
-                false
+        }
+    }
+
+    fn follow_swarm(&mut self, view: Option<Box<SwarmView>>, changed: &mut bool) {
+        let Some(view) = view else { return };
+        *changed = true;
+        let before = self.swarm.replace(*view);
+        let (Some(now), before) = (&self.swarm, before.unwrap_or_default()) else { return };
+        if now.overlay != before.overlay || now.members != before.members {
+            self.touched.all = true;
+            if self.numbers != Numbers::default() {
+                self.numbers.follow(&now.members);
             }
+            self.look_under();
+        }
+    }
+
+    /// Of what another touched only what is ours counts.
+    fn hear(&mut self, rung: &Rung) {
+        let known = |name: &Interface| *name == overlay() || self.tasks.values().any(|task| task.interface == *name);
+        if rung.anything || rung.interfaces.iter().any(known) {
+            self.audit_at = self.audit_at.min(now() + AUDIT_AFTER_BELL);
         }
     }
 
@@ -219,7 +222,10 @@ impl Keeper {
         self.ports.follow(&networks);
         self.touched.all |= *self.ports.taken() != taken;
         let in_force = self.installed.is_some_and(|(installed, _)| installed == self.skeleton());
-        if self.swarm.is_some() && in_force && let Some(mut held) = self.held.take() {
+        if self.swarm.is_some()
+            && in_force
+            && let Some(mut held) = self.held.take()
+        {
             let touched = std::mem::take(&mut self.touched);
             let changes = self.replan(&touched, &held);
             self.carry_out(&changes, false)?;
@@ -365,14 +371,23 @@ impl Keeper {
         self.nftables.apply(changes).map_err(kernel)
     }
 
+    /// Whether the kernel took all that leads to a task: a part that it refused is told with the rest of the node's, but a
+    /// task that nobody reaches is not to start.
+    fn is_reached(&self, task: TaskId) -> Result<(), String> {
+        let Some(task) = self.tasks.get(&task) else { return Ok(()) };
+        let own = self.refused.iter().find(|one| one.interface == Some(task.interface));
+        own.map_or(Ok(()), |one| Err(one.what.clone()))
+    }
+
     /// The interface that has the own address bounds what a packet may be.
     fn look_under(&mut self) {
         let Some(overlay) = self.swarm.as_ref().and_then(|swarm| swarm.overlay) else { return };
-        let holder = self.routing.holder_of(overlay.address).ok().flatten();
-        let links = self.routing.links().unwrap_or_default();
-        let mtu = links.values().find(|link| Some(link.index) == holder).map_or(DEFAULT_MTU, |link| link.mtu);
-        let overhead = if overlay.address.is_ipv6() { OVERHEAD6 } else { OVERHEAD4 };
-        self.under = (holder.map(|_| overlay.address), mtu.saturating_sub(overhead).max(LEAST_MTU));
+        let found = self.routing.mtu_under(overlay.address);
+        if let Err(error) = &found {
+            tracing::warn!(%error, "the interface under the overlay cannot be looked at; what was known of it counts");
+            self.audit_at = self.audit_at.min(now() + RETRY_AFTER);
+        }
+        self.under = under(self.under, overlay.address, found.ok());
     }
 
     /// A task whose interface was deleted gets another; its sockets never notice.
@@ -434,6 +449,18 @@ impl Keeper {
     }
 }
 
+/// What lies under the overlay: `found` is the MTU of the interface that has the own address, where one has it. Where
+/// nothing could be found out, what was known stays: to take nothing for an answer would make the device anew.
+fn under(known: (Option<IpAddr>, u32), own: IpAddr, found: Option<Option<u32>>) -> (Option<IpAddr>, u32) {
+    let overhead = if own.is_ipv6() { OVERHEAD6 } else { OVERHEAD4 };
+    let leaves = |mtu: u32| mtu.saturating_sub(overhead).max(LEAST_MTU);
+    match found {
+        Some(Some(mtu)) => (Some(own), leaves(mtu)),
+        None if known.0 == Some(own) => known,
+        Some(None) | None => (None, leaves(DEFAULT_MTU)),
+    }
+}
+
 fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
     let changed = *old != new;
     *old = new;
@@ -476,4 +503,19 @@ fn kernel(error: io::Error) -> NetworkError {
 #[expect(clippy::disallowed_methods, reason = "the shell reads the clock")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_under_the_overlay_stays_known_where_it_cannot_be_looked_at() {
+        let (own, other) = (IpAddr::from([192, 168, 1, 1]), IpAddr::from([192, 168, 1, 2]));
+        let known = under((None, 0), own, Some(Some(1400)));
+        assert_eq!(known, (Some(own), 1350));
+        assert_eq!(under(known, own, None), known);
+        assert_eq!(under(known, other, None), (None, 1450), "of another address nothing was known");
+        assert_eq!(under(known, own, Some(None)), (None, 1450), "no interface has it any more");
+    }
 }

@@ -15,6 +15,7 @@ mod doctor;
 mod error;
 mod firewall;
 mod holders;
+mod inbox;
 mod keeper;
 mod kernel;
 #[cfg(test)]

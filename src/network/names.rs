@@ -3,15 +3,17 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::state::{Interface, Mac, Table};
-use crate::spec::NodeId;
+use crate::spec::{ID_LEN, NodeId, TaskId};
 
 /// flok's one table of nftables.
 pub const TABLE: &str = "inet flok";
 
 /// The device that carries the overlay networks to the other nodes.
 pub const OVERLAY: &str = "flok0";
-/// Every host end of a task's veth is named so.
+/// Every host end of a task's veth is named so, and has the MAC address [`GATEWAY_MAC`].
 pub const VETH_PREFIX: &str = "fk";
+/// The rest of a task's id is in its interface's name.
+const ID_CUT: usize = 12;
 /// The interface's name inside a task.
 pub const TASK_INTERFACE: &str = "eth0";
 
@@ -73,6 +75,17 @@ pub fn mark_of(number: u16) -> Table {
     NODE_MARK | u32::from(number)
 }
 
+/// A task's interface on the host. At most 15 characters; the end of an id is as random as its start.
+pub fn task_interface(task: TaskId) -> String {
+    format!("{VETH_PREFIX}{}", &task.to_string()[ID_CUT..])
+}
+
+/// Whether a name is as [`task_interface`] gives them.
+pub fn is_task_interface(name: &str) -> bool {
+    let end = name.strip_prefix(VETH_PREFIX).unwrap_or_default();
+    end.len() == ID_LEN - ID_CUT && end.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+}
+
 /// The second family's form of a host-local address.
 pub fn local6(address: Ipv4Addr) -> Ipv6Addr {
     Ipv6Addr::from_bits(LOCAL6.to_bits() | u128::from(address.to_bits()))
@@ -99,6 +112,17 @@ mod tests {
             (1..=2000u128).flat_map(|n| [NodeId(n), NodeId(n << 64), NodeId(u128::MAX - n)]).map(mac_of).collect();
         assert_eq!(macs.len(), 6000);
         assert!(macs.iter().all(|mac| mac.0[0] == 0x02));
+    }
+
+    #[test]
+    fn task_interfaces_are_known_by_their_names() {
+        for task in [0, 1, u128::MAX].map(TaskId) {
+            let name = task_interface(task);
+            assert!(name.len() <= 15 && is_task_interface(&name), "{name}");
+        }
+        for other in ["fk", "fk0", "fkhuman", "fk-0123456789ab", "flok0", "xx0123456789abc"] {
+            assert!(!is_task_interface(other), "{other}");
+        }
     }
 
     #[test]

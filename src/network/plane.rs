@@ -5,18 +5,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
 use tokio::sync::{oneshot, watch};
 
 use super::conditions::{Sources, Troubles};
 use super::doctor::Examined;
+use super::inbox::{Closing, Inbox};
 use super::keeper::Keeper;
 use super::kernel::veth;
 use super::plan::LocalTask;
 use super::skeleton::Overlay;
-use super::state::Interface;
 use super::{NetworkError, bell, pool};
 use crate::dispatcher::Networks;
 use crate::spec::{Condition, NodeId, Protocol, TaskId};
@@ -37,21 +36,18 @@ pub struct Wired {
     pub wire: veth::Wire,
 }
 
-pub enum Command {
+/// What is answered.
+pub enum Question {
     Task(TaskId, Option<Box<Wired>>, oneshot::Sender<Result<(), NetworkError>>),
-    Swarm(Box<SwarmView>),
     /// Nothing new; answered when all before it is in force.
     Settle(oneshot::Sender<Result<(), NetworkError>>),
     /// What should be and what is; nothing is changed for it.
     Examine(oneshot::Sender<Result<Box<Examined>, NetworkError>>),
-    /// Something of ours may have been touched: this interface, or anything.
-    Bell(Option<Interface>),
 }
 
 /// Talks to the thread, which ends with it.
 pub struct Plane {
-    /// The bell has no more than a weak hold on it.
-    commands: Arc<Sender<Command>>,
+    inbox: Closing,
     /// Which ports of services are another process' on this node.
     taken: watch::Receiver<BTreeSet<(Protocol, u16)>>,
     /// The overlay's, for tasks.
@@ -63,7 +59,8 @@ pub struct Plane {
 impl Plane {
     /// Returns once the kernel is as planned for `tasks`.
     pub async fn start(subnet: pool::Subnet, tasks: BTreeMap<TaskId, Wired>) -> Result<Plane, NetworkError> {
-        let (commands, inbox) = channel();
+        let inbox = Arc::new(Inbox::default());
+        let told = Closing(Arc::clone(&inbox));
         let (ready_in, ready) = oneshot::channel();
         let (taken_in, taken) = watch::channel(BTreeSet::new());
         let (mtu_in, mtu) = watch::channel(None);
@@ -75,42 +72,37 @@ impl Plane {
             match Keeper::start(subnet, tasks, outputs) {
                 Ok(keeper) => {
                     let _ = ready_in.send(Ok(keeper.ports()));
-                    keeper.run(&inbox);
+                    keeper.run(&told.0);
                 }
                 Err(error) => drop(ready_in.send(Err(error))),
             }
         };
         thread::Builder::new().name("flok-network".into()).spawn(start).map_err(NetworkError::NetlinkSocket)?;
+        let inbox = Closing(inbox);
         let ports = ready.await.unwrap_or(Err(NetworkError::Stopped))?;
-        let commands = Arc::new(commands);
-        bell::hang(&commands, ports)?;
+        bell::hang(&inbox.0, ports)?;
         tokio::spawn(super::proxy::run(proxied));
         let sources = Sources { taken: taken.clone(), troubles };
         tokio::spawn(super::conditions::run(sources.clone(), conditions_in));
-        Ok(Plane { commands, taken, mtu, sources, conditions })
+        Ok(Plane { inbox, taken, mtu, sources, conditions })
     }
 
     /// Returns once the kernel has the change.
     pub async fn set(&self, task: TaskId, wired: Option<Wired>) -> Result<(), NetworkError> {
-        let (done, answer) = oneshot::channel();
-        self.tell(Command::Task(task, wired.map(Box::new), done))?;
-        answer.await.unwrap_or(Err(NetworkError::Stopped))
+        self.inbox.0.ask(|done| Question::Task(task, wired.map(Box::new), done)).await
     }
 
     pub async fn settled(&self) -> Result<(), NetworkError> {
-        let (done, answer) = oneshot::channel();
-        self.tell(Command::Settle(done))?;
-        answer.await.unwrap_or(Err(NetworkError::Stopped))
+        self.inbox.0.ask(Question::Settle).await
     }
 
     pub async fn examine(&self) -> Result<Box<Examined>, NetworkError> {
-        let (done, answer) = oneshot::channel();
-        self.tell(Command::Examine(done))?;
-        answer.await.unwrap_or(Err(NetworkError::Stopped))
+        self.inbox.0.ask(Question::Examine).await
     }
 
-    pub fn tell(&self, command: Command) -> Result<(), NetworkError> {
-        self.commands.send(command).map_err(|_| NetworkError::Stopped)
+    /// The newest counts. Never blocks.
+    pub fn set_swarm(&self, view: SwarmView) {
+        self.inbox.0.set_swarm(view);
     }
 
     pub fn taken(&self) -> watch::Receiver<BTreeSet<(Protocol, u16)>> {

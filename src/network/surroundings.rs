@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use nix::sys::socket::SockProtocol;
 
 use super::kernel::netlink::{Netlink, attribute, text, word};
-use super::kernel::routing::is_ours;
+use super::kernel::routing::may_be_ours;
 use super::names::ROUTE_PROTOCOL;
 use super::state::Interface;
 use crate::spec::Subnet;
@@ -28,7 +28,7 @@ pub fn others_routes() -> io::Result<BTreeSet<Subnet>> {
     let links = netlink.dump(GETLINK, &[0; 16])?;
     let passed_over = |body: &[u8]| {
         let name = text(attribute(body.get(16..)?, 3)?);
-        (name == "lo" || is_ours(Interface::new(name))).then(|| word(body, 4))
+        (name == "lo" || may_be_ours(Interface::new(name))).then(|| word(body, 4))
     };
     let passed_over: BTreeSet<u32> = links.iter().filter_map(|link| passed_over(&link.body)).collect();
     let mut found = BTreeSet::new();

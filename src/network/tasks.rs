@@ -11,11 +11,11 @@ use tokio::sync::{RwLock, oneshot, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::kernel::routing::Routing;
+use super::kernel::routing::{Routing, task_interfaces};
 use super::kernel::{sysctl, veth};
-use super::names::{VETH_PREFIX, local6};
+use super::names::{local6, task_interface};
 use super::plan::{LocalTask, is_confined};
-use super::plane::{Command, Plane, SwarmView, Wired};
+use super::plane::{Plane, SwarmView, Wired};
 use super::pool::Subnet;
 use super::ports::{self, HeldPorts};
 use super::records::{NAMESPACE, Record, Records};
@@ -115,10 +115,9 @@ impl TaskNetworks {
     /// What the swarm is, anew: the newest counts. Never blocks; a node in no swarm tells the default.
     pub fn set_swarm(&self, view: SwarmView) {
         let networks = view.networks.clone();
-        if self.shared.plane.tell(Command::Swarm(Box::new(view))).is_ok() {
-            self.shared.networks.send_replace(Some(networks.clone()));
-            self.follow(&networks);
-        }
+        self.shared.plane.set_swarm(view);
+        self.shared.networks.send_replace(Some(networks.clone()));
+        self.follow(&networks);
     }
 
     /// Returns once all that was told so far is in force.
@@ -312,7 +311,7 @@ impl TaskNetworks {
         inner.next = inner.next.wrapping_add(1);
         let mut record = Record {
             task,
-            interface: interface_of(task),
+            interface: task_interface(task),
             address,
             ports,
             attachments: attachments.to_vec(),
@@ -456,11 +455,12 @@ fn remove_strays(config: &NetworkConfig, records: &Records, inner: &Inner) -> Re
             namespace::remove(&path).map_err(|source| NetworkError::Write { path, source })?;
         }
     }
-    let known: BTreeSet<&str> = inner.tasks.values().map(|record| record.interface.as_str()).collect();
-    for name in veth::names_with_prefix(VETH_PREFIX)? {
-        if !known.contains(name.as_str()) {
-            tracing::warn!(interface = name, "removing a task interface that no task owns");
-            veth::disconnect(Interface::new(&name))?;
+    let known: BTreeSet<Interface> = inner.tasks.values().map(interface).collect();
+    let list = |source| NetworkError::Netlink { operation: "list the tasks' interfaces", source };
+    for found in task_interfaces().map_err(list)? {
+        if !known.contains(&found) {
+            tracing::warn!(interface = %found, "removing a task interface that no task owns");
+            veth::disconnect(found)?;
         }
     }
     Ok(())
@@ -533,11 +533,6 @@ fn task_mac(address: Ipv4Addr) -> Mac {
 
 fn namespace_path(config: &NetworkConfig, task: TaskId) -> PathBuf {
     config.dir.join(format!("{task}.{NAMESPACE}"))
-}
-
-/// At most 15 characters; the end of an id is as random as its start.
-fn interface_of(task: TaskId) -> String {
-    format!("{VETH_PREFIX}{}", &task.to_string()[12..])
 }
 
 #[cfg(test)]

@@ -107,7 +107,7 @@ fn a_removed_task_leaves_nothing() {
         networks.remove(TaskId(1)).await.unwrap();
         assert_eq!(nft_table(), empty);
         assert_eq!(left_in(&dir), Vec::<String>::new());
-        assert!(veth::names_with_prefix(VETH_PREFIX).unwrap().is_empty());
+        assert!(task_interfaces().unwrap().is_empty());
         networks.remove(TaskId(1)).await.unwrap();
     });
 }
@@ -149,9 +149,8 @@ fn a_network_that_nobody_waits_for_any_more_leaves_nothing() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         assert_eq!(nft_table(), empty);
         assert!(networks.all().is_empty());
-        let left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert!(left.is_empty(), "{left:?}");
-        assert!(veth::names_with_prefix(VETH_PREFIX).unwrap().is_empty());
+        assert_eq!(left_in(&dir), Vec::<String>::new());
+        assert!(task_interfaces().unwrap().is_empty());
         networks.create(TaskId(99), &[port(8080)], &[]).await.unwrap();
     });
 }
@@ -167,6 +166,57 @@ fn a_namespace_without_a_record_goes_when_the_daemon_starts() {
         start(&dir, &[TaskId(1)]).await;
         assert!(!path.exists());
         assert!(dir.join("a-human's.netns").exists());
+    });
+}
+
+fn sh(script: &str) -> String {
+    let output = Command::new("sh").args(["-ec", script]).output().unwrap();
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "needs root and nftables"]
+fn interfaces_that_are_named_like_a_tasks_and_are_none_stay() {
+    on_a_host(|dir| async move {
+        let stray = task_interface(TaskId(7));
+        sh(&format!(
+            "ip link add fkhuman type veth peer name other; ip link add fk{0} type bridge
+             ip link add fk1{1} type veth peer name another
+             ip neigh add 10.9.9.9 lladdr 02:00:00:00:00:01 dev fkhuman nud permanent
+             ip link add {stray} address ee:ee:ee:ee:ee:ee type veth peer name third",
+            "0".repeat(13),
+            "0".repeat(12)
+        ));
+        start(&dir, &[]).await;
+        let links = sh("ip -o link");
+        assert!(!links.contains(&stray), "{links}");
+        for theirs in ["fkhuman".to_owned(), format!("fk{}", "0".repeat(13)), format!("fk1{}", "0".repeat(12))] {
+            assert!(links.contains(&theirs), "{theirs} in {links}");
+        }
+        assert!(sh("ip neigh show dev fkhuman nud permanent").contains("10.9.9.9"));
+    });
+}
+
+#[test]
+#[ignore = "needs root and nftables"]
+fn a_task_whose_address_or_route_is_refused_is_not_made_and_that_is_told() {
+    on_a_host(|dir| async move {
+        let networks = start(&dir, &[]).await;
+        let (view, place) = lan(&GROWN[..1]);
+        networks.set_swarm(view);
+        let empty = nft_table();
+        let strange = Attachment { addresses: vec!["ff02::9".parse().unwrap()], ..place.clone() };
+        let error = networks.create(TaskId(1), &[], &[strange]).await.unwrap_err();
+        assert!(error.to_string().contains("address ff02::9"), "{error}");
+        // Another's route in the place of the task's own.
+        sh("ip link set lo up; ip route add 10.0.1.9/32 dev lo proto static");
+        let error = networks.create(TaskId(1), &[], std::slice::from_ref(&place)).await.unwrap_err();
+        assert!(error.to_string().contains("route 10.0.1.9/32"), "{error}");
+        assert_eq!((networks.all(), nft_table()), (vec![], empty));
+        assert!(task_interfaces().unwrap().is_empty());
+        sh("ip route del 10.0.1.9/32 dev lo proto static");
+        networks.create(TaskId(1), &[], &[place]).await.unwrap();
     });
 }
 

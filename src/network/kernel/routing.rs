@@ -63,6 +63,14 @@ pub struct Link {
     /// Of its own kind, where it is a VXLAN device.
     vxlan: Option<Vxlan>,
     kind: String,
+    mac: Option<Mac>,
+}
+
+impl Link {
+    /// A task's, by all marks that we give: a name alone is anybody's.
+    fn is_of_task(&self, name: Interface) -> bool {
+        self.kind == "veth" && self.mac == Some(GATEWAY_MAC) && is_task_interface(name.name())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +89,29 @@ pub struct Refusal {
     pub what: String,
     /// The port of the overlay's datagrams is another's.
     pub port_in_use: bool,
+    /// Where it was to be done, where it is of one interface.
+    pub interface: Option<Interface>,
+}
+
+impl Refusal {
+    fn new(what: String, interface: Option<Interface>) -> Refusal {
+        Refusal { what, port_in_use: false, interface }
+    }
+}
+
+/// One change, and how it is told where it is refused.
+struct Step {
+    request: Request,
+    words: String,
+    interface: Option<Interface>,
+}
+
+fn step((request, words): (Request, String)) -> Step {
+    Step { request, words, interface: None }
+}
+
+fn step_at(interface: Interface) -> impl Fn((Request, String)) -> Step {
+    move |(request, words)| Step { request, words, interface: Some(interface) }
 }
 
 impl Routing {
@@ -103,17 +134,23 @@ impl Routing {
         Ok(replies.iter().filter_map(|reply| link(&reply.body)).collect())
     }
 
-    /// The interface that has `address`.
-    pub fn holder_of(&mut self, address: IpAddr) -> io::Result<Option<u32>> {
+    /// The MTU of the interface that has `address`, where one has it.
+    pub fn mtu_under(&mut self, address: IpAddr) -> io::Result<Option<u32>> {
         let replies = self.netlink.dump(GETADDR, &[0; 8])?;
-        Ok(replies.iter().find(|reply| address_of(&reply.body) == Some(address)).map(|reply| word(&reply.body, 4)))
+        let holder = replies.iter().find(|reply| address_of(&reply.body) == Some(address));
+        let Some(index) = holder.map(|reply| word(&reply.body, 4)) else { return Ok(None) };
+        let links = self.links()?;
+        // Deleted in between: what is asked next says so.
+        let link = links.values().find(|link| link.index == index).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Some(link.mtu))
     }
 
     /// All but the table of nftables.
     pub fn read(&mut self) -> io::Result<KernelState> {
         let links = self.links()?;
-        let names: BTreeMap<u32, Interface> = links.iter().map(|(name, link)| (link.index, *name)).collect();
-        let ours = |index: u32| names.get(&index).copied().filter(|name| is_ours(*name));
+        let of_us = links.iter().filter(|(name, link)| **name == overlay() || link.is_of_task(**name));
+        let names: BTreeMap<u32, Interface> = of_us.map(|(name, link)| (link.index, *name)).collect();
+        let ours = |index: u32| names.get(&index).copied();
         let mut state = KernelState::default();
         if let Some(link) = links.get(&overlay()) {
             // One that is down has to be set up anew.
@@ -149,7 +186,7 @@ impl Routing {
         let links = self.links()?;
         let request = address_request(self.subnet.host().into(), &links, true);
         let mut refused = Vec::new();
-        self.carry_out(request.into_iter().collect(), &mut refused)?;
+        self.carry_out(request.into_iter().map(step).collect(), &mut refused)?;
         refused.pop().map_or(Ok(()), |refusal| Err(io::Error::other(refusal.what)))
     }
 
@@ -167,38 +204,51 @@ impl Routing {
             self.set_overlay(vxlan, &mut refused)?;
         }
         let links = self.links()?;
-        let mut requests: Vec<(Request, String)> = Vec::new();
+        let mut steps: Vec<Step> = Vec::new();
         // What goes leaves in the opposite order to the one in which it came.
-        requests.extend(changes.rules.list.iter().filter(|c| c.new.is_none()).map(|c| rule_request(c.key, true)));
+        steps.extend(changes.rules.list.iter().filter(|c| c.new.is_none()).map(|c| step(rule_request(c.key, true))));
         for change in changes.routes.list.iter().filter(|change| change.new.is_none()) {
-            requests.extend(change.old.and_then(|old| route_request(change.key, old, &links, How::Delete)));
+            steps.extend(change.old.and_then(|old| route_request(change.key, old, &links, How::Delete)).map(step));
         }
         for change in changes.neighbours.list.iter().filter(|change| change.new.is_none()) {
-            requests.extend(change.old.and_then(|mac| neighbour_request(change.key, mac, &links, true)));
+            steps.extend(change.old.and_then(|mac| neighbour_request(change.key, mac, &links, true)).map(step));
         }
         for change in &changes.remotes.list {
-            requests.extend(change.old.and_then(|host| remote_request(change.key, host, &links, true)));
+            steps.extend(change.old.and_then(|host| remote_request(change.key, host, &links, true)).map(step));
         }
         for change in &changes.addresses.list {
-            requests.extend(address_request(change.key, &links, change.new.is_none()));
+            steps.extend(address_request(change.key, &links, change.new.is_none()).map(step));
         }
         for change in &changes.remotes.list {
-            requests.extend(change.new.and_then(|host| remote_request(change.key, host, &links, false)));
+            steps.extend(change.new.and_then(|host| remote_request(change.key, host, &links, false)).map(step));
         }
         for change in &changes.neighbours.list {
-            requests.extend(change.new.and_then(|mac| neighbour_request(change.key, mac, &links, false)));
+            let interface = change.key.0;
+            let set = change.new.and_then(|mac| neighbour_request(change.key, mac, &links, false));
+            steps.extend(set.map(step_at(interface)));
         }
         for change in &changes.routes.list {
             let how = if change.old.is_some() { How::Replace } else { How::Add };
-            requests.extend(change.new.and_then(|route| route_request(change.key, route, &links, how)));
+            let Some(route) = change.new else { continue };
+            match (route_request(change.key, route, &links, how), route.interface()) {
+                (Some(request), Some(interface)) => steps.push(step_at(interface)(request)),
+                (Some(request), None) => steps.push(step(request)),
+                // Without the overlay's device none of its routes can be: that it is missing was told.
+                (None, Some(interface)) if interface != overlay() => {
+                    let what = format!("route {}: the interface {interface} is gone", change.key.1);
+                    refused.push(Refusal::new(what, Some(interface)));
+                }
+                (None, _) => {}
+            }
         }
-        requests.extend(changes.rules.list.iter().filter(|c| c.new.is_some()).map(|c| rule_request(c.key, false)));
-        self.carry_out(requests, &mut refused)?;
+        steps.extend(changes.rules.list.iter().filter(|c| c.new.is_some()).map(|c| step(rule_request(c.key, false))));
+        self.carry_out(steps, &mut refused)?;
         Ok(refused)
     }
 
-    fn carry_out(&mut self, requests: Vec<(Request, String)>, refused: &mut Refused) -> io::Result<()> {
-        let (requests, words): (Vec<Request>, Vec<String>) = requests.into_iter().unzip();
+    fn carry_out(&mut self, steps: Vec<Step>, refused: &mut Refused) -> io::Result<()> {
+        let (requests, told): (Vec<Request>, Vec<_>) =
+            steps.into_iter().map(|step| (step.request, (step.words, step.interface))).unzip();
         for (place, error) in self.netlink.each(&requests)? {
             let deleting = matches!(requests[place].kind, DELADDR | DELROUTE | DELNEIGH | DELRULE);
             let known = match error.raw_os_error() {
@@ -208,9 +258,10 @@ impl Routing {
                 _ => false,
             };
             if !known {
+                let (words, interface) = &told[place];
                 // Of all that is asked for only a tunnel needs a port.
                 let port_in_use = error.raw_os_error() == Some(libc::EADDRINUSE);
-                refused.push(Refusal { what: format!("{}: {error}", words[place]), port_in_use });
+                refused.push(Refusal { port_in_use, ..Refusal::new(format!("{words}: {error}"), *interface) });
             }
         }
         Ok(())
@@ -222,35 +273,42 @@ impl Routing {
         if let Some(link) = &found {
             if link.kind != "vxlan" {
                 let what = format!("an interface {OVERLAY} that is no VXLAN device is in the way: rename or delete it");
-                refused.push(Refusal { what, port_in_use: false });
+                refused.push(Refusal::new(what, None));
                 return Ok(());
             }
             let same = |wanted: Vxlan| link.vxlan.is_some_and(|is| Vxlan { mtu: wanted.mtu, ..is } == wanted);
             if wanted.is_none_or(|wanted| !same(wanted)) {
                 let mut header = link_header(link.index, 0, 0);
                 let delete = Request { kind: DELLINK, flags: 0, body: header.done() };
-                self.carry_out(vec![(delete, format!("delete {OVERLAY}"))], refused)?;
+                self.carry_out(vec![step((delete, format!("delete {OVERLAY}")))], refused)?;
             } else if let Some(wanted) = wanted {
                 let mut body = link_header(link.index, UP, UP);
                 body.put(4, &wanted.mtu.to_ne_bytes());
                 let set = Request { kind: SETLINK, flags: 0, body: body.done() };
-                return self.carry_out(vec![(set, format!("bring {OVERLAY} up"))], refused);
+                return self.carry_out(vec![step((set, format!("bring {OVERLAY} up")))], refused);
             }
         }
         match wanted {
             Some(wanted) => {
                 let add = Request { kind: NEWLINK, flags: CREATE | EXCLUSIVE, body: vxlan_body(wanted) };
                 let words = format!("add the VXLAN device {OVERLAY} on port {}", wanted.port);
-                self.carry_out(vec![(add, words)], refused)
+                self.carry_out(vec![step((add, words))], refused)
             }
             None => Ok(()),
         }
     }
 }
 
-/// Task interfaces and the overlay's device.
-pub fn is_ours(interface: Interface) -> bool {
-    interface == overlay() || interface.name().starts_with(VETH_PREFIX)
+/// The host's ends of all veth pairs that are tasks', by our marks.
+pub fn task_interfaces() -> io::Result<Vec<Interface>> {
+    let replies = Netlink::open(SockProtocol::NetlinkRoute)?.dump(GETLINK, &[0; 16])?;
+    let links = replies.iter().filter_map(|reply| link(&reply.body));
+    Ok(links.filter(|(name, link)| link.is_of_task(*name)).map(|(name, _)| name).collect())
+}
+
+/// Whose name is of task interfaces or of the overlay's device.
+pub fn may_be_ours(interface: Interface) -> bool {
+    interface == overlay() || is_task_interface(interface.name())
 }
 
 fn link_header(index: u32, flags: u32, change: u32) -> Body {
@@ -292,7 +350,7 @@ fn link(body: &[u8]) -> Option<(Interface, Link)> {
         port: attribute(data, 15).and_then(|port| port.try_into().ok()).map_or(0, u16::from_be_bytes),
         mtu,
     });
-    Some((name, Link { index: word(body, 4), mtu, up: word(body, 8) & UP != 0, vxlan, kind }))
+    Some((name, Link { index: word(body, 4), mtu, up: word(body, 8) & UP != 0, vxlan, kind, mac }))
 }
 
 fn ip(bytes: &[u8]) -> Option<IpAddr> {

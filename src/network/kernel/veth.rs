@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use nix::sys::socket::SockProtocol;
 
-use super::netlink::{Body, Netlink, Request, attribute, text, word};
+use super::netlink::{Body, Netlink, Request, attribute, word};
 use super::sysctl;
 use crate::network::names::*;
 use crate::network::state::{Interface, Mac};
@@ -104,27 +104,30 @@ fn inside(wire: &Wire) -> Result<(), NetworkError> {
     let index =
         |netlink: &mut Netlink, name: &str| index_of(netlink, name).map_err(failed("find the task's interface"));
     let (lo, eth) = (index(&mut netlink, "lo")?, index(&mut netlink, TASK_INTERFACE)?);
-    let mut requests = vec![
-        Request { kind: NEWLINK, flags: 0, body: link(lo, UP).done() },
-        Request { kind: NEWLINK, flags: 0, body: link(eth, UP).done() },
-    ];
+    let up =
+        |index, name: &str| (Request { kind: NEWLINK, flags: 0, body: link(index, UP).done() }, format!("{name} up"));
+    let mut steps = vec![up(lo, "lo"), up(eth, TASK_INTERFACE)];
     let speaks = |address: IpAddr| wire.ipv6 || address.is_ipv4();
     let local6 = IpAddr::V6(local6(wire.address));
     let own = [IpAddr::V4(wire.address), local6].into_iter().chain(wire.addresses.iter().copied());
-    requests.extend(own.filter(|address| speaks(*address)).map(|address| give(eth, address)));
+    let give = |address| (give(eth, address), format!("the address {address}"));
+    steps.extend(own.filter(|address| speaks(*address)).map(give));
     for source in wire.outward.iter().copied().filter(|source| speaks(*source)) {
         let (gateway, none) = match source {
             IpAddr::V4(_) => (IpAddr::V4(GATEWAY4), IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             IpAddr::V6(_) => (GATEWAY6.into(), Ipv6Addr::UNSPECIFIED.into()),
         };
-        requests.push(neighbour(eth, gateway));
-        requests.extend(Subnet::new(none, 0).map(|everything| route(eth, everything, source, None)));
+        steps.push((neighbour(eth, gateway), format!("the neighbour {gateway}")));
+        let way_out = Subnet::new(none, 0).map(|everything| route(eth, everything, source, None));
+        steps.extend(way_out.map(|route| (route, format!("the default route from {source}"))));
     }
     for (subnet, source) in wire.routes.iter().filter(|(_, source)| speaks(*source)) {
-        requests.push(route(eth, *subnet, *source, wire.mtu));
+        steps.push((route(eth, *subnet, *source, wire.mtu), format!("the route to {subnet} from {source}")));
     }
+    let (requests, words): (Vec<Request>, Vec<String>) = steps.into_iter().unzip();
     let refused = netlink.each(&requests).map_err(failed("set up the task's interface"))?;
-    refused.into_iter().next().map_or(Ok(()), |(_, error)| Err(failed("set up the task's interface")(error)))
+    let first = refused.into_iter().next();
+    first.map_or(Ok(()), |(place, error)| Err(NetworkError::Kernel(format!("in the task, {}: {error}", words[place]))))
 }
 
 fn open() -> Result<Netlink, NetworkError> {
@@ -198,11 +201,4 @@ fn failed(operation: &'static str) -> impl Fn(io::Error) -> NetworkError {
 /// Whether the host's end of a pair is there.
 pub fn exists(interface: Interface) -> bool {
     open().is_ok_and(|mut netlink| index_of(&mut netlink, interface.name()).is_ok())
-}
-
-/// Names of all interfaces of the host that start with `prefix`.
-pub fn names_with_prefix(prefix: &str) -> Result<Vec<String>, NetworkError> {
-    let replies = open()?.dump(GETLINK, &[0; 16]).map_err(failed("list links"))?;
-    let names = replies.iter().filter_map(|reply| attribute(reply.body.get(16..)?, 3).map(text));
-    Ok(names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect())
 }
