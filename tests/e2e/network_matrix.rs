@@ -35,11 +35,12 @@ networks:
 ";
 
 /// By row who asks: a task on n1, the node itself, a machine beside the nodes. By column who is asked: a task on n1 or n2, a
-/// service's virtual address, a published port, a process of a node's own, a machine outside. `?`: not held to here.
+/// service's virtual address, a published port, a process of a node's own, a machine outside. `6`: by IPv6 alone, by which the
+/// nodes do not know each other.
 const MATRIX: &str = "
           alpha@n1 alpha@n2 beta@n1 beta@n2 vault@n1 vault@n2 alpha-vip beta-vip vault-vip port@n1 port@n2 host@n1 host@n2 outside
-alpha     -        yes      no      no      no       no       yes       no       no        yes     yes     ?       ?       yes
-beta      no       no       -       yes     no       no       no        yes      no        yes     yes     ?       ?       yes
+alpha     -        yes      no      no      no       no       yes       no       no        yes     yes     6       6       yes
+beta      no       no       -       yes     no       no       no        yes      no        yes     yes     6       6       yes
 vault     no       no       no      no      -        yes      no        no       yes       no      no      no      no      no
 node      -        no       -       no      -        no       no        no       no        yes     yes     yes     yes     yes
 machine   no       no       no      no      no       no       no        no       no        yes     yes     yes     yes     yes
@@ -112,9 +113,15 @@ fn all_reach_whom_they_should_and_nobody_else() {
     for wanted in ["yes", "no"] {
         for (who, netns, cells) in &rows {
             assert_eq!(cells.len(), columns.len(), "{who}");
-            let asked = cells.iter().zip(&columns).filter(|(cell, _)| **cell == wanted).map(|(_, column)| column);
-            let asked: Vec<(&str, SocketAddr)> =
-                asked.flat_map(|(whom, addresses)| addresses.iter().map(|address| (*whom, *address))).collect();
+            let is_asked = |cell: &str, to: &SocketAddr| match cell {
+                "6" => to.is_ipv6() == (wanted == "yes"),
+                cell => cell == wanted,
+            };
+            let of_column = |(cell, (whom, addresses)): (&&str, &(&'static str, Vec<SocketAddr>))| {
+                let asked = addresses.iter().filter(|address| is_asked(cell, address));
+                asked.map(|address| (*whom, *address)).collect::<Vec<_>>()
+            };
+            let asked: Vec<(&str, SocketAddr)> = cells.iter().zip(&columns).flat_map(of_column).collect();
             let reached = || -> Vec<(&str, SocketAddr)> {
                 let tries = asked.iter().map(|(_, address)| {
                     let address = *address;
