@@ -9,6 +9,7 @@
 //! One task owns the libp2p swarm (`driver`); everything else reaches it by bounded queues or by shared wishes. Whether a
 //! node lives is not decided here: the failure detector has its own datagrams, and says when to redial.
 
+mod byte_stream;
 mod certificate;
 mod clock;
 mod counters;
@@ -31,6 +32,7 @@ mod tests;
 mod token;
 mod wire;
 
+pub use byte_stream::ByteStream;
 pub use certificate::{Authority, Certificate, CertificateError, Subject, ca_hash};
 pub use counters::{Counters, TrafficCount};
 pub use gossip::MAX_GOSSIP_BYTES;

@@ -28,6 +28,8 @@ pub enum Protocol {
     Logs,
     /// How a node's network stands.
     Doctor,
+    /// A manager's requests about what is on the node, as bytes.
+    Call,
 }
 
 /// Which of the connections to a node carries a stream.
@@ -38,7 +40,7 @@ pub(super) enum Lane {
 }
 
 impl Protocol {
-    pub const ALL: [Protocol; 10] = [
+    pub const ALL: [Protocol; 11] = [
         Protocol::Raft,
         Protocol::Forward,
         Protocol::Dispatch,
@@ -49,6 +51,7 @@ impl Protocol {
         Protocol::Join,
         Protocol::Logs,
         Protocol::Doctor,
+        Protocol::Call,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -63,6 +66,7 @@ impl Protocol {
             Protocol::Join => "/flok/join/1",
             Protocol::Logs => "/flok/logs/1",
             Protocol::Doctor => "/flok/doctor/1",
+            Protocol::Call => "/flok/call/1",
         }
     }
 
@@ -74,7 +78,7 @@ impl Protocol {
             Protocol::Forward | Protocol::Dispatch | Protocol::Repair | Protocol::Members => 8 << 20,
             Protocol::Join => 8 << 20,
             Protocol::Bulk => 4 << 20,
-            Protocol::Alarm => 64 << 10,
+            Protocol::Alarm | Protocol::Call => 64 << 10,
             Protocol::Logs | Protocol::Doctor => 1 << 20,
         }
     }
@@ -90,6 +94,7 @@ impl Protocol {
             Protocol::Bulk => true,
             Protocol::Raft | Protocol::Forward => managers == (true, true),
             Protocol::Dispatch => managers.1,
+            Protocol::Call => managers.0,
             Protocol::Repair | Protocol::Alarm | Protocol::Members | Protocol::Logs | Protocol::Doctor => {
                 managers != (false, false)
             }
@@ -98,7 +103,7 @@ impl Protocol {
 
     pub(super) fn lane(self) -> Lane {
         match self {
-            Protocol::Bulk | Protocol::Logs => Lane::Bulk,
+            Protocol::Bulk | Protocol::Logs | Protocol::Call => Lane::Bulk,
             _ => Lane::Main,
         }
     }
@@ -178,5 +183,13 @@ mod tests {
         assert!(Protocol::Dispatch.permits(Role::Worker, Role::Manager));
         assert!(!Protocol::Dispatch.permits(Role::Worker, Role::Worker));
         assert!(!Protocol::Alarm.permits(Role::Worker, Role::Worker));
+    }
+
+    #[test]
+    fn managers_call_any_node_and_workers_call_none() {
+        for to in [Role::Manager, Role::Worker] {
+            assert!(Protocol::Call.permits(Role::Manager, to));
+            assert!(!Protocol::Call.permits(Role::Worker, to));
+        }
     }
 }

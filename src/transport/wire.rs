@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
+use super::byte_stream::ByteStream;
 use super::counters::Counters;
 use super::protocol::Protocol;
 use crate::state::codec;
@@ -75,6 +76,13 @@ impl MessageStream {
 
     pub fn split(self) -> (MessageReader, MessageWriter) {
         (self.reader, self.writer)
+    }
+
+    /// The stream without its messages, for a protocol of the two sides' own.
+    pub fn into_bytes(self) -> ByteStream {
+        let About { protocol, counters, lost } = self.reader.about;
+        let stream = self.reader.io.reunite(self.writer.io).expect("both halves are of one stream");
+        ByteStream::new(stream, protocol, counters, lost)
     }
 
     pub async fn send(&mut self, message: &[u8]) -> Result<(), StreamError> {

@@ -249,3 +249,37 @@ async fn traffic_is_counted_by_protocol() {
     assert_eq!(serving.counters().traffic(Protocol::Forward).bytes_received, 5);
     assert_eq!(one.transport.counters().traffic(Protocol::Raft), TrafficCount::default());
 }
+
+#[tokio::test]
+async fn bytes_go_both_ways_until_each_side_has_said_all() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let [one, mut two] = managers(&[1, 2]).await.try_into().ok().unwrap();
+    let mut here = one.transport.open(two.id(), Protocol::Call, PATIENCE).await.unwrap().into_bytes();
+    // More than any buffer between the two holds: the writer waits for the reader.
+    let sent = vec![7; 4 << 20];
+    let writing = tokio::spawn(async move {
+        here.write_all(&sent).await.unwrap();
+        here.shutdown().await.unwrap();
+        let mut answer = String::new();
+        here.read_to_string(&mut answer).await.unwrap();
+        answer
+    });
+    let stream = two.until(|i| if let Incoming::Stream { stream, .. } = i { Some(stream) } else { None }).await;
+    let mut there = stream.into_bytes();
+    let mut read = Vec::new();
+    there.read_to_end(&mut read).await.unwrap();
+    assert!(read.len() == 4 << 20 && read.iter().all(|byte| *byte == 7));
+    there.write_all(b"all of it").await.unwrap();
+    there.shutdown().await.unwrap();
+    assert_eq!(writing.await.unwrap(), "all of it");
+}
+
+#[tokio::test]
+async fn bytes_of_a_node_that_is_given_up_end() {
+    use tokio::io::AsyncReadExt;
+    let [one, two] = managers(&[1, 2]).await.try_into().ok().unwrap();
+    let mut here = one.transport.open(two.id(), Protocol::Call, PATIENCE).await.unwrap().into_bytes();
+    one.transport.disconnect(two.id());
+    let ended = timeout(PATIENCE, here.read_u8()).await.expect("the read ends");
+    assert!(ended.is_err());
+}
