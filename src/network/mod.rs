@@ -10,6 +10,7 @@
 
 mod bell;
 mod conditions;
+mod dial;
 pub mod dns;
 mod doctor;
 mod error;

@@ -33,10 +33,10 @@ use crate::agent::{Check, Exit, Found, FoundState, TaskFile};
 use crate::spec::{Assignment, ContainerSpec, MountKind, TaskId};
 
 /// The task a container or a snapshot belongs to: what the next daemon finds it by.
-const TASK_LABEL: &str = "flok.task";
+pub(super) const TASK_LABEL: &str = "flok.task";
 const STOP_SIGNAL_LABEL: &str = "flok.stop-signal";
 /// Present in a task's directory from just before its first start: it is never started a second time by mistake.
-const STARTED: &str = "started";
+pub(super) const STARTED: &str = "started";
 const RUNC: &str = "io.containerd.runc.v2";
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 /// How long a killed process may take to end when its container is removed.
@@ -176,7 +176,7 @@ impl Runtime {
         self.signal(&container_id(task), libc::SIGKILL, true).await
     }
 
-    async fn signal(&self, id: &str, signal: i32, all: bool) -> Result<()> {
+    pub(super) async fn signal(&self, id: &str, signal: i32, all: bool) -> Result<()> {
         let request =
             KillRequest { container_id: id.to_owned(), signal: signal.cast_unsigned(), all, ..Default::default() };
         gone_is_fine(call("signalling", id, SHORT, self.shared.client.tasks().kill(request)).await)
@@ -280,7 +280,7 @@ impl Runtime {
         Ok(mounts.mounts)
     }
 
-    async fn rootfs(&self, task: TaskId, id: &str) -> Result<Vec<Mount>> {
+    pub(super) async fn rootfs(&self, task: TaskId, id: &str) -> Result<Vec<Mount>> {
         let known = self.shared.known.rootfs.lock().expect("nothing panics while it is held").get(&task).cloned();
         match known {
             Some(mounts) => Ok(mounts),

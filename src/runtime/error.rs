@@ -51,6 +51,8 @@ pub enum RuntimeError {
     Spec(#[from] super::oci::SpecError),
     #[error("{0} is not supported yet; leave it out")]
     Unsupported(String),
+    #[error("the processes cannot be listed: {0}")]
+    Ps(String),
     #[error("task {0} has no running container on this node")]
     NotRunning(crate::spec::TaskId),
 }

@@ -4,8 +4,10 @@
 //! and their logs outlive the daemon, and the next daemon adopts them by their labels. Nothing here decides what runs:
 //! `node::worker` carries the agent's actions here.
 
+mod attached;
 mod client;
 mod containers;
+mod copy;
 mod error;
 mod events;
 mod exec;
@@ -13,24 +15,31 @@ mod files;
 mod health;
 pub mod host;
 pub mod images;
+mod inspect;
 pub mod logs;
 pub mod oci;
 mod rootfs;
 mod stats;
 mod supervisor;
 mod task_files;
+pub mod usage;
 mod users;
+mod volume_list;
 mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use attached::{Attached, AttachedHandle, Printed};
 pub use containers::{Created, Prepare, container_id};
+pub use copy::PathStat;
 pub use error::{Result, RuntimeError, explained};
 pub use events::ContainerExit;
 pub use exec::{Exec, ExecOutput};
 pub use images::{ImageHealth, ImageInfo, Images, Progress, Registries, RegistryConfig};
+pub use inspect::{Made, ProcessTable, Running as RunningProcess};
 pub use stats::TaskStats;
+pub use volume_list::Volume;
 pub use volumes::Volumes;
 
 use client::Client;

@@ -5,11 +5,15 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use containerd_client::types::Mount;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+
+/// Renames that may meet one look-up.
+const OPEN_TRIES: usize = 32;
 
 /// A mounted root, open for lookups that never leave it.
 pub struct Rootfs {
@@ -17,6 +21,16 @@ pub struct Rootfs {
 }
 
 impl Rootfs {
+    /// What a process of a container sees, its mounts included.
+    pub fn of_process(pid: u32) -> io::Result<Rootfs> {
+        Rootfs::at(Path::new(&format!("/proc/{pid}/root")))
+    }
+
+    pub fn at(path: &Path) -> io::Result<Rootfs> {
+        let root = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(path)?;
+        Ok(Rootfs { root: root.into() })
+    }
+
     /// Opens a path inside, following symbolic links as a process in the container would.
     pub fn open(&self, path: &Path, flags: i32) -> io::Result<File> {
         let relative = path.strip_prefix("/").unwrap_or(path);
@@ -27,12 +41,17 @@ impl Rootfs {
         how.resolve = libc::RESOLVE_IN_ROOT;
         let size = size_of::<libc::open_how>();
         // SAFETY: openat2 reads the path and `how`, both alive for the call; the descriptor it returns is owned by nobody.
-        unsafe {
+        let open = || unsafe {
             match libc::syscall(libc::SYS_openat2, self.root.as_raw_fd(), path.as_ptr(), &how, size) {
                 fd if fd >= 0 => Ok(File::from_raw_fd(fd as i32)),
                 _ => Err(io::Error::last_os_error()),
             }
-        }
+        };
+        // Something was renamed while a `..` was looked at: the kernel asks to be asked again.
+        let tries = std::iter::repeat_with(open).take(OPEN_TRIES);
+        let done =
+            |opened: &io::Result<File>| !opened.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EAGAIN));
+        tries.into_iter().find(done).unwrap_or_else(|| Err(io::Error::from_raw_os_error(libc::EAGAIN)))
     }
 
     /// The whole of a small file; `None` where there is none.

@@ -41,6 +41,10 @@ impl Volumes {
         Volumes { dir, filling: Arc::default() }
     }
 
+    pub(super) fn home(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// Names of the volumes that are here.
     pub fn list(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
@@ -181,7 +185,7 @@ fn is_missing_or_empty(dir: &Path) -> bool {
 }
 
 /// Docker's rule; it also keeps the name inside the volumes' directory.
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
     let starts_well = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     if starts_well && name.len() <= MAX_NAME_BYTES && name.chars().all(allowed) {

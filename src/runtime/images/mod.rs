@@ -5,6 +5,7 @@
 
 mod archive;
 mod content;
+mod look;
 pub mod manifest;
 mod pull;
 pub mod registry;

@@ -12,7 +12,7 @@ use crate::runtime::error::{Result, RuntimeError};
 use crate::spec::SecretBytes;
 
 /// A person waits for the answer, and a registry that is slower is no reason to refuse a deployment.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 impl Images {
     /// The digest that the registry has for the tag; `None` for an image that was loaded into this node by hand, which is
@@ -36,7 +36,7 @@ impl Images {
         }
     }
 
-    async fn is_loaded(&self, reference: &Reference) -> Result<bool> {
+    pub(super) async fn is_loaded(&self, reference: &Reference) -> Result<bool> {
         let name = lookup_name(reference);
         let request = GetImageRequest { name: name.clone() };
         match call("looking for image", &name, SHORT, self.shared.client.images().get(request)).await {

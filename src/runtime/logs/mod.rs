@@ -18,7 +18,7 @@ pub const WRITER_ARGUMENT: &str = "__log-writer";
 
 const MAX_FILES: u32 = 1000;
 
-const CURRENT: &str = "log.json";
+pub const CURRENT: &str = "log.json";
 /// Present while no writer is there: who follows the log has seen its end.
 const CLOSED: &str = "log.closed";
 

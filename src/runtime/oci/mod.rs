@@ -16,7 +16,7 @@ mod tests;
 
 pub use devices::{DeviceNode, parse_permissions};
 pub use mounts::{EtcFiles, MountSource, ResolvedMount, init_path};
-pub use process::{DEFAULT_CAPABILITIES, ResolvedUser, capabilities};
+pub use process::{DEFAULT_CAPABILITIES, ResolvedUser, all_capabilities, capabilities, held_by};
 pub use resources::{Cgroup, CgroupVersion};
 pub use spec::{ContainerInputs, build};
 

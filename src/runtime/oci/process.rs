@@ -161,7 +161,11 @@ fn named(caps: &[String]) -> Result<BTreeSet<String>, SpecError> {
 /// The sets runc shall give. Ambient and inheritable stay empty, or a process that is not root would keep them; it also
 /// gets no effective ones, which is what `execve` would leave it.
 fn granted(caps: &BTreeSet<String>, uid: u32) -> LinuxCapabilities {
-    let bounding: Capabilities = caps.iter().map(|cap| known(cap)).collect();
+    held_by(uid, caps.iter().map(|cap| known(cap)).collect())
+}
+
+/// The same from a bounding set.
+pub fn held_by(uid: u32, bounding: Capabilities) -> LinuxCapabilities {
     let held = if uid == 0 { bounding.clone() } else { Capabilities::default() };
     let mut sets = LinuxCapabilities::default();
     sets.set_bounding(Some(bounding))
@@ -170,6 +174,11 @@ fn granted(caps: &BTreeSet<String>, uid: u32) -> LinuxCapabilities {
         .set_inheritable(Some(Capabilities::default()))
         .set_ambient(Some(Capabilities::default()));
     sets
+}
+
+/// Every capability that Linux has.
+pub fn all_capabilities() -> Capabilities {
+    ALL_CAPABILITIES.split_whitespace().map(known).collect()
 }
 
 fn known(cap: &str) -> Capability {

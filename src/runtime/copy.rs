@@ -1,0 +1,330 @@
+//! Files out of containers and into them, as tar streams. No path leaves the container: each is resolved below its root by
+//! the kernel, symbolic links as a process in it would follow them, and an archive's entries stay below where they go.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown};
+use std::path::{Component, Path, PathBuf};
+
+use bytes::Bytes;
+use tar::{Archive, Builder, Entry, EntryType, Header};
+use tokio::sync::mpsc;
+
+use super::Runtime;
+use super::containers::container_id;
+use super::error::{Result, RuntimeError};
+use super::rootfs::{Rootfs, with_rootfs};
+use crate::spec::TaskId;
+
+/// Most that is read of an archive after what was wrong with it.
+const MAX_REST_BYTES: u64 = 1 << 30;
+/// Pieces of an archive that wait for their reader.
+const QUEUE: usize = 8;
+
+/// What stands at a path; the last link is not followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathStat {
+    pub name: String,
+    pub size: u64,
+    /// As `stat(2)` has it.
+    pub mode: u32,
+    pub modified_unix_ns: i128,
+    /// Where a symbolic link leads.
+    pub link: Option<String>,
+}
+
+impl Runtime {
+    /// `None` where there is nothing.
+    pub async fn stat_path(&self, task: TaskId, path: PathBuf) -> Result<Option<PathStat>> {
+        let shown = path.clone();
+        let stat = self.in_root(task, move |root| found(Place::at(root, &path)?.stat())).await;
+        missing(stat.map_err(RuntimeError::io("looking at", shown)))
+    }
+
+    /// The file or directory as an archive; an error under way ends it early.
+    pub async fn copy_out(
+        &self,
+        task: TaskId,
+        path: PathBuf,
+    ) -> Result<Option<(PathStat, mpsc::Receiver<io::Result<Bytes>>)>> {
+        let Some(stat) = self.stat_path(task, path.clone()).await? else { return Ok(None) };
+        let (pieces, archive) = mpsc::channel(QUEUE);
+        let (runtime, name) = (self.clone(), stat.name.clone());
+        tokio::spawn(async move {
+            let to = pieces.clone();
+            let packed = runtime.in_root(task, move |root| pack(root, &path, &name, Pieces(to))).await;
+            if let Err(error) = packed {
+                let _ = pieces.send(Err(error)).await;
+            }
+        });
+        Ok(Some((stat, archive)))
+    }
+
+    /// Unpacks an archive in a directory of a running container. `None` where there is no such directory.
+    pub async fn copy_in(
+        &self,
+        task: TaskId,
+        path: PathBuf,
+        mut archive: impl Read + Send + 'static,
+        replace_kinds: bool,
+    ) -> Result<Option<()>> {
+        self.pid(task).await?;
+        let shown = path.clone();
+        let done = self.in_root(task, move |root| {
+            let there = !Place::directory(root, &path, false).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+            let done = if there { unpack(root, &path, &mut archive, replace_kinds).map(Some) } else { Ok(None) };
+            // Who sends reads the answer when all is sent.
+            let _ = io::copy(&mut archive.take(MAX_REST_BYTES), &mut io::sink());
+            done
+        });
+        done.await.map_err(RuntimeError::io("copying to", shown))
+    }
+
+    /// Work on the files as the container's processes see them; on its layer alone where none runs.
+    async fn in_root<T: Send + 'static>(
+        &self,
+        task: TaskId,
+        work: impl FnOnce(&Rootfs) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        match self.pid(task).await {
+            Ok(pid) => {
+                let work = move || work(&Rootfs::of_process(pid)?);
+                tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+            }
+            Err(_) => {
+                let mounts = self.rootfs(task, &container_id(task)).await.map_err(io::Error::other)?;
+                with_rootfs(mounts, self.task_dir(task).join("rootfs"), work).await
+            }
+        }
+    }
+}
+
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn missing<T>(result: Result<Option<T>>) -> Result<Option<T>> {
+    match result {
+        Err(RuntimeError::Io { source, .. })
+            if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+/// A name in a directory that is held open: what is done to it follows no link.
+struct Place {
+    dir: OwnedFd,
+    name: PathBuf,
+}
+
+impl Place {
+    /// Of a path in the container. The root, and a path that ends in `/` or `/.`, is a directory itself.
+    fn at(root: &Rootfs, path: &Path) -> io::Result<Place> {
+        let text = path.as_os_str().as_bytes();
+        let (parent, name) = match (path.parent(), path.file_name()) {
+            (Some(parent), Some(name)) if !text.ends_with(b"/") && !text.ends_with(b"/.") => (parent, Path::new(name)),
+            _ => (path, Path::new(".")),
+        };
+        Ok(Place { dir: Place::directory(root, parent, false)?, name: name.to_owned() })
+    }
+
+    /// A directory of the container, links followed; `make`: made where it is missing.
+    fn directory(root: &Rootfs, path: &Path, make: bool) -> io::Result<OwnedFd> {
+        match root.open(path, libc::O_PATH | libc::O_DIRECTORY) {
+            Err(error) if make && error.kind() == io::ErrorKind::NotFound => {
+                let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(error) };
+                let place = Place { dir: Place::directory(root, parent, true)?, name: name.into() };
+                fs::DirBuilder::new().mode(0o755).create(place.path())?;
+                root.open(path, libc::O_PATH | libc::O_DIRECTORY).map(Into::into)
+            }
+            opened => opened.map(Into::into),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        Path::new("/proc/self/fd").join(self.dir.as_raw_fd().to_string()).join(&self.name)
+    }
+
+    fn stat(&self) -> io::Result<PathStat> {
+        let path = self.path();
+        let found = fs::symlink_metadata(&path)?;
+        let link = found.is_symlink().then(|| fs::read_link(&path)).transpose()?;
+        let whole = fs::read_link(format!("/proc/self/fd/{}", self.dir.as_raw_fd()))?;
+        let name = match self.name.to_str() {
+            Some(".") => whole.file_name().map(|name| name.to_string_lossy().into_owned()),
+            _ => Some(self.name.to_string_lossy().into_owned()),
+        };
+        Ok(PathStat {
+            name: name.unwrap_or_else(|| "/".to_owned()),
+            size: found.len(),
+            mode: found.mode(),
+            modified_unix_ns: i128::from(found.mtime()) * 1_000_000_000 + i128::from(found.mtime_nsec()),
+            link: link.map(|link| link.display().to_string()),
+        })
+    }
+}
+
+/// Writes pieces to whoever reads the archive.
+struct Pieces(mpsc::Sender<io::Result<Bytes>>);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+        sent.map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Packs what stands at a path under its own name, `.` where the path ends so.
+fn pack(root: &Rootfs, path: &Path, name: &str, to: Pieces) -> io::Result<()> {
+    let as_content = path.as_os_str().as_bytes().ends_with(b"/.") || name == "/";
+    let name = if as_content { "." } else { name };
+    let mut archive = Builder::new(io::BufWriter::with_capacity(64 * 1024, to));
+    let mut todo = vec![(path.to_owned(), PathBuf::from(name))];
+    while let Some((path, name)) = todo.pop() {
+        let place = Place::at(root, &path)?;
+        let Some(found) = found(fs::symlink_metadata(place.path()))? else { continue };
+        append(&mut archive, &place.path(), &name, &found)?;
+        if found.is_dir() {
+            let dir = root.open(&path, libc::O_RDONLY | libc::O_DIRECTORY)?;
+            let mut entries: Vec<_> =
+                fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()))?.collect::<io::Result<_>>()?;
+            entries.sort_by_key(|entry| std::cmp::Reverse(entry.file_name()));
+            todo.extend(entries.iter().map(|entry| (path.join(entry.file_name()), name.join(entry.file_name()))));
+        }
+    }
+    archive.into_inner()?.flush()
+}
+
+fn append<W: Write>(archive: &mut Builder<W>, path: &Path, name: &Path, found: &fs::Metadata) -> io::Result<()> {
+    let mut header = Header::new_gnu();
+    header.set_metadata(found);
+    let kind = found.file_type();
+    if kind.is_symlink() {
+        header.set_size(0);
+        return archive.append_link(&mut header, name, fs::read_link(path)?);
+    }
+    if !kind.is_file() {
+        // A socket means nothing elsewhere.
+        if kind.is_socket() {
+            return Ok(());
+        }
+        header.set_size(0);
+        return archive.append_data(&mut header, name, io::empty());
+    }
+    let file = fs::File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    // As long as the header says, whatever is written meanwhile.
+    let content = file.chain(io::repeat(0)).take(found.len());
+    archive.append_data(&mut header, name, content)
+}
+
+fn unpack(root: &Rootfs, at: &Path, archive: impl Read, replace_kinds: bool) -> io::Result<()> {
+    let mut archive = Archive::new(archive);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let Some(inside) = inside(&entry.path()?)? else { continue };
+        let target = at.join(&inside);
+        let parent = target.parent().unwrap_or(Path::new("/"));
+        let name = target.file_name().map(PathBuf::from).unwrap_or_default();
+        let place = Place { dir: Place::directory(root, parent, true)?, name };
+        put(root, at, &place, &mut entry, replace_kinds)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", inside.display())))?;
+    }
+    Ok(())
+}
+
+/// An entry's way below the directory; `None` for the directory itself.
+fn inside(path: &Path) -> io::Result<Option<PathBuf>> {
+    let mut inside = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => inside.push(name),
+            Component::CurDir | Component::RootDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(refused(format!("the archive's entry {} leaves the directory", path.display())));
+            }
+        }
+    }
+    Ok((!inside.as_os_str().is_empty()).then_some(inside))
+}
+
+fn refused(why: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, why.into())
+}
+
+fn put<R: Read>(
+    root: &Rootfs,
+    at: &Path,
+    place: &Place,
+    entry: &mut Entry<'_, R>,
+    replace_kinds: bool,
+) -> io::Result<()> {
+    let path = place.path();
+    let kind = entry.header().entry_type();
+    let before = found(fs::symlink_metadata(&path))?;
+    if let Some(before) = &before
+        && before.is_dir() != kind.is_dir()
+    {
+        match before.is_dir() {
+            true => return Err(refused("cannot overwrite directory with non-directory")),
+            false if !replace_kinds => return Err(refused("cannot overwrite non-directory with directory")),
+            false => fs::remove_file(&path)?,
+        }
+    }
+    match kind {
+        EntryType::Directory => {
+            if before.is_none_or(|before| !before.is_dir()) {
+                fs::create_dir(&path)?;
+            }
+        }
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            io::copy(entry, &mut new_file(&path)?)?;
+        }
+        EntryType::Symlink => {
+            let _ = fs::remove_file(&path);
+            std::os::unix::fs::symlink(link_of(entry)?, &path)?;
+        }
+        EntryType::Link => {
+            let target = inside(&link_of(entry)?)?.ok_or_else(|| refused("a link to the directory itself"))?;
+            let _ = fs::remove_file(&path);
+            return fs::hard_link(Place::at(root, &at.join(target))?.path(), &path);
+        }
+        EntryType::XGlobalHeader => return Ok(()),
+        other => return Err(refused(format!("an entry of the kind {other:?} cannot be copied"))),
+    }
+    let header = entry.header();
+    lchown(&path, u32::try_from(header.uid()?).ok(), u32::try_from(header.gid()?).ok())?;
+    if kind != EntryType::Symlink {
+        fs::set_permissions(&path, fs::Permissions::from_mode(header.mode()? & 0o7777))?;
+    }
+    Ok(())
+}
+
+fn link_of<R: Read>(entry: &Entry<'_, R>) -> io::Result<PathBuf> {
+    entry.link_name()?.map(|link| link.into_owned()).ok_or_else(|| refused("a link without a target"))
+}
+
+/// In place of what is there; what is mounted there is written over.
+fn new_file(path: &Path) -> io::Result<fs::File> {
+    let mut options = fs::File::options();
+    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    match fs::remove_file(path) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ResourceBusy) => Err(error),
+        _ => options.open(path),
+    }
+}
+
+#[cfg(test)]
+mod tests;
