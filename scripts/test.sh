@@ -107,7 +107,7 @@ step "deny" cargo deny --locked check bans licenses sources
 step "typos" typos
 step "unit file" unit_systemd
 step "unit tests" nextest --lib --bins
-step "integration tests" nextest -E 'kind(test) & not binary(e2e) & not binary(tidy)'
+step "integration tests" nextest -E 'kind(test) & not binary(e2e) & not binary(docker_api) & not binary(tidy)'
 
 if [ -n "$quick" ]; then
   skip "documentation, root tests, e2e" "--quick"
@@ -118,7 +118,7 @@ else
     skip "root tests, e2e" "no root"
   else
     # Measurements are run by hand: docs/benchmarks.md.
-    step "root tests" nextest --run-ignored only -E 'not binary(e2e) & not test(measure)'
+    step "root tests" nextest --run-ignored only -E 'not binary(e2e) & not binary(docker_api) & not test(measure)'
     if [ -z "$e2e" ]; then
       skip "e2e" "--no-e2e"
     elif lacks=$(kernel_lacks) && [ -n "$lacks" ]; then
@@ -126,7 +126,7 @@ else
     else
       step "images" docker/images.sh "${CARGO_TARGET_DIR:-$REPO/target}/e2e-images"
       export FLOK_E2E_IMAGES=${CARGO_TARGET_DIR:-$REPO/target}/e2e-images
-      step "e2e" nextest --run-ignored all --test e2e
+      step "e2e" nextest --run-ignored all --test e2e --test docker_api
     fi
   fi
 fi

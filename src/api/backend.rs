@@ -7,20 +7,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use super::ApiError;
+use super::{ApiError, Containers, Store};
 use crate::gossip::Table;
 use crate::spec::*;
 use crate::state::{Command, Refusal, Reply, Service, State};
 
 /// Implemented by the composition root. Every call returns within a bound of about two seconds, save streams and joins,
 /// which have bounds of their own.
-pub trait Backend: Send + Sync + 'static {
+pub trait Backend: Containers + Store {
     /// Facts about this node and its part in a swarm; never waits.
     fn local(&self) -> LocalNode;
 
     /// The state for a read: fresh where a quorum answers in time, else the local one with its age.
     /// Fails where this node is in no swarm, or is a worker.
     fn read(&self) -> impl Future<Output = Result<Read, ApiError>> + Send;
+
+    /// The state as this node holds it, without asking anybody; `None` where it holds none.
+    fn seen(&self) -> Option<Arc<State>>;
 
     /// Answers once the command is applied here. Retries within its bound are the backend's.
     fn propose(&self, command: Command) -> impl Future<Output = Result<Reply, WriteError>> + Send;
@@ -56,20 +59,6 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What a node tells of itself for a support bundle; what cannot be had says so itself. Takes up to twelve seconds.
     fn support_files(&self, node: NodeId) -> impl Future<Output = Vec<SupportFile>> + Send;
-
-    /// Loads a docker-archive or OCI layout from a tar stream into this node's image store; returns the names loaded.
-    fn load_image(
-        &self,
-        tar: BoxStream<'static, std::io::Result<Bytes>>,
-    ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
-    /// The digest that a tag has in its registry now; `None` for an image that was loaded into this node by hand.
-    fn resolve_image(
-        &self,
-        image: &str,
-        credentials: Option<SecretBytes>,
-    ) -> impl Future<Output = Result<Option<String>, ApiError>> + Send;
-    /// Names and digests of images on this node.
-    fn images(&self) -> impl Future<Output = Result<Vec<LocalImage>, ApiError>> + Send;
 
     /// Resolves once the state or an observed record may have changed since the call, or after `at_most`.
     fn changed(&self, at_most: Duration) -> impl Future<Output = ()> + Send;
@@ -186,14 +175,4 @@ pub struct LogLine {
     pub time: String,
     /// With its line end.
     pub line: Bytes,
-}
-
-#[derive(Debug, Clone)]
-pub struct LocalImage {
-    /// `repo:tag` names.
-    pub names: Vec<String>,
-    /// `sha256:...` of its manifest.
-    pub digest: String,
-    pub size_bytes: u64,
-    pub created: UnixMs,
 }

@@ -11,7 +11,8 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{HOST, HeaderValue};
-use hyper::{Method, Request, Response};
+use hyper::upgrade::Upgraded;
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -143,6 +144,30 @@ impl Client {
     /// The bytes at a path below `/flok/v1`, which may take long to gather.
     pub async fn download(&self, path: &str) -> Result<Bytes, ClientError> {
         self.bytes(Method::GET, path, Bytes::new(), DOWNLOAD_WITHIN).await
+    }
+
+    /// `POST` of a path below `/flok/v1` that takes the connection over.
+    pub async fn upgrade(&self, path: &str) -> Result<TokioIo<Upgraded>, ClientError> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(format!("/flok/v1{path}"))
+            .header("Connection", "Upgrade")
+            .header("Upgrade", "tcp")
+            .body(Full::new(Bytes::new()))
+            .expect("the path is of URL characters");
+        let broken = |why: String| ClientError::Broken { host: self.host(), why };
+        let opening = async {
+            let response = self.socket.send(request).await.map_err(|error| self.explain_io(error))?;
+            let status = response.status();
+            if status == StatusCode::SWITCHING_PROTOCOLS {
+                return hyper::upgrade::on(response).await.map_err(|error| broken(error.to_string()));
+            }
+            let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+            let body = body.map_err(|error| broken(error.to_string()))?.to_bytes();
+            Err(ClientError::Refused { status: status.as_u16(), message: error_message(&body) })
+        };
+        let timed_out = |_| ClientError::TimedOut { host: self.host(), within: ANSWER_WITHIN };
+        Ok(TokioIo::new(tokio::time::timeout(ANSWER_WITHIN, opening).await.map_err(timed_out)??))
     }
 
     async fn flok<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {

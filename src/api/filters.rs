@@ -45,6 +45,11 @@ impl Filters {
         self.0.get(key).is_none_or(|values| values.is_empty() || values.iter().any(|value| matches(value)))
     }
 
+    /// What is wanted of `key`.
+    pub fn values(&self, key: &str) -> impl Iterator<Item = &str> {
+        self.0.get(key).into_iter().flatten().map(String::as_str)
+    }
+
     pub fn has(&self, key: &str) -> bool {
         self.0.contains_key(key)
     }

@@ -4,20 +4,28 @@
 //! JSON. What it needs of the node it runs on it asks of a [`Backend`]; it makes no decision about the swarm itself.
 
 mod backend;
+mod calls;
 pub mod client;
+mod containers;
 pub mod convert;
 mod diff;
 mod docker;
 mod error;
 mod filters;
 mod flok;
+mod journal;
 mod lookup;
 pub mod model;
 mod redact;
 mod router;
+mod routes;
+mod store;
 mod surroundings;
 mod view;
 
 pub use backend::*;
+pub use calls::{send, serve_calls};
+pub use containers::*;
 pub use error::{ApiError, NOT_A_MANAGER, NOT_IN_A_SWARM};
-pub use router::serve;
+pub use router::{for_nodes, serve};
+pub use store::*;

@@ -6,14 +6,14 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
-use axum::{Router, ServiceExt};
+use axum::{Extension, Router, ServiceExt};
 use tokio::net::UnixListener;
 use tower::util::MapRequest;
 
-use super::docker::{configs, images, logs, networks, nodes, secrets, services, swarm, system, tasks};
+use super::Backend;
 use super::error::ApiError;
-use super::{Backend, flok};
+use super::journal::{Journal, follow};
+use super::routes::{self, About};
 
 /// Docker's API versions that are spoken.
 pub const API_VERSION: (u32, u32) = (1, 50);
@@ -28,47 +28,24 @@ pub async fn serve<B: Backend>(
     backend: Arc<B>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let service = MapRequest::new(router(backend), strip_version as fn(Request) -> Request);
+    let journal = Journal::default();
+    tokio::spawn(follow(Arc::clone(&backend), journal.clone()));
+    let service = MapRequest::new(router(backend, journal), strip_version as fn(Request) -> Request);
     axum::serve(listener, ServiceExt::<Request>::into_make_service(service)).with_graceful_shutdown(shutdown).await
 }
 
-fn router<B: Backend>(backend: Arc<B>) -> Router {
-    Router::new()
-        .route("/_ping", get(system::ping::<B>))
-        .route("/version", get(system::version::<B>))
-        .route("/info", get(system::info::<B>))
-        .route("/swarm", get(swarm::inspect::<B>))
-        .route("/swarm/init", post(swarm::init::<B>))
-        .route("/swarm/join", post(swarm::join::<B>))
-        .route("/swarm/leave", post(swarm::leave::<B>))
-        .route("/swarm/update", post(swarm::update::<B>))
-        .route("/nodes", get(nodes::list::<B>))
-        .route("/nodes/{id}", get(nodes::inspect::<B>).delete(nodes::remove::<B>))
-        .route("/nodes/{id}/update", post(nodes::update::<B>))
-        .route("/networks", get(networks::list::<B>))
-        .route("/networks/create", post(networks::create::<B>))
-        .route("/networks/prune", post(networks::prune::<B>))
-        .route("/networks/{id}", get(networks::inspect::<B>).delete(networks::remove::<B>))
-        .route("/services", get(services::list::<B>))
-        .route("/services/create", post(services::create::<B>))
-        .route("/services/{id}", get(services::inspect::<B>))
-        .route("/services/{id}", delete(services::remove::<B>))
-        .route("/services/{id}/update", post(services::update::<B>))
-        .route("/services/{id}/logs", get(logs::of_service::<B>))
-        .route("/tasks", get(tasks::list::<B>))
-        .route("/tasks/{id}", get(tasks::inspect::<B>))
-        .route("/tasks/{id}/logs", get(logs::of_task::<B>))
-        .route("/secrets", get(secrets::list::<B>))
-        .route("/secrets/create", post(secrets::create::<B>))
-        .route("/secrets/{id}", get(secrets::inspect::<B>).delete(secrets::remove::<B>))
-        .route("/secrets/{id}/update", post(secrets::update::<B>))
-        .route("/configs", get(configs::list::<B>))
-        .route("/configs/create", post(configs::create::<B>))
-        .route("/configs/{id}", get(configs::inspect::<B>).delete(configs::remove::<B>))
-        .route("/configs/{id}/update", post(configs::update::<B>))
-        .route("/images/json", get(images::list::<B>))
-        .route("/images/load", post(images::load::<B>))
-        .merge(flok::routes::<B>())
+fn router<B: Backend>(backend: Arc<B>, journal: Journal) -> Router {
+    finished(routes::router(&backend, |_| true), backend).layer(Extension(journal))
+}
+
+/// What other nodes may ask of this one: what is about itself and its containers.
+pub fn for_nodes<B: Backend>(backend: Arc<B>) -> Router {
+    let about_itself = |about| matches!(about, About::Container | About::Exec | About::Containers);
+    finished(routes::router(&backend, about_itself), backend)
+}
+
+fn finished<B: Backend>(router: Router<Arc<B>>, backend: Arc<B>) -> Router {
+    router
         .fallback(not_served)
         .method_not_allowed_fallback(not_served)
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY_BYTES))

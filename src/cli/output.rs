@@ -5,6 +5,7 @@ use std::io::Write;
 use jiff::Timestamp;
 
 use super::template::Template;
+use crate::spec::quantity::for_people;
 
 /// How something is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -173,24 +174,6 @@ pub fn ago(now: Timestamp, time: &str) -> String {
     match time.parse::<Timestamp>() {
         Ok(time) => format!("{} ago", for_people(now.as_second().saturating_sub(time.as_second()))),
         Err(_) => String::new(),
-    }
-}
-
-/// As Docker's `HumanDuration`.
-fn for_people(seconds: i64) -> String {
-    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
-    match seconds {
-        ..1 => "Less than a second".into(),
-        1 => "1 second".into(),
-        2..60 => format!("{seconds} seconds"),
-        60..120 => "About a minute".into(),
-        120..3600 => format!("{minutes} minutes"),
-        3600..5400 => "About an hour".into(),
-        _ if hours < 48 => format!("{hours} hours"),
-        _ if hours < 24 * 7 * 2 => format!("{} days", hours / 24),
-        _ if hours < 24 * 30 * 2 => format!("{} weeks", hours / 24 / 7),
-        _ if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        _ => format!("{} years", hours / 24 / 365),
     }
 }
 

@@ -1,14 +1,11 @@
 //! What the API asks of the node: see [`Backend`].
 
 use std::collections::BTreeSet;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio::time::{sleep, timeout};
-use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::clock;
 use super::daemon::Daemon;
@@ -16,7 +13,6 @@ use super::support;
 use super::swarm::{Shared, doctor, forecast, logs};
 use crate::api::*;
 use crate::consensus::{Consensus, PROPOSE_DEADLINE, ProposeError, ReadError};
-use crate::runtime::explained;
 use crate::spec::*;
 use crate::state::{Command, NodeHealth, Reply, Service, State};
 use crate::transport::{JoinToken, TokenSecret};
@@ -137,6 +133,10 @@ impl Backend for Daemon {
         Ok(Read { state, observed: shared.observed.table(), leader, stale })
     }
 
+    fn seen(&self) -> Option<Arc<State>> {
+        Some(self.session()?.shared.log()?.state())
+    }
+
     async fn propose(&self, command: Command) -> Result<Reply, WriteError> {
         let (shared, log) = self.log().await.map_err(|error| WriteError::Unavailable(error.to_string()))?;
         if let Command::RemoveNode { id, force } = &command {
@@ -230,29 +230,6 @@ impl Backend for Daemon {
             Some(shared) if node != shared.me => doctor::support_files(shared, node).await,
             _ => support::collect(&self.host, shared.as_ref()).await,
         }
-    }
-
-    async fn load_image(&self, tar: BoxStream<'static, io::Result<Bytes>>) -> Result<Vec<String>, ApiError> {
-        let reader = SyncIoBridge::new(Box::pin(StreamReader::new(tar)));
-        let loaded = self.host.runtime.images().load(reader, None).await;
-        loaded.map_err(|error| ApiError::Invalid(format!("{:#}", anyhow::Error::from(error))))
-    }
-
-    async fn resolve_image(&self, image: &str, credentials: Option<SecretBytes>) -> Result<Option<String>, ApiError> {
-        let resolved = self.host.runtime.images().resolve(image, credentials.as_ref()).await;
-        resolved.map_err(|error| ApiError::NotFound(explained(&error)))
-    }
-
-    async fn images(&self) -> Result<Vec<LocalImage>, ApiError> {
-        let listed = self.host.runtime.images().list().await;
-        let images = listed.map_err(|error| ApiError::Internal(format!("{:#}", anyhow::Error::from(error))))?;
-        let shown = images.into_iter().map(|image| LocalImage {
-            names: vec![image.name],
-            digest: image.digest,
-            size_bytes: 0,
-            created: UnixMs(u64::try_from(image.created_unix_s).unwrap_or(0) * 1000),
-        });
-        Ok(shown.collect())
     }
 
     async fn changed(&self, at_most: Duration) {

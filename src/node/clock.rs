@@ -17,6 +17,10 @@ pub fn epoch() -> Instant {
     *START
 }
 
+pub fn instant() -> Instant {
+    Instant::now()
+}
+
 /// Milliseconds since the daemon started.
 pub fn mono() -> MonoMs {
     MonoMs(u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX))

@@ -10,6 +10,8 @@ use tokio::sync::{Mutex, mpsc, watch};
 use super::addresses::{own_address, parse_addr, resolve};
 use super::clock;
 use super::config::Config;
+use super::execs::Execs;
+use super::facts::Facts;
 use super::standing::{DataDir, Standing};
 use super::swarm::{Session, admission, roster};
 use super::worker::{Wanted, Worker, WorkerConfig, WorkerReport};
@@ -20,13 +22,17 @@ use crate::dispatcher::{Members, Networks, View};
 use crate::gossip::{Load, Surroundings};
 use crate::network::dns::ResolverConfig;
 use crate::network::{self, NetworkConfig, NetworkError, Overlay, SwarmView, TaskNetworks};
-use crate::runtime::host::{self, LoadSampler};
+use crate::runtime::host::LoadSampler;
 use crate::runtime::logs::LogDefaults;
-use crate::runtime::oci::CgroupVersion;
 use crate::runtime::{Runtime, RuntimeConfig};
 use crate::spec::*;
 use crate::state::{Command, Meta, Node, NodeHealth, RaftMember, RaftStanding, Swarm};
-use crate::transport::{Authority, JoinError, JoinRequest, JoinToken, Member, MemberList, Refusal, TokenSecret, join};
+use crate::transport::{
+    Authority, ByteStream, JoinError, JoinRequest, JoinToken, Member, MemberList, Refusal, TokenSecret, join,
+};
+
+/// Questions of other nodes that wait to be read.
+const MAX_CALLS_WAITING: usize = 64;
 
 /// This machine as the daemon found it, and what runs tasks on it.
 pub struct Host {
@@ -44,20 +50,15 @@ pub struct Host {
     /// Where this node listens and is reached; set when a swarm is made or joined.
     addresses: RwLock<Addresses>,
     orders: mpsc::Sender<Order>,
+    pub execs: Execs,
+    calls: mpsc::Sender<ByteStream>,
 }
 
-/// What does not change while the daemon runs.
-#[derive(Debug, Clone)]
-pub struct Facts {
-    pub hostname: String,
-    pub platform: Platform,
-    pub nano_cpus: u64,
-    pub memory_bytes: u64,
-    pub kernel_version: String,
-    pub operating_system: String,
-    /// 1 or 2.
-    pub cgroup_version: u8,
-    pub containerd_version: String,
+/// What reaches the daemon from its session.
+pub struct Inbox {
+    pub orders: mpsc::Receiver<Order>,
+    /// Other nodes' questions about this one.
+    pub calls: mpsc::Receiver<ByteStream>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -206,6 +207,11 @@ impl Host {
         let _ = self.orders.try_send(Order::Removed);
     }
 
+    /// Hands over what another node asks; dropped where too much waits, which the other is told.
+    pub fn take_call(&self, stream: ByteStream) {
+        let _ = self.calls.try_send(stream);
+    }
+
     pub fn stop_because(&self, reason: String) {
         let _ = self.orders.try_send(Order::Stop(reason));
     }
@@ -221,19 +227,33 @@ pub struct Daemon {
 
 impl Daemon {
     /// Starts what runs in or out of a swarm, and takes up the node's part in its swarm, if it has one.
-    pub async fn start(config: Config, dir: DataDir) -> anyhow::Result<(Arc<Daemon>, mpsc::Receiver<Order>)> {
+    pub async fn start(config: Config, dir: DataDir) -> anyhow::Result<(Arc<Daemon>, Inbox)> {
         let node = dir.identity()?.node();
         let runtime = Runtime::start(runtime_config(&config)?).await.context("start containerd")?;
         let facts = Facts::find(&config, &runtime).await?;
         let worker = Worker::start(worker_config(&config, node, &facts)?, runtime.clone()).await?;
-        let (orders, inbox) = mpsc::channel(8);
+        let (orders, orders_in) = mpsc::channel(8);
+        let (calls, calls_in) = mpsc::channel(MAX_CALLS_WAITING);
         let listen = config.listen_addr;
         let advertise = configured_advertise(&config).unwrap_or(listen);
         let addresses = RwLock::new(Addresses { listen, advertise });
         let sampler = std::sync::Mutex::default();
         let (networks, members) = (watch::Sender::new(None), std::sync::Mutex::default());
-        let host = Host { dir, config, facts, runtime, worker, networks, members, sampler, node, addresses, orders };
-        let host = Arc::new(host);
+        let host = Arc::new(Host {
+            dir,
+            config,
+            facts,
+            runtime,
+            worker,
+            networks,
+            members,
+            sampler,
+            node,
+            addresses,
+            orders,
+            execs: Execs::default(),
+            calls,
+        });
         let daemon = Arc::new(Daemon { host, session: watch::Sender::new(None), changing: Mutex::new(()) });
         match daemon.host.dir.standing()? {
             Some(standing) => daemon.resume(standing).await?,
@@ -243,7 +263,7 @@ impl Daemon {
                 daemon.host.forget_networks();
             }
         }
-        Ok((daemon, inbox))
+        Ok((daemon, Inbox { orders: orders_in, calls: calls_in }))
     }
 
     async fn resume(&self, standing: Standing) -> anyhow::Result<()> {
@@ -525,33 +545,6 @@ impl Daemon {
         self.set_addresses(listen.ip(), advertise);
         Ok(())
     }
-}
-
-impl Facts {
-    async fn find(config: &Config, runtime: &Runtime) -> anyhow::Result<Facts> {
-        let name = nix::sys::utsname::uname().context("ask for the host's name")?;
-        let text = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
-        Ok(Facts {
-            hostname: config.hostname.clone().unwrap_or_else(|| text(name.nodename())),
-            platform: host::platform(),
-            nano_cpus: host::nano_cpus(),
-            memory_bytes: host::memory_bytes(),
-            kernel_version: text(name.release()),
-            operating_system: operating_system(),
-            cgroup_version: match runtime.cgroup_version() {
-                CgroupVersion::V1 => 1,
-                CgroupVersion::V2 => 2,
-            },
-            containerd_version: runtime.containerd_version().await?,
-        })
-    }
-}
-
-/// The distribution's own name for itself.
-fn operating_system() -> String {
-    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let pretty = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    pretty.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
 }
 
 fn runtime_config(config: &Config) -> anyhow::Result<RuntimeConfig> {

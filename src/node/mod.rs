@@ -8,12 +8,16 @@ mod addresses;
 mod backend;
 mod clock;
 pub mod config;
+mod containers;
 mod daemon;
+mod execs;
+mod facts;
 mod files;
 mod logging;
 mod preflight;
 mod socket;
 mod standing;
+mod store;
 mod support;
 mod swarm;
 mod systemd;
@@ -29,7 +33,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::config::Config;
-use self::daemon::{Daemon, Order};
+use self::daemon::{Daemon, Inbox, Order};
 use self::standing::DataDir;
 pub use self::swarm::decisions;
 
@@ -48,7 +52,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     preflight::check(&config)?;
     let socket = config.socket.clone();
     let listener = socket::bind(&socket)?;
-    let (daemon, mut orders) = match Daemon::start(config, dir).await {
+    let (daemon, inbox) = match Daemon::start(config, dir).await {
         Ok(started) => started,
         Err(error) => {
             socket::remove(&socket);
@@ -56,6 +60,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         }
     };
 
+    let Inbox { mut orders, calls } = inbox;
+    tokio::spawn(containers::serve(Arc::clone(&daemon), calls));
     let closing = CancellationToken::new();
     let serving = tokio::spawn(crate::api::serve(listener, Arc::clone(&daemon), closing.clone().cancelled_owned()));
     systemd::ready();

@@ -14,12 +14,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use self::executor::{Context, Executor, Hands};
 use self::outcomes::Outcomes;
-use crate::agent::{Event, EventKind, Found, FoundState, Machine, NodeNames};
+use crate::agent::{Event, EventKind, Found, FoundState, HealthLog, Machine, NodeNames};
 use crate::dispatcher::Networks;
 use crate::gossip::MAX_RECORD_IMAGES;
 use crate::network::dns::{Resolver, ResolverConfig};
@@ -29,6 +29,9 @@ use crate::spec::*;
 
 /// Events of the executor not yet handled; jobs wait when it is full.
 const EVENT_QUEUE: usize = 1024;
+/// Questions about health that wait, and how long an answer is waited for.
+const QUESTION_QUEUE: usize = 64;
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// How long a shutdown waits for what is under way.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
@@ -69,7 +72,15 @@ pub struct Worker {
     report: watch::Receiver<WorkerReport>,
     networks: TaskNetworks,
     resolver: Resolver,
+    questions: mpsc::Sender<oneshot::Sender<HealthLogs>>,
     driver: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What is known of the health of the tasks that are checked, and the machine's time at which it was.
+#[derive(Debug, Clone, Default)]
+pub struct HealthLogs {
+    pub now: MonoMs,
+    pub tasks: BTreeMap<TaskId, HealthLog>,
 }
 
 impl Worker {
@@ -97,6 +108,7 @@ impl Worker {
         let (wanted, wanted_in) = watch::channel(None);
         let (quorum, quorum_in) = watch::channel(true);
         let (stop, stop_in) = watch::channel(false);
+        let (questions, questions_in) = mpsc::channel(QUESTION_QUEUE);
         let tasks: BTreeSet<TaskId> = found.iter().map(|found| found.task).collect();
         let machine = Machine::new(found, clock.now());
         let (report_out, report) = watch::channel(WorkerReport {
@@ -122,11 +134,18 @@ impl Worker {
             unadopted: Some((networks.clone(), resolver.clone())),
             containers: tasks.into_iter().map(|task| (container_id(task), task)).collect(),
             exited: BTreeMap::new(),
-            inputs: Inputs { events, exits, wanted: wanted_in, quorum: quorum_in, stop: stop_in },
+            inputs: Inputs {
+                events,
+                exits,
+                wanted: wanted_in,
+                quorum: quorum_in,
+                questions: questions_in,
+                stop: stop_in,
+            },
             report: report_out,
         };
         let driver = Mutex::new(Some(tokio::spawn(driver.run())));
-        Ok(Worker { wanted, quorum, stop, report, networks, resolver, driver })
+        Ok(Worker { wanted, quorum, stop, report, networks, resolver, questions, driver })
     }
 
     /// The complete wish, newest wins; a task that is not in it is stopped and removed. Never blocks.
@@ -142,6 +161,16 @@ impl Worker {
     /// Changes when something worth telling has changed; `ran_for` alone is not.
     pub fn reports(&self) -> watch::Receiver<WorkerReport> {
         self.report.clone()
+    }
+
+    /// Empty where the worker does not answer in time.
+    pub async fn health(&self) -> HealthLogs {
+        let (answer, told) = oneshot::channel();
+        let asked = async {
+            self.questions.send(answer).await.ok()?;
+            told.await.ok()
+        };
+        tokio::time::timeout(ANSWER_WITHIN, asked).await.ok().flatten().unwrap_or_default()
     }
 
     pub fn networks(&self) -> &TaskNetworks {
@@ -206,6 +235,7 @@ struct Inputs {
     exits: mpsc::Receiver<ContainerExit>,
     wanted: watch::Receiver<Option<Wanted>>,
     quorum: watch::Receiver<bool>,
+    questions: mpsc::Receiver<oneshot::Sender<HealthLogs>>,
     stop: watch::Receiver<bool>,
 }
 
@@ -257,6 +287,11 @@ impl Driver {
                 }
                 () = async { due.expect("the branch is off without a deadline").await }, if due.is_some() => {
                     self.machine.handle_tick(self.clock.now());
+                }
+                Some(question) = self.inputs.questions.recv() => {
+                    let logs = self.machine.running().filter_map(|task| Some((task, self.machine.health(task)?)));
+                    // Who asked may have given up.
+                    let _ = question.send(HealthLogs { now: self.clock.now(), tasks: logs.collect() });
                 }
                 // Told to, or the handle is gone.
                 _ = self.inputs.stop.changed() => break,

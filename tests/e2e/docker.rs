@@ -1,54 +1,8 @@
 //! The ordinary `docker` command against flok's socket: what it prints is what a user of Docker Swarm expects.
 
-use std::process::Output;
-
+pub use super::docker_command::{docker, ok, refused, rows, shows};
 use super::lab::{Host, eventually};
 use super::swarm::{PATIENCE, Swarm};
-
-/// `docker ARGS...` on a host, as its user would call it: only `DOCKER_HOST` says that this is flok.
-pub fn docker(host: &Host, args: &[&str]) -> Output {
-    let mut command = host.command("docker");
-    command.env("DOCKER_HOST", format!("unix://{}", host.socket().display()));
-    command.env("DOCKER_CONFIG", host.dir.join("docker")).env_remove("DOCKER_CONTEXT");
-    command.args(args).output().unwrap()
-}
-
-pub fn ok(host: &Host, args: &[&str]) -> String {
-    let output = docker(host, args);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "n{}: docker {args:?}: {errors}\n{}", host.index, host.log_tail());
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-pub fn refused(host: &Host, args: &[&str]) -> String {
-    let output = docker(host, args);
-    assert!(!output.status.success(), "docker {args:?} succeeded: {}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// The lines of a table, each cut into the columns that the template names, tab by tab.
-pub fn rows(host: &Host, args: &[&str], template: &str) -> Vec<Vec<String>> {
-    cut(&ok(host, &[args, &["--format", template]].concat()))
-}
-
-fn cut(text: &str) -> Vec<Vec<String>> {
-    let mut rows: Vec<Vec<String>> =
-        text.lines().map(|line| line.split('\t').map(str::to_owned).collect::<Vec<_>>()).collect();
-    rows.sort();
-    rows
-}
-
-/// Waits until the table reads so.
-pub fn shows(host: &Host, args: &[&str], template: &str, wanted: &[&[&str]]) {
-    eventually(&format!("docker {args:?} to show {wanted:?}"), PATIENCE, || {
-        let output = docker(host, &[args, &["--format", template]].concat());
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-        }
-        let found = cut(&String::from_utf8_lossy(&output.stdout));
-        if found == wanted { Ok(()) } else { Err(format!("{found:?}")) }
-    });
-}
 
 const NODES: &str = "{{.Hostname}}\t{{.Status}}\t{{.Availability}}\t{{.ManagerStatus}}";
 const TASKS: &str = "{{.Name}}\t{{.Image}}\t{{.DesiredState}}";

@@ -13,6 +13,7 @@ mod deaths;
 mod deploy;
 mod dns;
 mod docker;
+mod docker_command;
 mod firewalls;
 mod health;
 mod hops;

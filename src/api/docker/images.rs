@@ -1,39 +1,327 @@
-//! Images on this node.
+//! Images on this node, and what registries say of names.
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures::StreamExt;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 
-use crate::api::{ApiError, Backend};
+use super::truthy;
+use crate::api::convert::date;
+use crate::api::filters::Filters;
+use crate::api::journal::Journal;
+use crate::api::{ApiError, Backend, LocalImage};
+use crate::spec::SecretBytes;
+use crate::spec::image::ImageReference;
 
-pub async fn list<B: Backend>(State(backend): State<Arc<B>>) -> Result<Json<Vec<Value>>, ApiError> {
-    let images = backend.images().await?;
-    let shown = images.into_iter().map(|image| {
-        json!({
-            "Id": image.digest,
-            "ParentId": "",
-            "RepoTags": image.names,
-            "RepoDigests": [],
-            "Created": image.created.0 / 1000,
-            "Size": image.size_bytes,
-            "SharedSize": -1,
-            "Labels": {},
-            "Containers": -1,
-        })
+const FILTERS: [&str; 6] = ["before", "dangling", "label", "reference", "since", "until"];
+
+#[derive(Debug, Deserialize)]
+pub struct ListImages {
+    filters: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pull {
+    from_image: Option<String>,
+    from_src: Option<String>,
+    tag: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Named {
+    repo: Option<String>,
+    tag: Option<String>,
+    force: Option<String>,
+}
+
+/// A name as Docker shows it: `redis:7` for `docker.io/library/redis:7`.
+fn familiar(name: &str) -> String {
+    name.parse::<ImageReference>().map_or_else(|_| name.to_owned(), |name| name.familiar())
+}
+
+fn tags(image: &LocalImage) -> Vec<String> {
+    image.names.iter().filter(|name| !name.contains('@')).map(|name| familiar(name)).collect()
+}
+
+fn digests(image: &LocalImage) -> Vec<String> {
+    let repository = |name: &String| {
+        let mut read = name.parse::<ImageReference>().ok()?;
+        (read.tag, read.digest) = (None, None);
+        Some(format!("{}@{}", read.familiar().trim_end_matches(":latest"), image.digest))
+    };
+    let mut all: Vec<String> = image.names.iter().filter_map(repository).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+pub async fn list<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Query(query): Query<ListImages>,
+) -> Result<Json<Vec<Value>>, ApiError> {
+    let filters = Filters::parse(query.filters.as_deref(), &FILTERS)?;
+    let mut images = backend.images().await?;
+    if filters.has("reference") {
+        // An image is shown by those of its names that were asked for.
+        let asked = |name: &String| filters.any("reference", |wanted| refers(wanted, &familiar(name)));
+        images.iter_mut().for_each(|image| image.names.retain(asked));
+        images.retain(|image| !image.names.is_empty());
+    }
+    let wanted = |image: &&LocalImage| filters.any("dangling", |wanted| truthy(Some(wanted)) == tags(image).is_empty());
+    Ok(Json(images.iter().filter(wanted).map(shown).collect()))
+}
+
+/// `redis`, `redis:7`, `*/redis`: a star is any text without a slash.
+fn refers(pattern: &str, tag: &str) -> bool {
+    let repository = tag.rsplit_once(':').map_or(tag, |(repository, _)| repository);
+    let fits = |text: &str| glob(pattern.as_bytes(), text.as_bytes());
+    fits(tag) || fits(repository)
+}
+
+fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    match (pattern.split_first(), text.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => {
+            glob(rest, text) || text.split_first().is_some_and(|(first, more)| *first != b'/' && glob(pattern, more))
+        }
+        (Some((one, rest)), Some((other, more))) => (one == other || *one == b'?') && glob(rest, more),
+        _ => false,
+    }
+}
+
+pub fn shown(image: &LocalImage) -> Value {
+    json!({
+        "Id": image.digest,
+        "ParentId": "",
+        "RepoTags": tags(image),
+        "RepoDigests": digests(image),
+        "Created": image.created.0 / 1000,
+        "Size": image.size_bytes,
+        "SharedSize": -1,
+        "Labels": image.config["config"]["Labels"].clone(),
+        "Containers": -1,
+    })
+}
+
+/// By a name, or by the beginning of a digest.
+async fn find<B: Backend>(backend: &B, wanted: &str) -> Result<LocalImage, ApiError> {
+    let mut images = backend.images().await?;
+    let reference = wanted.parse::<ImageReference>().ok();
+    let tagged = reference.as_ref().map(|name| name.familiar());
+    let named = |image: &LocalImage| {
+        let tags = tags(image);
+        tags.iter().any(|tag| {
+            Some(tag) == tagged.as_ref()
+                || Some(tag.as_str()) == tagged.as_ref().map(|t| format!("{t}:latest")).as_deref()
+        }) || image.names.iter().any(|name| name == wanted || Some(familiar(name)) == tagged)
+    };
+    let prefix = wanted.strip_prefix("sha256:").unwrap_or(wanted);
+    let is_digest =
+        |image: &LocalImage| image.digest.strip_prefix("sha256:").is_some_and(|digest| digest.starts_with(prefix));
+    let at = images.iter().position(named).or_else(|| {
+        let hex = prefix.len() >= 4 && prefix.bytes().all(|byte| byte.is_ascii_hexdigit());
+        images.iter().position(is_digest).filter(|_| hex)
     });
-    Ok(Json(shown.collect()))
+    at.map(|at| images.swap_remove(at)).ok_or_else(|| ApiError::NotFound(format!("No such image: {wanted}")))
+}
+
+/// `/images/NAME/json`; a name may have slashes.
+pub async fn inspect<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(rest): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    let Some(wanted) = rest.strip_suffix("/json") else {
+        return Err(ApiError::NotImplemented(format!("flok does not serve GET /images/{rest} yet")));
+    };
+    let image = find(&*backend, wanted).await?;
+    let config = &image.config;
+    Ok(Json(json!({
+        "Id": image.digest,
+        "RepoTags": tags(&image),
+        "RepoDigests": digests(&image),
+        "Parent": "",
+        "Comment": "",
+        "Created": config["created"].as_str().map_or_else(|| date(image.created), str::to_owned),
+        "Author": config["author"].as_str().unwrap_or_default(),
+        "Architecture": config["architecture"],
+        "Os": config["os"],
+        "Size": image.size_bytes,
+        "VirtualSize": image.size_bytes,
+        "GraphDriver": {"Name": "overlayfs", "Data": {}},
+        "RootFS": {"Type": "layers", "Layers": config["rootfs"]["diff_ids"]},
+        "Config": config["config"],
+        "Metadata": {"LastTagTime": date(image.created)},
+    })))
 }
 
 /// Answers as Docker does: 200, and a line of JSON for each image.
-pub async fn load<B: Backend>(State(backend): State<Arc<B>>, body: Body) -> Result<Response, ApiError> {
+pub async fn load<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
+    body: Body,
+) -> Result<Response, ApiError> {
     let tar = body.into_data_stream().map(|chunk| chunk.map_err(std::io::Error::other)).boxed();
     let names = backend.load_image(tar).await?;
+    for name in &names {
+        journal.local("image", "load", name, backend.now());
+    }
     let lines: String =
         names.iter().map(|name| format!("{}\n", json!({ "stream": format!("Loaded image: {name}\n") }))).collect();
     Ok(([("Content-Type", "application/json")], lines).into_response())
+}
+
+/// The login that a client sends for one registry.
+fn credentials(headers: &HeaderMap) -> Option<SecretBytes> {
+    let sent = headers.get("X-Registry-Auth")?.as_bytes();
+    // `e30=` is an empty object: nothing is known.
+    (!sent.is_empty() && sent != b"e30=").then(|| SecretBytes(sent.to_vec()))
+}
+
+/// Lines of JSON as it goes; what goes wrong is the last of them.
+pub async fn pull<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
+    Query(query): Query<Pull>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    if query.from_src.is_some_and(|source| !source.is_empty()) {
+        return Err(ApiError::NotImplemented("flok does not import file systems as images yet".into()));
+    }
+    let image = query.from_image.filter(|image| !image.is_empty());
+    let image = image.ok_or_else(|| ApiError::invalid("missing parameter: fromImage"))?;
+    let tag = query.tag.filter(|tag| !tag.is_empty());
+    let name = match &tag {
+        Some(digest) if digest.starts_with("sha256:") => format!("{image}@{digest}"),
+        Some(tag) => format!("{image}:{tag}"),
+        None => image.clone(),
+    };
+    let short = familiar(&name);
+    let (lines, told) = mpsc::channel::<Value>(8);
+    tokio::spawn(async move {
+        let (progress, mut done) = mpsc::channel(8);
+        let begun = json!({"status": format!("Pulling {short}"), "id": tag.unwrap_or_else(|| "latest".into())});
+        let _ = lines.send(begun).await;
+        let showing = async {
+            while let Some((current, total)) = done.recv().await {
+                let line = json!({
+                    "status": "Downloading", "id": "layers", "progressDetail": {"current": current, "total": total},
+                });
+                let _ = lines.send(line).await;
+            }
+        };
+        let (pulled, ()) = tokio::join!(backend.pull_image(&name, credentials(&headers), progress), showing);
+        match pulled {
+            Ok((digest, new)) => {
+                journal.local("image", "pull", &short, backend.now());
+                let status = if new { "Downloaded newer image for" } else { "Image is up to date for" };
+                let _ = lines.send(json!({"status": format!("Digest: {digest}")})).await;
+                let _ = lines.send(json!({"status": format!("Status: {status} {short}")})).await;
+            }
+            Err(error) => {
+                let text = error.to_string();
+                let _ = lines.send(json!({"errorDetail": {"message": text}, "error": text})).await;
+            }
+        }
+    });
+    let lines = futures::stream::unfold(told, |mut told| async move {
+        let line = told.recv().await?;
+        Some((Ok::<_, std::convert::Infallible>(format!("{line}\n")), told))
+    });
+    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response())
+}
+
+/// `/images/NAME/tag`.
+pub async fn tag<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
+    Path(rest): Path<String>,
+    Query(query): Query<Named>,
+) -> Result<StatusCode, ApiError> {
+    let Some(wanted) = rest.strip_suffix("/tag") else {
+        return Err(ApiError::NotImplemented(format!("flok does not serve POST /images/{rest} yet")));
+    };
+    let image = find(&*backend, wanted).await?;
+    let repo = query.repo.filter(|repo| !repo.is_empty());
+    let repo = repo.ok_or_else(|| ApiError::invalid("missing parameter: repo"))?;
+    let name = match query.tag.filter(|tag| !tag.is_empty()) {
+        Some(tag) => format!("{repo}:{tag}"),
+        None => repo,
+    };
+    backend.tag_image(image.names.first().map_or(wanted, String::as_str), &name).await?;
+    journal.local("image", "tag", &name, backend.now());
+    Ok(StatusCode::CREATED)
+}
+
+pub async fn remove<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
+    Path(wanted): Path<String>,
+    Query(query): Query<Named>,
+) -> Result<Json<Value>, ApiError> {
+    let image = find(&*backend, &wanted).await?;
+    let force = truthy(query.force.as_deref());
+    let by_digest = image.digest.trim_start_matches("sha256:").starts_with(wanted.trim_start_matches("sha256:"));
+    let (tagged, exact): (Vec<&String>, Vec<&String>) = image.names.iter().partition(|name| !name.contains('@'));
+    if by_digest && tagged.len() > 1 && !force {
+        return Err(ApiError::Conflict(format!(
+            "conflict: unable to delete {wanted} (must be forced) - image is referenced in multiple repositories"
+        )));
+    }
+    let named: Vec<&String> = tagged.iter().copied().filter(|name| familiar(name) == familiar(&wanted)).collect();
+    let mut going = if by_digest || named.is_empty() { tagged.clone() } else { named };
+    // With its last tag goes the name by which it was pulled.
+    let whole = going.len() == tagged.len();
+    if whole {
+        going.extend(exact);
+    }
+    let mut told = Vec::new();
+    for name in going {
+        backend.remove_image(name, force).await?;
+        journal.local("image", "untag", name, backend.now());
+        told.push(json!({"Untagged": familiar(name)}));
+    }
+    if whole {
+        journal.local("image", "delete", &image.digest, backend.now());
+        told.push(json!({"Deleted": image.digest}));
+    }
+    Ok(Json(told.into()))
+}
+
+/// `/distribution/NAME/json`: what `docker service create` pins a tag by.
+pub async fn distribution<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(rest): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    let name = rest.strip_suffix("/json").ok_or_else(|| ApiError::NotFound("page not found".into()))?;
+    let told = backend.describe_image(name, credentials(&headers)).await?;
+    let platforms = told.platforms.iter().map(|(os, architecture)| json!({"os": os, "architecture": architecture}));
+    Ok(Json(json!({
+        "Descriptor": {"mediaType": told.media_type, "digest": told.digest, "size": told.size_bytes},
+        "Platforms": platforms.collect::<Vec<_>>(),
+    })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_matched_by_repository_and_by_tag() {
+        for pattern in ["redis", "redis:7", "re*", "redis:*"] {
+            assert!(refers(pattern, "redis:7"), "{pattern}");
+        }
+        for pattern in ["redi", "redis:8", "*/redis"] {
+            assert!(!refers(pattern, "redis:7"), "{pattern}");
+        }
+        assert!(refers("*/redis", "a/redis:7") && !refers("*", "a/redis:7"));
+    }
 }

@@ -8,12 +8,13 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream, SelectAll};
 use serde::Deserialize;
 use tokio::time::Interval;
 
+use super::hijack::{content_type, frame};
 use super::truthy;
 use crate::api::{ApiError, Backend, LogLine, LogOptions, Read, lookup, view};
 use crate::spec::{ServiceId, TaskId, TaskState, UnixMs};
@@ -29,7 +30,7 @@ pub struct LogsQuery {
     tail: Option<String>,
     since: Option<String>,
     until: Option<String>,
-    timestamps: Option<String>,
+    pub timestamps: Option<String>,
     details: Option<String>,
 }
 
@@ -127,12 +128,10 @@ fn answer(lines: BoxStream<'static, LogLine>, service: ServiceId, tty: bool, que
         let text = render(&line, service, timestamps, details);
         Ok::<_, std::convert::Infallible>(if tty { text } else { frame(line.stderr, &text) })
     });
-    let content_type =
-        if tty { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" };
-    ([(header::CONTENT_TYPE, content_type)], Body::from_stream(frames)).into_response()
+    ([(header::CONTENT_TYPE, content_type(tty))], Body::from_stream(frames)).into_response()
 }
 
-fn options(query: &LogsQuery) -> Result<LogOptions, ApiError> {
+pub fn options(query: &LogsQuery) -> Result<LogOptions, ApiError> {
     let (stdout, stderr) = (truthy(query.stdout.as_deref()), truthy(query.stderr.as_deref()));
     if !stdout && !stderr {
         return Err(ApiError::invalid("Bad parameters: you must choose at least one stream"));
@@ -154,7 +153,7 @@ fn options(query: &LogsQuery) -> Result<LogOptions, ApiError> {
 }
 
 /// Seconds since 1970, with an optional fraction, or RFC 3339. Zero is no bound, as some clients send it.
-fn time(field: &str, text: Option<&str>) -> Result<Option<UnixMs>, ApiError> {
+pub fn time(field: &str, text: Option<&str>) -> Result<Option<UnixMs>, ApiError> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     if let Ok(seconds) = text.parse::<f64>() {
         let at = UnixMs((seconds.max(0.0) * 1000.0) as u64);
@@ -166,28 +165,21 @@ fn time(field: &str, text: Option<&str>) -> Result<Option<UnixMs>, ApiError> {
     }
 }
 
-fn render(line: &LogLine, service: ServiceId, timestamps: bool, details: bool) -> Bytes {
-    let mut text = BytesMut::with_capacity(line.line.len() + 160);
-    if timestamps {
-        text.put_slice(line.time.as_bytes());
-        text.put_u8(b' ');
+/// With the time before it, where it is asked for.
+pub fn stamped(line: &LogLine, timestamps: bool) -> Bytes {
+    if !timestamps {
+        return line.line.clone();
     }
-    if details {
-        let (node, task) = (line.node, line.task);
-        let details = format!(
-            "com.docker.swarm.node.id={node},com.docker.swarm.service.id={service},com.docker.swarm.task.id={task} "
-        );
-        text.put_slice(details.as_bytes());
-    }
-    text.put_slice(&line.line);
-    text.freeze()
+    [line.time.as_bytes(), b" ", &line.line].concat().into()
 }
 
-/// Docker's stream framing: which stream, three zeros, the length as a big-endian u32.
-fn frame(stderr: bool, text: &[u8]) -> Bytes {
-    let mut frame = BytesMut::with_capacity(8 + text.len());
-    frame.put_slice(&[if stderr { 2 } else { 1 }, 0, 0, 0]);
-    frame.put_u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
-    frame.put_slice(text);
-    frame.freeze()
+fn render(line: &LogLine, service: ServiceId, timestamps: bool, details: bool) -> Bytes {
+    if !details {
+        return stamped(line, timestamps);
+    }
+    let (node, task) = (line.node, line.task);
+    let details = format!(
+        "com.docker.swarm.node.id={node},com.docker.swarm.service.id={service},com.docker.swarm.task.id={task} "
+    );
+    stamped(&LogLine { line: [details.as_bytes(), &line.line].concat().into(), ..line.clone() }, timestamps)
 }

@@ -1,6 +1,10 @@
 //! Handlers of Docker's Engine API, one file for each of its nouns.
 
 pub mod configs;
+pub mod containers;
+pub mod events;
+pub mod exec;
+pub mod hijack;
 pub mod images;
 mod keys;
 pub mod logs;
@@ -12,6 +16,7 @@ pub mod services;
 pub mod swarm;
 pub mod system;
 pub mod tasks;
+pub mod volumes;
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;

@@ -99,6 +99,7 @@ fn take_stream(
                 super::logs::serve(&shared, stream).await;
             }));
         }
+        (Protocol::Call, _) => shared.host.take_call(stream.into_bytes()),
         // Dropped: the node tries another manager.
         _ => {}
     }

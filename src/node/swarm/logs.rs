@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use crate::api::{LogLine, LogOptions};
+use crate::node::daemon::Host;
 use crate::runtime::logs::{LogQuery, LogStream};
 use crate::spec::*;
 use crate::state::codec;
@@ -47,7 +48,7 @@ pub async fn from_node(
     options: LogOptions,
 ) -> BoxStream<'static, LogLine> {
     if node == shared.me {
-        return local(shared, tasks, options);
+        return local(&shared.host, tasks, options);
     }
     let complaint = tasks.first().copied();
     match open(shared, node, tasks, options).await {
@@ -73,8 +74,9 @@ async fn open(shared: &Shared, node: NodeId, tasks: Vec<TaskId>, options: LogOpt
     Ok(stream)
 }
 
-fn local(shared: &Shared, tasks: Vec<TaskId>, options: LogOptions) -> BoxStream<'static, LogLine> {
-    let node = shared.me;
+/// Lines of this node's own tasks.
+pub fn local(host: &Host, tasks: Vec<TaskId>, options: LogOptions) -> BoxStream<'static, LogLine> {
+    let node = host.node();
     let at = |time: UnixMs| Timestamp::from_millisecond(i64::try_from(time.0).ok()?).ok();
     let query = LogQuery {
         tail: options.tail,
@@ -82,7 +84,7 @@ fn local(shared: &Shared, tasks: Vec<TaskId>, options: LogOptions) -> BoxStream<
         until: options.until.and_then(at),
         follow: options.follow,
     };
-    let logs = tasks.into_iter().filter_map(|task| match shared.host.runtime.logs(task, query.clone()) {
+    let logs = tasks.into_iter().filter_map(|task| match host.runtime.logs(task, query.clone()) {
         Ok(lines) => Some((task, lines)),
         // A task that has not written yet, or whose log is gone with it.
         Err(error) => {
@@ -114,7 +116,7 @@ fn local(shared: &Shared, tasks: Vec<TaskId>, options: LogOptions) -> BoxStream<
 pub async fn serve(shared: &Shared, mut stream: MessageStream) {
     let Ok(Ok(Some(message))) = timeout(OPEN_WITHIN, stream.receive()).await else { return };
     let Ok(Ask { tasks, stdout, stderr, follow, tail, since, until }) = codec::decode(&message) else { return };
-    let mut lines = local(shared, tasks, LogOptions { stdout, stderr, follow, tail, since, until });
+    let mut lines = local(&shared.host, tasks, LogOptions { stdout, stderr, follow, tail, since, until });
     let (mut reader, mut writer) = stream.split();
     loop {
         let line = tokio::select! {

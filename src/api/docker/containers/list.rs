@@ -1,0 +1,166 @@
+//! `GET /containers/json`: this node's containers, or with the filter `node` another's.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{find, show};
+use crate::api::calls::FromNode;
+use crate::api::docker::truthy;
+use crate::api::filters::Filters;
+use crate::api::{ApiError, Backend, Container, lookup};
+use crate::spec::*;
+
+const FILTERS: [&str; 17] = [
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "name",
+    "network",
+    "node",
+    "publish",
+    "since",
+    "status",
+    "volume",
+    "runtime",
+];
+
+const STATUSES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
+
+#[derive(Debug, Deserialize)]
+pub struct ListContainers {
+    all: Option<String>,
+    limit: Option<i64>,
+    size: Option<String>,
+    filters: Option<String>,
+}
+
+pub async fn list<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Query(query): Query<ListContainers>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let filters = Filters::parse(query.filters.as_deref(), &FILTERS)?;
+    if let Some(status) = filters.values("status").find(|status| !STATUSES.contains(status)) {
+        return Err(ApiError::invalid(format!("invalid filter 'status={status}'")));
+    }
+    if filters.has("node") && request.extensions().get::<FromNode>().is_none() {
+        let read = backend.read().await?;
+        let wanted = filters.values("node").next().unwrap_or_default();
+        let node = lookup::node(&read.state, wanted)?.id;
+        if node != backend.local().id {
+            return backend.call(node, request).await;
+        }
+    }
+    let mut containers = backend.containers().await?;
+    containers.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
+    let bound = |key: &str| -> Result<Option<UnixMs>, ApiError> {
+        let Some(wanted) = filters.values(key).next() else { return Ok(None) };
+        let found =
+            containers.iter().find(|container| container.id.starts_with(wanted) || container.task.name == wanted);
+        found.map(|found| Some(found.created)).ok_or_else(|| find::no_such(wanted))
+    };
+    let (before, since) = (bound("before")?, bound("since")?);
+    let limit = query.limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
+    // As in Docker: asking for what ended, or for the last ones, is asking for all.
+    let all = truthy(query.all.as_deref()) || limit.is_some() || filters.has("status") || filters.has("exited");
+    let node = backend.local().id;
+    containers.retain(|container| {
+        (all || show::state(container) == "running")
+            && before.is_none_or(|at| container.created < at)
+            && since.is_none_or(|at| container.created > at)
+            && matches(container, &filters, node)
+    });
+    containers.truncate(limit.unwrap_or(usize::MAX));
+    let now = backend.now();
+    let mut shown = Vec::with_capacity(containers.len());
+    for container in &containers {
+        let mut line = line(container, now);
+        if truthy(query.size.as_deref()) {
+            line["SizeRw"] = json!(backend.container_size(container.task.task).await.unwrap_or(0));
+            line["SizeRootFs"] = json!(0);
+        }
+        shown.push(line);
+    }
+    Ok(Json(shown).into_response())
+}
+
+fn matches(container: &Container, filters: &Filters, node: NodeId) -> bool {
+    let task = &container.task;
+    let spec = &task.spec.container;
+    let port = |wanted: &str, of: fn(&PortConfig) -> u16| {
+        let (number, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+        container.host_ports.iter().any(|port| of(port).to_string() == number && show::protocol(port) == protocol)
+    };
+    filters.id("id", &container.id)
+        && filters.any("name", |wanted| format!("/{}", task.name).contains(wanted))
+        && filters.labels("label", &show::labels(container, node))
+        && filters.any("status", |wanted| wanted == show::state(container))
+        && filters.any("health", |wanted| wanted == show::health(container))
+        && filters.any("exited", |wanted| {
+            show::state(container) == "exited"
+                && container.exit_code.map(|code| code.to_string()).as_deref() == Some(wanted)
+        })
+        && filters.any("is-task", |wanted| truthy(Some(wanted)))
+        && filters.any("isolation", |wanted| wanted == "default")
+        && filters.any("runtime", |wanted| wanted == "container" || wanted == "runc")
+        && filters.any("ancestor", |wanted| {
+            same_image(&spec.image, wanted) || (wanted.len() >= 12 && container.image_digest.contains(wanted))
+        })
+        && filters.any("network", |wanted| {
+            container.networks.iter().any(|place| place.name == wanted || place.id.to_string().starts_with(wanted))
+        })
+        && filters.any("volume", |wanted| {
+            spec.mounts.iter().any(|mount| mount.source.as_deref() == Some(wanted) || mount.target == wanted)
+        })
+        && filters.any("publish", |wanted| port(wanted, |port| port.published))
+        && filters.any("expose", |wanted| port(wanted, |port| port.target))
+}
+
+/// `redis` is `redis:latest`, whatever digest it was resolved to.
+fn same_image(image: &str, wanted: &str) -> bool {
+    let read = |text: &str| {
+        text.parse::<crate::spec::image::ImageReference>().ok().map(|mut read| {
+            read.digest = None;
+            read.familiar()
+        })
+    };
+    let (image, wanted) = (read(image), read(wanted));
+    let tagged = |name: &str| if name.contains(':') { name.to_owned() } else { format!("{name}:latest") };
+    match (image, wanted) {
+        (Some(image), Some(wanted)) => image == wanted || tagged(&image) == tagged(&wanted),
+        _ => false,
+    }
+}
+
+pub fn line(container: &Container, now: Timestamp) -> Value {
+    let ports = container.host_ports.iter().map(|port| {
+        json!({"IP": "0.0.0.0", "PrivatePort": port.target, "PublicPort": port.published, "Type": show::protocol(port)})
+    });
+    json!({
+        "Id": container.id,
+        "Names": [format!("/{}", container.task.name)],
+        "Image": container.task.spec.container.image,
+        "ImageID": container.image_digest,
+        "Command": container.process.args.join(" "),
+        "Created": container.created.0 / 1000,
+        "Ports": ports.collect::<Vec<_>>(),
+        "Labels": show::labels(container, container.node),
+        "State": show::state(container),
+        "Status": show::status(container, now),
+        "HostConfig": {"NetworkMode": show::network_mode(container)},
+        "NetworkSettings": {"Networks": show::networks(container)},
+        "Mounts": show::mounts(container),
+    })
+}

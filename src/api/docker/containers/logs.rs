@@ -1,0 +1,74 @@
+//! What a container prints: kept (`logs`), or from now on (`attach`).
+
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::response::Response;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use serde::Deserialize;
+
+use super::{Here, show};
+use crate::api::docker::hijack::{Hijack, Streams};
+use crate::api::docker::logs::{LogsQuery, options, stamped};
+use crate::api::docker::truthy;
+use crate::api::{ApiError, Backend, Container, LogOptions};
+
+#[derive(Debug, Deserialize)]
+pub struct AttachQuery {
+    logs: Option<String>,
+    stream: Option<String>,
+    stdout: Option<String>,
+    stderr: Option<String>,
+}
+
+pub async fn logs<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Here(container): Here,
+    Query(query): Query<LogsQuery>,
+) -> Result<Response, ApiError> {
+    let driver = container.task.spec.log_driver.as_ref().map(|driver| driver.name.as_str());
+    if driver == Some("none") {
+        return Err(ApiError::NotImplemented("configured logging driver does not support reading".into()));
+    }
+    let mut options = options(&query)?;
+    // What has ended writes no more.
+    options.follow &= show::finished(&container).is_none();
+    let output = lines(&*backend, &container, options, truthy(query.timestamps.as_deref()));
+    let raw = container.task.spec.container.tty;
+    Ok(Hijack::none().carry(Streams { input: None, output, raw }))
+}
+
+/// The output alone: the tasks of services have no input that somebody could hold.
+pub async fn attach<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Here(container): Here,
+    Query(query): Query<AttachQuery>,
+    hijack: Hijack,
+) -> Result<Response, ApiError> {
+    let (from_start, goes_on) = (truthy(query.logs.as_deref()), truthy(query.stream.as_deref()));
+    if goes_on && show::state(&container) == "exited" {
+        return Err(ApiError::Conflict("You cannot attach to a stopped container, start it first".into()));
+    }
+    let options = LogOptions {
+        stdout: truthy(query.stdout.as_deref()),
+        stderr: truthy(query.stderr.as_deref()),
+        follow: goes_on,
+        tail: (!from_start).then_some(0),
+        since: None,
+        until: None,
+    };
+    let output = lines(&*backend, &container, options, false);
+    Ok(hijack.carry(Streams { input: None, output, raw: container.task.spec.container.tty }))
+}
+
+fn lines<B: Backend>(
+    backend: &B,
+    container: &Container,
+    options: LogOptions,
+    timestamps: bool,
+) -> BoxStream<'static, (bool, Bytes)> {
+    let lines = backend.container_log(container.task.task, options);
+    lines.map(move |line| (line.stderr, stamped(&line, timestamps))).boxed()
+}

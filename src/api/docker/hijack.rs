@@ -1,0 +1,132 @@
+//! Connections that a request takes over: `exec`, `attach`, a forwarded port. A client that asks for an upgrade gets one;
+//! one that does not gets what is printed as the answer's body.
+
+use axum::body::Body;
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+
+const PIECE_BYTES: usize = 32 * 1024;
+
+/// The connection of a request that asked for it.
+pub struct Hijack(Option<OnUpgrade>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Hijack {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Hijack, Self::Rejection> {
+        let asked = parts.headers.contains_key(header::UPGRADE);
+        Ok(Hijack(asked.then(|| parts.extensions.remove::<OnUpgrade>()).flatten()))
+    }
+}
+
+/// What goes to and fro on it.
+pub struct Streams {
+    /// Dropped at the end of what the client sends.
+    pub input: Option<mpsc::Sender<Bytes>>,
+    /// Whether it is of stderr, and the bytes.
+    pub output: BoxStream<'static, (bool, Bytes)>,
+    /// One stream, without frames.
+    pub raw: bool,
+}
+
+impl Hijack {
+    /// Of a request that takes nothing over.
+    pub fn none() -> Hijack {
+        Hijack(None)
+    }
+
+    pub fn carry(self, streams: Streams) -> Response {
+        let kind = content_type(streams.raw);
+        match self.0 {
+            Some(upgrade) => switched(upgrade, kind, async move |io| carry(io, streams).await),
+            None => {
+                let raw = streams.raw;
+                // Nothing can be sent to it.
+                drop(streams.input);
+                let pieces = streams
+                    .output
+                    .map(move |(stderr, bytes)| Ok::<_, std::convert::Infallible>(framed(raw, stderr, bytes)));
+                ([(header::CONTENT_TYPE, kind)], Body::from_stream(pieces)).into_response()
+            }
+        }
+    }
+
+    /// `None` where the client asked for no upgrade.
+    pub fn join(self, mut other: tokio::net::TcpStream) -> Option<Response> {
+        let work = async move |mut io: TokioIo<Upgraded>| {
+            // Whoever breaks off has said what there was to say.
+            let _ = tokio::io::copy_bidirectional(&mut io, &mut other).await;
+        };
+        Some(switched(self.0?, content_type(true), work))
+    }
+}
+
+pub fn content_type(raw: bool) -> &'static str {
+    if raw { "application/vnd.docker.raw-stream" } else { "application/vnd.docker.multiplexed-stream" }
+}
+
+fn switched<F: Future<Output = ()> + Send + 'static>(
+    upgrade: OnUpgrade,
+    kind: &'static str,
+    work: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static,
+) -> Response {
+    tokio::spawn(async move {
+        if let Ok(upgraded) = upgrade.await {
+            work(TokioIo::new(upgraded)).await;
+        }
+    });
+    let headers = [(header::CONTENT_TYPE, kind), (header::CONNECTION, "Upgrade"), (header::UPGRADE, "tcp")];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+async fn carry(io: TokioIo<Upgraded>, streams: Streams) {
+    let Streams { input, mut output, raw } = streams;
+    let (mut from, mut to) = tokio::io::split(io);
+    let feeding = async move {
+        let mut buffer = vec![0; PIECE_BYTES];
+        // The end of what the client sends is the end of the input, not of the output.
+        while let Ok(count) = from.read(&mut buffer).await {
+            let Some(input) = input.as_ref().filter(|_| count > 0) else { if count == 0 { break } else { continue } };
+            if input.send(Bytes::copy_from_slice(&buffer[..count])).await.is_err() {
+                break;
+            }
+        }
+        drop(input);
+        std::future::pending::<()>().await;
+    };
+    let printing = async move {
+        while let Some((stderr, bytes)) = output.next().await {
+            if to.write_all(&framed(raw, stderr, bytes)).await.is_err() || to.flush().await.is_err() {
+                return;
+            }
+        }
+        // A client that is gone already needs no goodbye.
+        let _ = to.shutdown().await;
+    };
+    tokio::select! {
+        () = printing => {}
+        () = feeding => {}
+    }
+}
+
+fn framed(raw: bool, stderr: bool, bytes: Bytes) -> Bytes {
+    if raw { bytes } else { frame(stderr, &bytes) }
+}
+
+/// Docker's stream framing: which stream, three zeros, the length as a big-endian u32.
+pub fn frame(stderr: bool, text: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(8 + text.len());
+    frame.put_slice(&[if stderr { 2 } else { 1 }, 0, 0, 0]);
+    frame.put_u32(u32::try_from(text.len()).unwrap_or(u32::MAX));
+    frame.put_slice(text);
+    frame.freeze()
+}

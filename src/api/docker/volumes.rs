@@ -1,0 +1,187 @@
+//! Local volumes of this node.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Docker, ListQuery, truthy};
+use crate::api::convert::date;
+use crate::api::filters::Filters;
+use crate::api::journal::Journal;
+use crate::api::{ApiError, Backend, Container, LocalVolume};
+use crate::spec::{Labels, MountKind};
+
+const FILTERS: [&str; 4] = ["dangling", "driver", "label", "name"];
+const PRUNE_FILTERS: [&str; 3] = ["all", "label", "label!"];
+
+/// A `null` is what is not said.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct CreateVolume {
+    name: Option<String>,
+    driver: Option<String>,
+    driver_opts: Option<Labels>,
+    labels: Option<Labels>,
+    cluster_volume_spec: Option<Value>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct RemoveQuery {
+    force: Option<String>,
+}
+
+pub fn shown(volume: &LocalVolume) -> Value {
+    json!({
+        "Name": volume.name,
+        "Driver": "local",
+        "Mountpoint": volume.mountpoint,
+        "CreatedAt": date(volume.created),
+        "Labels": volume.labels,
+        "Options": {},
+        "Scope": "local",
+    })
+}
+
+/// The containers that mount it.
+pub fn users<'a>(name: &'a str, containers: &'a [Container]) -> impl Iterator<Item = &'a Container> {
+    containers.iter().filter(move |container| {
+        let mut mounts = container.task.spec.container.mounts.iter();
+        mounts.any(|mount| mount.kind == MountKind::Volume && mount.source.as_deref() == Some(name))
+    })
+}
+
+pub async fn list<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Value>, ApiError> {
+    let filters = Filters::parse(query.filters.as_deref(), &FILTERS)?;
+    let containers = backend.containers().await?;
+    let volumes = backend.volumes();
+    let wanted = |volume: &&LocalVolume| {
+        filters.name(&volume.name)
+            && filters.any("driver", |driver| driver == "local")
+            && filters.labels("label", &volume.labels)
+            && filters
+                .any("dangling", |wanted| truthy(Some(wanted)) == users(&volume.name, &containers).next().is_none())
+    };
+    let volumes: Vec<Value> = volumes.iter().filter(wanted).map(shown).collect();
+    Ok(Json(json!({"Volumes": volumes, "Warnings": []})))
+}
+
+pub async fn create<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
+    Docker(asked): Docker<Option<CreateVolume>>,
+) -> Result<Response, ApiError> {
+    let asked = asked.unwrap_or_default();
+    if asked.cluster_volume_spec.is_some() {
+        return Err(ApiError::NotImplemented("flok has no cluster volumes (CSI) yet: use local ones, or NFS".into()));
+    }
+    if let Some(driver) = asked.driver.filter(|driver| !driver.is_empty() && driver != "local") {
+        return Err(ApiError::NotFound(format!("volume driver {driver:?} is not there: flok has \"local\"")));
+    }
+    if let Some(option) = asked.driver_opts.unwrap_or_default().keys().next() {
+        return Err(ApiError::NotImplemented(format!("option {option:?}: flok's local volumes take no options yet")));
+    }
+    let name = asked.name.filter(|name| !name.is_empty());
+    let name = name.unwrap_or_else(|| format!("{:032x}{:032x}", backend.new_id(), backend.new_id()));
+    let volume = backend.create_volume(&name, asked.labels.unwrap_or_default())?;
+    journal.local("volume", "create", &name, backend.now());
+    Ok((StatusCode::CREATED, Json(shown(&volume))).into_response())
+}
+
+fn find<B: Backend>(backend: &B, name: &str) -> Result<LocalVolume, ApiError> {
+    let mut volumes = backend.volumes().into_iter();
+    volumes.find(|volume| volume.name == name).ok_or_else(|| ApiError::NotFound(format!("get {name}: no such volume")))
+}
+
+pub async fn inspect<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, ApiError> {
+    Ok(Json(shown(&find(&*backend, &name)?)))
+}
+
+pub async fn remove<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
+    Path(name): Path<String>,
+    Query(query): Query<RemoveQuery>,
+) -> Result<StatusCode, ApiError> {
+    match find(&*backend, &name) {
+        Err(ApiError::NotFound(_)) if truthy(query.force.as_deref()) => return Ok(StatusCode::NO_CONTENT),
+        found => drop(found?),
+    }
+    let containers = backend.containers().await?;
+    if let Some(user) = users(&name, &containers).next() {
+        return Err(ApiError::Conflict(format!("remove {name}: volume is in use - [{}]", user.id)));
+    }
+    backend.remove_volume(&name)?;
+    journal.local("volume", "destroy", &name, backend.now());
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Of those that nobody mounts, the ones without a name of their own; with the filter `all`, all.
+pub async fn prune<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Value>, ApiError> {
+    let filters = Filters::parse(query.filters.as_deref(), &PRUNE_FILTERS)?;
+    let all = filters.values("all").any(|value| truthy(Some(value)));
+    let containers = backend.containers().await?;
+    let (mut gone, mut bytes) = (Vec::new(), 0);
+    for volume in backend.volumes() {
+        let unnamed = volume.name.len() == 64 && volume.name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let kept = filters.has("label!") && filters.labels("label!", &volume.labels);
+        let wanted = (all || unnamed) && filters.labels("label", &volume.labels) && !kept;
+        if wanted && users(&volume.name, &containers).next().is_none() {
+            bytes += backend.volume_size(&volume.name).await;
+            backend.remove_volume(&volume.name)?;
+            journal.local("volume", "destroy", &volume.name, backend.now());
+            gone.push(volume.name);
+        }
+    }
+    Ok(Json(json!({"VolumesDeleted": gone, "SpaceReclaimed": bytes})))
+}
+
+/// `GET /system/df`.
+pub async fn disk_usage<B: Backend>(State(backend): State<Arc<B>>) -> Result<Json<Value>, ApiError> {
+    let (images, containers) = (backend.images().await?, backend.containers().await?);
+    let of_image = |digest: &str| containers.iter().filter(|container| container.image_digest == digest).count();
+    let images: Vec<Value> = images
+        .iter()
+        .map(|image| {
+            let mut shown = super::images::shown(image);
+            shown["Containers"] = json!(of_image(&image.digest));
+            shown["SharedSize"] = json!(0);
+            shown
+        })
+        .collect();
+    let layers: u64 = images.iter().filter_map(|image| image["Size"].as_u64()).sum();
+    let mut shown_containers = Vec::new();
+    for container in &containers {
+        let mut line = super::containers::list::line(container, backend.now());
+        line["SizeRw"] = json!(backend.container_size(container.task.task).await.unwrap_or(0));
+        shown_containers.push(line);
+    }
+    let mut volumes = Vec::new();
+    for volume in backend.volumes() {
+        let mut line = shown(&volume);
+        let count = users(&volume.name, &containers).count();
+        line["UsageData"] = json!({"Size": backend.volume_size(&volume.name).await, "RefCount": count});
+        volumes.push(line);
+    }
+    Ok(Json(json!({
+        "LayersSize": layers,
+        "Images": images,
+        "Containers": shown_containers,
+        "Volumes": volumes,
+        "BuildCache": [],
+    })))
+}

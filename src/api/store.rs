@@ -1,0 +1,81 @@
+//! What the API asks of its node about the images and volumes there.
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::ApiError;
+use crate::spec::*;
+
+/// Implemented by the composition root.
+pub trait Store: Send + Sync + 'static {
+    /// Loads a docker-archive or OCI layout from a tar stream; returns the names loaded.
+    fn load_image(
+        &self,
+        tar: BoxStream<'static, std::io::Result<Bytes>>,
+    ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
+    /// The digest that a tag has in its registry now; `None` for an image that was loaded into this node by hand.
+    fn resolve_image(
+        &self,
+        image: &str,
+        credentials: Option<SecretBytes>,
+    ) -> impl Future<Output = Result<Option<String>, ApiError>> + Send;
+    /// What the registry says of a name.
+    fn describe_image(
+        &self,
+        image: &str,
+        credentials: Option<SecretBytes>,
+    ) -> impl Future<Output = Result<ImageDescribed, ApiError>> + Send;
+    /// Images of this node, each once, under all of its names.
+    fn images(&self) -> impl Future<Output = Result<Vec<LocalImage>, ApiError>> + Send;
+    /// Pulls; tells the bytes done and to do meanwhile. The digest, and whether it is new here.
+    fn pull_image(
+        &self,
+        image: &str,
+        credentials: Option<SecretBytes>,
+        progress: mpsc::Sender<(u64, u64)>,
+    ) -> impl Future<Output = Result<(String, bool), ApiError>> + Send;
+    fn tag_image(&self, image: &str, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// Removes one name.
+    fn remove_image(&self, name: &str, force: bool) -> impl Future<Output = Result<(), ApiError>> + Send;
+
+    fn volumes(&self) -> Vec<LocalVolume>;
+    /// What is there already is given as it is.
+    fn create_volume(&self, name: &str, labels: Labels) -> Result<LocalVolume, ApiError>;
+    fn remove_volume(&self, name: &str) -> Result<(), ApiError>;
+    /// Bytes in a volume. Walks its files.
+    fn volume_size(&self, name: &str) -> impl Future<Output = u64> + Send;
+}
+
+#[derive(Debug, Clone)]
+pub struct LocalImage {
+    /// Full names, with a tag or a digest.
+    pub names: Vec<String>,
+    /// `sha256:...` of its manifest or index.
+    pub digest: String,
+    pub size_bytes: u64,
+    /// When it came to this node.
+    pub created: UnixMs,
+    /// The image's configuration, as OCI writes it.
+    pub config: Value,
+    /// No registry has it.
+    pub loaded: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageDescribed {
+    pub media_type: String,
+    pub digest: String,
+    pub size_bytes: u64,
+    /// Operating system and architecture.
+    pub platforms: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalVolume {
+    pub name: String,
+    pub mountpoint: String,
+    pub labels: Labels,
+    pub created: UnixMs,
+}

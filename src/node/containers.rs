@@ -1,0 +1,307 @@
+//! What the API asks of this node about the containers on it: see [`Containers`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::response::Response;
+use futures::stream::{self, BoxStream, StreamExt};
+use jiff::Timestamp;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::clock;
+use super::daemon::Daemon;
+use super::swarm::logs;
+use crate::agent::HealthLog;
+use crate::api::*;
+use crate::runtime::{self, Made, RuntimeError, explained, host};
+use crate::spec::*;
+use crate::transport::Protocol;
+
+/// For a stream to another node.
+const OPEN_WITHIN: Duration = Duration::from_secs(5);
+/// For a task to take a connection.
+const DIAL_WITHIN: Duration = Duration::from_secs(10);
+
+impl Containers for Daemon {
+    fn now(&self) -> Timestamp {
+        timestamp(clock::unix())
+    }
+
+    fn container_id(&self, task: TaskId) -> String {
+        runtime::container_id(task)
+    }
+
+    async fn containers(&self) -> Result<Vec<Container>, ApiError> {
+        let Some(session) = self.session() else { return Ok(Vec::new()) };
+        let runtime = &self.host.runtime;
+        let (made, images, health) = tokio::join!(runtime.made(), runtime.images().list(), self.host.worker.health());
+        let images = images.map_err(refused)?.into_iter().map(|image| (image.name, image.digest));
+        let images: BTreeMap<String, String> = images.collect();
+        let reports = self.host.reports().borrow().tasks_at(clock::instant());
+        let view = session.shared.view();
+        let show = |made: Made| {
+            let task = view.assignments.get(&made.task)?.clone();
+            let report = reports.get(&made.task);
+            let process = made.process.unwrap_or_default();
+            Some(Container {
+                id: made.id,
+                node: self.host.node(),
+                state: report.map_or(TaskState::Assigned, |report| report.state),
+                message: report.map(|report| report.message.clone()).unwrap_or_default(),
+                health: report.map(|report| report.health).unwrap_or_default(),
+                health_log: health.tasks.get(&made.task).map(|log| health_shown(log, health.now)),
+                pid: report.and_then(|report| report.pid),
+                exit_code: report.and_then(|report| report.exit_code),
+                ran_for: report.and_then(|report| report.ran_for),
+                host_ports: report.map(|report| report.host_ports.clone()).unwrap_or_default(),
+                networks: self.places(&task),
+                process: ContainerProcess {
+                    args: process.args,
+                    env: process.env,
+                    dir: process.dir,
+                    hostname: process.hostname,
+                    mounts: process.mounts,
+                },
+                created: made.created,
+                started: made.started,
+                image_digest: images.get(&made.image).cloned().unwrap_or_default(),
+                log_path: runtime.task_dir(made.task).join(runtime::logs::CURRENT).display().to_string(),
+                task,
+            })
+        };
+        Ok(made.map_err(refused)?.into_iter().filter_map(show).collect())
+    }
+
+    fn containers_changed(&self) -> BoxStream<'static, ()> {
+        let next = |mut reports: tokio::sync::watch::Receiver<_>| async move {
+            reports.changed().await.ok()?;
+            Some(((), reports))
+        };
+        stream::unfold(self.host.reports(), next).boxed()
+    }
+
+    async fn container_usage(&self, task: TaskId) -> Result<Usage, ApiError> {
+        let stats = self.host.runtime.stats(task).await.map_err(refused)?;
+        let pid = self.host.reports().borrow().tasks.get(&task).and_then(|report| report.pid);
+        let memory = host::memory_bytes();
+        Ok(Usage {
+            cpu_total_ns: stats.cpu_total_ns,
+            cpu_user_ns: stats.cpu_user_ns,
+            cpu_system_ns: stats.cpu_system_ns,
+            throttled_periods: stats.throttled_periods,
+            throttled_ns: stats.throttled_ns,
+            host_cpu_ns: runtime::usage::host_cpu_ns(),
+            cpus: host::nano_cpus() / 1_000_000_000,
+            memory_bytes: stats.memory_bytes,
+            // Without a limit of its own it has all there is.
+            memory_limit_bytes: if memory > 0 {
+                stats.memory_limit_bytes.min(memory)
+            } else {
+                stats.memory_limit_bytes
+            },
+            processes: stats.processes,
+            processes_limit: stats.processes_limit,
+            read_bytes: stats.read_bytes,
+            written_bytes: stats.written_bytes,
+            interfaces: pid.map(runtime::usage::interfaces).unwrap_or_default().into_iter().map(interface).collect(),
+        })
+    }
+
+    async fn container_size(&self, task: TaskId) -> Result<u64, ApiError> {
+        self.host.runtime.disk_usage(task).await.map_err(refused)
+    }
+
+    async fn container_top(
+        &self,
+        task: TaskId,
+        args: Vec<String>,
+    ) -> Result<(Vec<String>, Vec<Vec<String>>), ApiError> {
+        let table = self.host.runtime.processes(task, &args).await.map_err(refused)?;
+        Ok((table.titles, table.rows))
+    }
+
+    fn container_log(&self, task: TaskId, options: LogOptions) -> BoxStream<'static, LogLine> {
+        logs::local(&self.host, vec![task], options)
+    }
+
+    async fn container_signal(&self, task: TaskId, signal: Option<String>) -> Result<(), ApiError> {
+        let runtime = &self.host.runtime;
+        let done = match signal {
+            None => runtime.stop_task(task).await,
+            Some(name) => {
+                let number = host::signal_number(&name);
+                let number = number.ok_or_else(|| ApiError::invalid(format!("Invalid signal: {name}")))?;
+                runtime.signal_task(task, number).await
+            }
+        };
+        done.map_err(refused)
+    }
+
+    async fn container_resize(&self, task: TaskId, size: TerminalSize) -> Result<(), ApiError> {
+        self.host.runtime.resize_task(task, size.width, size.height).await.map_err(refused)
+    }
+
+    async fn container_wait(&self, task: TaskId, until: WaitFor) -> i32 {
+        let mut reports = self.host.reports();
+        let mut code = 0;
+        loop {
+            match reports.borrow_and_update().tasks.get(&task) {
+                None => return code,
+                // A container runs once: its next exit is its only one.
+                Some(report) => {
+                    code = report.exit_code.unwrap_or(code);
+                    if report.state.is_final() && until != WaitFor::Removed {
+                        return code;
+                    }
+                }
+            }
+            if reports.changed().await.is_err() {
+                return code;
+            }
+        }
+    }
+
+    async fn container_dial(&self, task: TaskId, port: u16) -> Result<TcpStream, ApiError> {
+        let dialing = self.host.task_networks().dial(task, port);
+        let refused = |why: String| {
+            ApiError::Unavailable(format!(
+                "port {port} of task {task} takes no connection: {why}; does it listen there?"
+            ))
+        };
+        match timeout(DIAL_WITHIN, dialing).await {
+            Ok(stream) => stream.map_err(|error| refused(error.to_string())),
+            Err(_) => Err(refused(format!("no answer within {} s", DIAL_WITHIN.as_secs()))),
+        }
+    }
+
+    async fn file_stat(&self, task: TaskId, path: String) -> Result<Option<FileStat>, ApiError> {
+        let stat = self.host.runtime.stat_path(task, PathBuf::from(path)).await.map_err(refused)?;
+        Ok(stat.map(file_stat))
+    }
+
+    async fn file_read(&self, task: TaskId, path: String) -> Result<Option<(FileStat, Archive)>, ApiError> {
+        let found = self.host.runtime.copy_out(task, PathBuf::from(path)).await.map_err(refused)?;
+        Ok(found.map(|(stat, pieces)| {
+            let pieces = stream::unfold(pieces, |mut pieces| async move { Some((pieces.recv().await?, pieces)) });
+            (file_stat(stat), pieces.boxed())
+        }))
+    }
+
+    async fn file_write(
+        &self,
+        task: TaskId,
+        path: String,
+        archive: Archive,
+        replace_kinds: bool,
+    ) -> Result<Option<()>, ApiError> {
+        let archive = SyncIoBridge::new(Box::pin(StreamReader::new(archive)));
+        let done = self.host.runtime.copy_in(task, PathBuf::from(path), archive, replace_kinds).await;
+        done.map_err(|error| match error {
+            // What is in the archive is the client's.
+            RuntimeError::Io { .. } => ApiError::Invalid(explained(&error)),
+            error => refused(error),
+        })
+    }
+
+    fn exec_create(&self, task: TaskId, command: ExecCommand) -> Result<String, ApiError> {
+        self.host.execs.create(self.host.node(), task, command, self.host.random_u128())
+    }
+
+    fn exec_inspect(&self, id: &str) -> Result<ExecInspected, ApiError> {
+        self.host.execs.inspect(id)
+    }
+
+    async fn exec_start(&self, id: &str, detach: bool) -> Result<ExecStreams, ApiError> {
+        self.host.execs.start(&self.host.runtime, id, detach).await
+    }
+
+    async fn exec_resize(&self, id: &str, size: TerminalSize) -> Result<(), ApiError> {
+        self.host.execs.resize(id, size).await
+    }
+
+    fn exec_node(&self, id: &str) -> Option<NodeId> {
+        super::execs::node_of(id)
+    }
+
+    async fn call(&self, node: NodeId, request: Request) -> Result<Response, ApiError> {
+        let session = self.session().ok_or_else(|| ApiError::Unavailable(NOT_IN_A_SWARM.to_owned()))?;
+        let unreachable = |why: String| ApiError::Unavailable(format!("node {node} cannot be asked: {why}"));
+        let opened = session.shared.transport.open(node, Protocol::Call, OPEN_WITHIN).await;
+        let stream = opened.map_err(|error| unreachable(explained(&error)))?;
+        send(stream.into_bytes(), request).await.map_err(|error| unreachable(explained(&error)))
+    }
+}
+
+impl Daemon {
+    /// A task's places on the networks of the swarm, as far as this node knows these.
+    fn places(&self, task: &Assignment) -> Vec<Place> {
+        let networks = self.host.networks.borrow();
+        let place = |attachment: &Attachment| {
+            let network = networks.as_ref().and_then(|known| known.list.get(&attachment.network));
+            let prefix = |address: &std::net::IpAddr| {
+                let subnets = network.iter().flat_map(|network| network.subnets.iter());
+                let of = subnets.filter(|subnet| subnet.contains(*address)).map(Subnet::prefix).next();
+                of.unwrap_or(if address.is_ipv4() { 32 } else { 128 })
+            };
+            Place {
+                id: attachment.network,
+                name: network.map_or_else(|| attachment.network.to_string(), |network| network.name.clone()),
+                addresses: attachment.addresses.iter().map(|address| (*address, prefix(address))).collect(),
+                aliases: attachment.aliases.clone(),
+            }
+        };
+        task.attachments.iter().map(place).collect()
+    }
+}
+
+/// What the runtime says no to, with the status that Docker gives for it.
+pub fn refused(error: RuntimeError) -> ApiError {
+    let text = explained(&error);
+    match error {
+        RuntimeError::NotRunning(_) | RuntimeError::ImageInUse(..) => ApiError::Conflict(text),
+        RuntimeError::InvalidReference(..)
+        | RuntimeError::User { .. }
+        | RuntimeError::VolumeName(_)
+        | RuntimeError::Ps(_)
+        | RuntimeError::Archive(_) => ApiError::Invalid(text),
+        RuntimeError::NoImage { .. } => ApiError::NotFound(text),
+        error if error.is_not_found() => ApiError::NotFound(text),
+        _ => ApiError::Internal(text),
+    }
+}
+
+fn timestamp(at: UnixMs) -> Timestamp {
+    i64::try_from(at.0).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::MAX)
+}
+
+fn health_shown(log: &HealthLog, now: MonoMs) -> HealthShown {
+    let unix = clock::unix();
+    let at = |mono: MonoMs| UnixMs(unix.0.saturating_sub(now.0.saturating_sub(mono.0)));
+    let probes = log.probes.iter().map(|probe| ProbeShown {
+        begun: at(probe.begun),
+        ended: at(probe.ended),
+        exit_code: probe.result.exit_code,
+        output: probe.result.output.clone(),
+    });
+    HealthShown { failing_streak: log.failing_streak, probes: probes.collect() }
+}
+
+fn file_stat(stat: runtime::PathStat) -> FileStat {
+    let runtime::PathStat { name, size, mode, modified_unix_ns, link } = stat;
+    FileStat { name, size, mode, modified_unix_ns, link }
+}
+
+fn interface(found: runtime::usage::Interface) -> InterfaceUsage {
+    let runtime::usage::Interface { name, received, sent } = found;
+    InterfaceUsage { name, received, sent }
+}
+
+/// Serves what other nodes ask of this one, until the daemon ends.
+pub async fn serve(daemon: Arc<Daemon>, calls: tokio::sync::mpsc::Receiver<crate::transport::ByteStream>) {
+    serve_calls(calls, for_nodes(daemon)).await;
+}

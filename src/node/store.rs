@@ -1,0 +1,109 @@
+//! What the API asks of this node about its images and volumes: see [`Store`].
+
+use std::collections::BTreeMap;
+use std::io;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use tokio::sync::mpsc;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::containers::refused;
+use super::daemon::Daemon;
+use crate::api::*;
+use crate::runtime::{Progress, explained};
+use crate::spec::*;
+
+impl Store for Daemon {
+    async fn load_image(&self, tar: BoxStream<'static, io::Result<Bytes>>) -> Result<Vec<String>, ApiError> {
+        let reader = SyncIoBridge::new(Box::pin(StreamReader::new(tar)));
+        let loaded = self.host.runtime.images().load(reader, None).await;
+        loaded.map_err(|error| ApiError::Invalid(explained(&error)))
+    }
+
+    async fn resolve_image(&self, image: &str, credentials: Option<SecretBytes>) -> Result<Option<String>, ApiError> {
+        let resolved = self.host.runtime.images().resolve(image, credentials.as_ref()).await;
+        resolved.map_err(|error| ApiError::NotFound(explained(&error)))
+    }
+
+    async fn describe_image(&self, image: &str, credentials: Option<SecretBytes>) -> Result<ImageDescribed, ApiError> {
+        let told = self.host.runtime.images().describe(image, credentials.as_ref()).await.map_err(refused)?;
+        let own = &self.host.facts.platform;
+        let platforms = match told.platforms.is_empty() {
+            true => vec![(own.os.clone(), own.architecture.clone())],
+            false => told.platforms,
+        };
+        Ok(ImageDescribed { media_type: told.media_type, digest: told.digest, size_bytes: told.size_bytes, platforms })
+    }
+
+    async fn images(&self) -> Result<Vec<LocalImage>, ApiError> {
+        let images = self.host.runtime.images();
+        let mut found: BTreeMap<String, LocalImage> = BTreeMap::new();
+        let mut order = Vec::new();
+        for image in images.list().await.map_err(refused)? {
+            let created = UnixMs(u64::try_from(image.created_unix_s).unwrap_or(0) * 1000);
+            if let Some(known) = found.get_mut(&image.digest) {
+                known.names.push(image.name);
+                continue;
+            }
+            // One that was pulled half, or is of another platform: its name is told.
+            let look = images.look(&image.name).await.ok();
+            let config = look.as_ref().and_then(|look| serde_json::to_value(&look.config).ok());
+            order.push(image.digest.clone());
+            let shown = LocalImage {
+                names: vec![image.name],
+                digest: image.digest.clone(),
+                size_bytes: look.as_ref().map_or(0, |look| look.size_bytes),
+                created,
+                config: config.unwrap_or_default(),
+                loaded: look.is_some_and(|look| look.loaded),
+            };
+            found.insert(image.digest, shown);
+        }
+        Ok(order.iter().filter_map(|digest| found.remove(digest)).collect())
+    }
+
+    async fn pull_image(
+        &self,
+        image: &str,
+        credentials: Option<SecretBytes>,
+        progress: mpsc::Sender<(u64, u64)>,
+    ) -> Result<(String, bool), ApiError> {
+        let told = |now: Progress| {
+            // A reader who is slow gets the next one.
+            let _ = progress.try_send((now.done_bytes, now.total_bytes));
+        };
+        self.host.runtime.images().pull_anew(image, credentials.as_ref(), told).await.map_err(refused)
+    }
+
+    async fn tag_image(&self, image: &str, name: &str) -> Result<(), ApiError> {
+        self.host.runtime.images().tag(image, name).await.map_err(refused)
+    }
+
+    async fn remove_image(&self, name: &str, force: bool) -> Result<(), ApiError> {
+        self.host.runtime.images().remove(name, force).await.map_err(refused)
+    }
+
+    fn volumes(&self) -> Vec<LocalVolume> {
+        let volumes = self.host.runtime.volumes();
+        volumes.list().iter().filter_map(|name| volumes.look(name)).map(shown).collect()
+    }
+
+    fn create_volume(&self, name: &str, labels: Labels) -> Result<LocalVolume, ApiError> {
+        self.host.runtime.volumes().create(name, &labels).map(shown).map_err(refused)
+    }
+
+    fn remove_volume(&self, name: &str) -> Result<(), ApiError> {
+        self.host.runtime.volumes().remove(name).map_err(refused)
+    }
+
+    async fn volume_size(&self, name: &str) -> u64 {
+        let (volumes, name) = (self.host.runtime.volumes().clone(), name.to_owned());
+        tokio::task::spawn_blocking(move || volumes.size(&name)).await.unwrap_or(0)
+    }
+}
+
+fn shown(volume: crate::runtime::Volume) -> LocalVolume {
+    let crate::runtime::Volume { name, path, labels, created } = volume;
+    LocalVolume { name, mountpoint: path.display().to_string(), labels, created }
+}

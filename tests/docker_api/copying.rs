@@ -1,0 +1,74 @@
+//! `docker cp`: files and directories, both ways.
+
+use std::fs;
+use std::io::Write;
+use std::process::Stdio;
+
+use super::docker_command::{command, ok, refused};
+use super::swarm::Swarm;
+use super::whole::start;
+
+pub fn goes_both_ways(swarm: &Swarm, host: usize, on: &str) {
+    let task = start(swarm, host, on, "files", &["--mount", "type=tmpfs,target=/mem"], &["sleep", "1000"]);
+    let (at, id) = (task.host, task.container.as_str());
+    let here = at.dir.join("files");
+    fs::create_dir_all(here.join("tree/sub")).unwrap();
+    fs::write(here.join("tree/sub/file"), "deep").unwrap();
+    fs::write(here.join("large"), vec![b'x'; 3_000_000]).unwrap();
+    let local = |name: &str| here.join(name).display().to_string();
+    let inside = |path: &str| format!("{id}:{path}");
+
+    ok(at, &["cp", &local("large"), &inside("/root/large")]);
+    assert_eq!(ok(at, &["exec", id, "wc", "-c", "/root/large"]).split_whitespace().next(), Some("3000000"));
+    ok(at, &["cp", &local("tree"), &inside("/root/")]);
+    assert_eq!(ok(at, &["exec", id, "cat", "/root/tree/sub/file"]), "deep");
+    // Into what is mounted there, and the content alone.
+    ok(at, &["cp", &local("tree/."), &inside("/mem")]);
+    assert_eq!(ok(at, &["exec", id, "cat", "/mem/sub/file"]), "deep");
+    ok(at, &["cp", &inside("/mem/sub"), &local("back")]);
+    assert_eq!(fs::read_to_string(here.join("back/file")).unwrap(), "deep");
+    ok(at, &["cp", &inside("/root/large"), &local("large2")]);
+    assert_eq!(fs::metadata(here.join("large2")).unwrap().len(), 3_000_000);
+    // A link is copied, or with -L what it leads to; it leads nowhere out of the container.
+    ok(
+        at,
+        &[
+            "exec",
+            id,
+            "sh",
+            "-c",
+            "ln -s /mem/sub/file /way; ln -s /proc/1/root/etc/shadow /out; ln -s ../../../../mem /up",
+        ],
+    );
+    ok(at, &["cp", "--follow-link", &inside("/way"), &local("followed")]);
+    assert_eq!(fs::read_to_string(here.join("followed")).unwrap(), "deep");
+    refused(at, &["cp", "--follow-link", &inside("/out"), &local("shadow")]);
+    assert!(!here.join("shadow").exists());
+    ok(at, &["cp", &inside("/up/sub/file"), &local("up")]);
+    assert_eq!(fs::read_to_string(here.join("up")).unwrap(), "deep");
+    assert!(refused(at, &["cp", &inside("/nowhere"), &local("x")]).contains("Could not find the file /nowhere"));
+    assert!(refused(at, &["cp", &local("large"), &inside("/nowhere/x")]).contains("Could not find"));
+
+    // From one's own tar, to where it may not go.
+    let mut tar = command(at, "docker");
+    tar.args(["cp", "-", &inside("/mem")]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = tar.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&escaping()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("leaves the directory"), "{said}");
+    ok(at, &["service", "rm", "files"]);
+}
+
+/// An archive with an entry `../escaped`.
+fn escaping() -> Vec<u8> {
+    let mut header = [0u8; 512];
+    header[..10].copy_from_slice(b"../escaped");
+    header[100..107].copy_from_slice(b"0000644");
+    header[124..135].copy_from_slice(b"00000000000");
+    header[156] = b'0';
+    header[148..156].copy_from_slice(b"        ");
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    [header.as_slice(), &[0; 1024]].concat()
+}

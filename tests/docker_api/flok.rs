@@ -1,0 +1,80 @@
+//! flok's own commands on a task: the same from every node, with the service's name alone.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::Stdio;
+
+use super::lab::{Host, eventually, kill_all_of};
+use super::swarm::{PATIENCE, Swarm};
+use super::whole::start;
+
+pub fn does_the_same(swarm: &Swarm, host: usize, on: &str) {
+    let script = "echo begun; while :; do echo served | nc -l -p 4000; done";
+    let task = start(swarm, host, on, "mine", &[], &["sh", "-c", script]);
+    let at = task.host;
+    let output = at.flok(&["exec", "mine", "sh", "-c", "hostname; echo err >&2; exit 9"]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), &task.container[..12]);
+    assert_eq!((String::from_utf8_lossy(&output.stderr).as_ref(), output.status.code()), ("err\n", Some(9)));
+    let slot = task.name.rsplit_once('.').unwrap().0;
+    let mut command = at.client();
+    command.args(["exec", "--interactive", slot, "wc", "-c"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&[b'x'; 100_000]).unwrap();
+    assert_eq!(String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout).trim(), "100000");
+    assert!(at.refused(&["exec", "nobody", "true"]).contains("No such container: nobody"));
+
+    assert!(at.ok(&["logs", "--raw", "mine"]).contains("begun"));
+    assert!(at.ok(&["top", "mine"]).contains("nc -l -p 4000"));
+    let stats = at.ok(&["stats", "--no-stream", "mine"]);
+    assert!(stats.starts_with("TASK") && stats.contains("mine") && stats.contains('%'), "{stats}");
+
+    let here = at.dir.join("own");
+    fs::create_dir_all(here.join("tree/sub")).unwrap();
+    fs::write(here.join("tree/sub/file"), "deep").unwrap();
+    let local = |name: &str| here.join(name).display().to_string();
+    at.ok(&["cp", &local("tree"), "mine:/root"]);
+    at.ok(&["cp", &local("tree/sub/file"), "mine:/root/renamed"]);
+    assert_eq!(at.ok(&["exec", "mine", "cat", "/root/tree/sub/file", "/root/renamed"]), "deepdeep");
+    at.ok(&["cp", "mine:/root/tree", &local("back")]);
+    assert_eq!(fs::read_to_string(here.join("back/sub/file")).unwrap(), "deep");
+    at.ok(&["cp", "mine:/root/renamed", &local("back")]);
+    assert_eq!(fs::read_to_string(here.join("back/renamed")).unwrap(), "deep");
+    assert!(at.refused(&["cp", "mine:/nowhere", &local("x")]).contains("Could not find the file /nowhere"));
+
+    forwards_a_port(at);
+    at.ok(&["service", "rm", "mine"]);
+}
+
+fn forwards_a_port(at: &Host) {
+    let mut command = at.client();
+    command.args(["port-forward", "--address", &at.addr(), "mine", "0:4000"]).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = lines.next().unwrap().unwrap();
+    let (listening, rest) = line.split_once(" -> ").unwrap();
+    assert_eq!(rest, "mine port 4000");
+    // From where the user is, who may be on no network of the swarm.
+    let port: u16 = listening.rsplit(':').next().unwrap().parse().unwrap();
+    let target = format!("{}:{port}", at.addr());
+    eventually("an answer of the task", PATIENCE, || {
+        let told = within(at, &target);
+        if told == "served\n" { Ok(()) } else { Err(told) }
+    });
+    kill_all_of(child);
+}
+
+/// What a connection from the host itself reads.
+fn within(at: &Host, target: &str) -> String {
+    let netns = fs::File::open(at.netns()).unwrap();
+    let target = target.to_owned();
+    let reading = move || -> std::io::Result<String> {
+        nix::sched::setns(netns, nix::sched::CloneFlags::CLONE_NEWNET)?;
+        let mut stream = TcpStream::connect(target)?;
+        let mut told = String::new();
+        stream.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
+        stream.read_to_string(&mut told)?;
+        Ok(told)
+    };
+    std::thread::spawn(reading).join().unwrap().unwrap_or_else(|error| error.to_string())
+}

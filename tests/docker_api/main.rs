@@ -1,0 +1,25 @@
+//! The ordinary `docker` command, and flok's own beside it, on the containers of a swarm: each command does what it is for,
+//! for a task on whichever node, asked on whichever manager.
+
+#![expect(clippy::disallowed_methods, reason = "real daemons run in real time")]
+
+mod containers;
+mod copying;
+#[path = "../e2e/docker_command.rs"]
+#[allow(dead_code, reason = "the hosts' tests use the rest")]
+mod docker_command;
+mod events;
+mod exec;
+mod flok;
+#[path = "../e2e/images.rs"]
+mod images;
+#[path = "../e2e/lab.rs"]
+#[allow(dead_code, reason = "the hosts' tests use the rest")]
+mod lab;
+#[path = "../e2e/registry.rs"]
+#[allow(dead_code, reason = "the hosts' tests use the rest")]
+mod registry;
+#[path = "../e2e/swarm.rs"]
+#[allow(dead_code, reason = "the hosts' tests use the rest")]
+mod swarm;
+mod whole;

@@ -1,0 +1,73 @@
+//! One swarm for all that is asked of a swarm that stays as it is: to make one takes longer than to ask.
+
+use super::docker_command::ok;
+use super::lab::Host;
+use super::swarm::Swarm;
+use super::{containers, copying, events, exec, flok};
+
+/// A task on some node, asked for on another.
+pub struct Asked<'a> {
+    pub host: &'a Host,
+    /// The other hosts' docker sees it too.
+    pub container: String,
+    pub name: String,
+}
+
+pub const IMAGE: &str = "flok/busybox:latest";
+
+/// A service of one task on a node, and its container, as asked for on `host`.
+pub fn start<'a>(swarm: &'a Swarm, host: usize, on: &str, name: &str, more: &[&str], run: &[&str]) -> Asked<'a> {
+    let at = &swarm.hosts[host];
+    let place = format!("node.hostname=={on}");
+    let create = ["service", "create", "--detach", "--name", name, "--constraint", &place];
+    ok(at, &[create.as_slice(), more, &[IMAGE], run].concat());
+    let task = swarm.running(host, name, 1).remove(0);
+    Asked { host: at, container: task.container, name: format!("{name}.{}.{}", task.slot, task.id) }
+}
+
+fn everything(swarm: &Swarm, host: usize, on: &str) {
+    containers::are_listed_and_looked_at(swarm, host, on);
+    containers::tell_what_they_print(swarm, host, on);
+    containers::show_what_runs_and_what_it_uses(swarm, host, on);
+    exec::runs_commands_with_their_streams(swarm, host, on);
+    copying::goes_both_ways(swarm, host, on);
+    flok::does_the_same(swarm, host, on);
+    containers::end(swarm, host, on);
+}
+
+#[test]
+#[ignore = "needs root, containerd, network namespaces and the docker command"]
+fn containers_answer_on_their_own_node() {
+    let swarm = Swarm::of(1);
+    swarm.load("busybox");
+    everything(&swarm, 0, "n1");
+}
+
+#[test]
+#[ignore = "needs root, containerd, network namespaces and the docker command"]
+fn what_happens_is_told() {
+    let swarm = Swarm::of(1);
+    swarm.load("busybox");
+    events::tells_what_happens(&swarm, 0);
+}
+
+#[test]
+#[ignore = "needs root, containerd, network namespaces and the docker command"]
+fn containers_answer_from_every_other_node() {
+    let swarm = Swarm::apart(3);
+    swarm.hosts[0].ok(&["swarm", "init"]);
+    swarm.join(1, "manager");
+    swarm.join(2, "worker");
+    swarm.nodes_are(0, 3, "ready");
+    swarm.load("busybox");
+    // Of a worker by a manager that does not lead, of a manager by another.
+    everything(&swarm, 1, "n3");
+    let task = start(&swarm, 0, "n2", "other", &[], &["sleep", "1000"]);
+    assert_eq!(ok(task.host, &["exec", &task.container, "hostname"]).trim(), &task.container[..12]);
+    // A worker shows its own, and no others.
+    let own = start(&swarm, 0, "n3", "own", &[], &["sleep", "1000"]);
+    let worker = &swarm.hosts[2];
+    assert_eq!(ok(worker, &["exec", &own.container, "hostname"]).trim(), &own.container[..12]);
+    let refused = super::docker_command::refused(worker, &["exec", &task.container, "hostname"]);
+    assert!(refused.contains("No such container") && refused.contains("worker"), "{refused}");
+}
