@@ -4,6 +4,7 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "these comments are the help texts: IP[:PORT] is no link")]
 
 mod conditions;
+mod container;
 mod daemon;
 mod examples;
 mod image;
@@ -76,6 +77,13 @@ enum Noun {
     /// Manage the images of this node
     #[command(subcommand)]
     Image(image::Image),
+    /// Show the logs of a service's tasks, or of one task
+    Logs(service::Logs),
+    Exec(container::exec::Exec),
+    Cp(container::copy::Copy),
+    Top(container::top::Top),
+    Stats(container::stats::Stats),
+    PortForward(container::forward::PortForward),
     /// Show what this node is
     Info(system::Info),
     /// Show the versions of client and daemon
@@ -146,6 +154,7 @@ impl Noun {
     async fn run(self, client: &Client) -> anyhow::Result<ExitCode> {
         let done = match self {
             Noun::Stack(stack) => return stack.run(client).await,
+            Noun::Exec(exec) => return exec.run(client).await,
             Noun::Daemon(_) | Noun::Completion(_) | Noun::Man(_) => unreachable!("they run without a client"),
             Noun::Swarm(swarm) => swarm.run(client).await,
             Noun::Node(node) => node.run(client).await,
@@ -154,6 +163,11 @@ impl Noun {
             Noun::Config(verb) => verb.run(secret::Kind::Config, client).await,
             Noun::Network(network) => network.run(client).await,
             Noun::Image(image) => image.run(client).await,
+            Noun::Logs(logs) => logs.run(client).await,
+            Noun::Cp(copy) => copy.run(client).await,
+            Noun::Top(top) => top.run(client).await,
+            Noun::Stats(stats) => stats.run(client).await,
+            Noun::PortForward(forward) => forward.run(client).await,
             Noun::Info(info) => info.run(client).await,
             Noun::Version(version) => version.run(client).await,
         };

@@ -18,6 +18,8 @@ mod rollout;
 mod scale;
 mod update;
 
+pub use logs::Logs;
+
 use bollard::auth::DockerCredentials;
 use bollard::models::{Service as Found, ServiceSpec};
 use bollard::query_parameters::{InspectServiceOptions, UpdateServiceOptions};
@@ -38,7 +40,7 @@ pub enum Service {
     Scale(scale::Scale),
     Update(Box<update::Update>),
     Rollback(rollback::Rollback),
-    Logs(logs::Logs),
+    Logs(Logs),
     #[command(visible_alias = "remove")]
     Rm(rm::Rm),
 }

@@ -1,0 +1,202 @@
+//! `flok cp`.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bollard::query_parameters::{ContainerArchiveInfoOptions, DownloadFromContainerOptions, UploadToContainerOptions};
+use clap::Args;
+use futures::TryStreamExt;
+use tokio::sync::mpsc;
+use tokio_util::io::{StreamReader, SyncIoBridge};
+
+use super::find;
+use crate::api::client::Client;
+
+/// Large files and slow networks.
+const WITHIN: Duration = Duration::from_secs(24 * 3600);
+/// Go's bit for a directory, in what Docker's API says of a mode.
+const GOS_DIRECTORY: u32 = 1 << 31;
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Copy files between a task and this machine
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  flok cp web.1:/etc/nginx/nginx.conf .
+  flok cp site/ web.1:/var/www
+  flok cp db:/var/log ./logs
+
+A directory that is there gets the copy below its own name; anything else becomes it.")]
+pub struct Copy {
+    /// PATH, or TASK:PATH
+    #[arg(value_name = "FROM")]
+    from: String,
+    /// PATH, or TASK:PATH
+    #[arg(value_name = "TO")]
+    to: String,
+}
+
+/// `TASK:PATH`; a path with a slash before its colon is one of this machine.
+fn remote(text: &str) -> Option<(&str, &str)> {
+    let (task, path) = text.split_once(':')?;
+    (!task.is_empty() && !path.is_empty() && !task.contains('/') && !task.starts_with('.')).then_some((task, path))
+}
+
+impl Copy {
+    pub async fn run(self, client: &Client) -> anyhow::Result<()> {
+        match (remote(&self.from), remote(&self.to)) {
+            (Some((task, path)), None) => download(client, task, path, Path::new(&self.to)).await,
+            (None, Some((task, path))) => upload(client, Path::new(&self.from), task, path).await,
+            (None, None) => bail!("neither is in a task: write TASK:PATH for one of them"),
+            (Some(_), Some(_)) => bail!("both are in tasks: copy to this machine, and from there"),
+        }
+    }
+}
+
+async fn download(client: &Client, task: &str, path: &str, to: &Path) -> anyhow::Result<()> {
+    let container = find(client, task).await?;
+    let options = DownloadFromContainerOptions { path: path.to_owned() };
+    let pieces = client.patient(WITHIN).download_from_container(&container, Some(options));
+    let pieces = Box::pin(pieces.map_err(|error| std::io::Error::other(client_words(error))));
+    let mut archive = SyncIoBridge::new(StreamReader::new(pieces));
+    // Under its own name in a directory that is there, else as what is named.
+    let (into, name) = match to.is_dir() {
+        true => (to.to_owned(), None),
+        false => {
+            let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            (parent.to_owned(), Some(to.file_name().context("the target has no name")?.to_owned()))
+        }
+    };
+    if !into.is_dir() {
+        bail!("there is no directory {}", into.display());
+    }
+    tokio::task::block_in_place(|| unpack(&mut archive, &into, name.as_deref()))
+}
+
+fn client_words(error: bollard::errors::Error) -> String {
+    match error {
+        bollard::errors::Error::DockerResponseServerError { message, .. } => message,
+        other => other.to_string(),
+    }
+}
+
+fn unpack(archive: impl Read, into: &Path, name: Option<&std::ffi::OsStr>) -> anyhow::Result<()> {
+    let mut archive = tar::Archive::new(archive);
+    archive.set_preserve_permissions(true);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        let parts: Vec<_> = path.components().filter(|part| !matches!(part, Component::CurDir)).collect();
+        if parts.iter().any(|part| !matches!(part, Component::Normal(_))) {
+            bail!("the archive has an entry {}, which leads out of it", path.display());
+        }
+        // The first part is what was asked for, unless that was a directory's content.
+        let first = usize::from(name.is_some() && !path.starts_with("."));
+        let below: PathBuf = parts.iter().skip(first).collect();
+        let inside = match name {
+            Some(name) if below.as_os_str().is_empty() => PathBuf::from(name),
+            Some(name) => Path::new(name).join(below),
+            None => below,
+        };
+        let target = into.join(inside);
+        if entry.header().entry_type().is_dir() {
+            std::fs::create_dir_all(&target)?;
+            continue;
+        }
+        // Not through a link that an earlier entry made.
+        if let Some(parent) = target.parent().filter(|parent| **parent != *into)
+            && parent.symlink_metadata().is_ok_and(|found| found.is_symlink())
+        {
+            bail!("the archive has an entry behind a link: {}", path.display());
+        }
+        entry.unpack(&target).with_context(|| format!("cannot write {}", target.display()))?;
+    }
+    Ok(())
+}
+
+async fn upload(client: &Client, from: &Path, task: &str, path: &str) -> anyhow::Result<()> {
+    let found = from.metadata().with_context(|| format!("cannot read {}", from.display()))?;
+    let container = find(client, task).await?;
+    let docker = client.patient(WITHIN);
+    let asked = ContainerArchiveInfoOptions { path: path.to_owned() };
+    let stat = docker.get_container_archive_info(&container, Some(asked)).await;
+    let is_directory = stat.is_ok_and(|stat| stat.file_mode & GOS_DIRECTORY != 0);
+    let target = Path::new(path);
+    let own = from.canonicalize()?.file_name().map(PathBuf::from).unwrap_or_default();
+    let (into, name) = match (is_directory, target.parent(), target.file_name()) {
+        (false, Some(parent), Some(name)) => (parent.display().to_string(), PathBuf::from(name)),
+        _ => (path.to_owned(), own),
+    };
+    let (pieces, packed) = mpsc::channel(8);
+    let from = from.to_owned();
+    let packing = tokio::task::spawn_blocking(move || pack(&from, &name, found.is_dir(), Pieces(pieces)));
+    let stream = futures::stream::unfold(packed, |mut packed| async move { Some((packed.recv().await?, packed)) });
+    let options = UploadToContainerOptions {
+        path: if into.is_empty() { "/".into() } else { into },
+        no_overwrite_dir_non_dir: Some("1".into()),
+        ..UploadToContainerOptions::default()
+    };
+    let sent = docker.upload_to_container(&container, Some(options), bollard::body_stream(stream)).await;
+    // What the daemon says comes before what the broken pipe says.
+    sent.map_err(|error| client.explain(error))?;
+    packing.await?.context("the files cannot be packed")
+}
+
+struct Pieces(mpsc::Sender<bytes::Bytes>);
+
+impl Write for Pieces {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let sent = self.0.blocking_send(bytes::Bytes::copy_from_slice(bytes));
+        sent.map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn pack(from: &Path, name: &Path, is_directory: bool, to: Pieces) -> std::io::Result<()> {
+    let mut archive = tar::Builder::new(std::io::BufWriter::with_capacity(PIECE_BYTES, to));
+    archive.follow_symlinks(false);
+    match is_directory {
+        true => archive.append_dir_all(name, from)?,
+        false => archive.append_file(name, &mut File::open(from)?)?,
+    }
+    archive.into_inner()?.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_told_from_a_path() {
+        assert_eq!(remote("web.1:/etc"), Some(("web.1", "/etc")));
+        for local in ["/a:b", "./a:b", "plain", ":x", "x:"] {
+            assert_eq!(remote(local), None, "{local}");
+        }
+    }
+
+    #[test]
+    fn what_comes_is_named_as_asked_for_and_leads_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let packed = |name: &str| {
+            let mut archive = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_size(1);
+            header.set_mode(0o600);
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_cksum();
+            archive.append(&header, b"x".as_slice()).unwrap();
+            archive.into_inner().unwrap()
+        };
+        unpack(packed("file").as_slice(), folder.path(), Some("other".as_ref())).unwrap();
+        unpack(packed("file").as_slice(), folder.path(), None).unwrap();
+        assert!(folder.path().join("other").is_file() && folder.path().join("file").is_file());
+        assert!(unpack(packed("../out").as_slice(), folder.path(), None).is_err());
+    }
+}

@@ -1,0 +1,123 @@
+//! `flok stats`.
+
+use std::io::IsTerminal;
+
+use bollard::models::ContainerStatsResponse;
+use bollard::query_parameters::StatsOptions;
+use clap::Args;
+use futures::future::join_all;
+use futures::{StreamExt, TryStreamExt};
+
+use super::find;
+use super::top::aligned;
+use crate::api::client::Client;
+use crate::cli::output::print;
+
+/// Show what tasks use of CPU, memory, network and disks
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  flok stats web.1 web.2
+  flok stats --no-stream db")]
+pub struct Stats {
+    /// Show one measurement and end
+    #[arg(long)]
+    no_stream: bool,
+    /// Tasks, containers or services
+    #[arg(required = true, value_name = "TASK")]
+    names: Vec<String>,
+}
+
+impl Stats {
+    pub async fn run(self, client: &Client) -> anyhow::Result<()> {
+        let mut containers = Vec::new();
+        for name in &self.names {
+            containers.push(find(client, name).await?);
+        }
+        loop {
+            // Each takes a second: the difference between two looks.
+            let options = StatsOptions { stream: false, one_shot: false };
+            let asked = containers.iter().map(|container| {
+                let mut stream = client.docker().stats(container, Some(options.clone())).boxed();
+                async move { stream.try_next().await }
+            });
+            let mut rows = vec![TITLES.map(str::to_owned).to_vec()];
+            for (told, name) in join_all(asked).await.into_iter().zip(&self.names) {
+                if let Some(told) = told.map_err(|error| client.explain(error))? {
+                    rows.push(row(name, &told));
+                }
+            }
+            let clear = if !self.no_stream && std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+            print(&format!("{clear}{}", aligned(&rows)))?;
+            if self.no_stream {
+                return Ok(());
+            }
+        }
+    }
+}
+
+const TITLES: [&str; 7] = ["TASK", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"];
+
+fn row(name: &str, told: &ContainerStatsResponse) -> Vec<String> {
+    let memory = told.memory_stats.clone().unwrap_or_default();
+    let (used, limit) = (memory.usage.unwrap_or(0), memory.limit.unwrap_or(0));
+    let networks = told.networks.clone().unwrap_or_default();
+    let received: u64 = networks.values().filter_map(|network| network.rx_bytes).sum();
+    let sent: u64 = networks.values().filter_map(|network| network.tx_bytes).sum();
+    let blocks = told.blkio_stats.clone().and_then(|stats| stats.io_service_bytes_recursive).unwrap_or_default();
+    let of = |op: &str| {
+        let bytes = blocks.iter().filter(|entry| entry.op.as_deref() == Some(op)).filter_map(|entry| entry.value).sum();
+        bytes_for_people(bytes)
+    };
+    vec![
+        name.to_owned(),
+        format!("{:.2}%", cpu_percent(told)),
+        format!("{} / {}", bytes_for_people(used), bytes_for_people(limit)),
+        format!("{:.2}%", if limit > 0 { used as f64 * 100.0 / limit as f64 } else { 0.0 }),
+        format!("{} / {}", bytes_for_people(received), bytes_for_people(sent)),
+        format!("{} / {}", of("read"), of("write")),
+        told.pids_stats.clone().and_then(|pids| pids.current).unwrap_or(0).to_string(),
+    ]
+}
+
+/// Of one CPU, as Docker counts: four busy ones are 400 %.
+fn cpu_percent(told: &ContainerStatsResponse) -> f64 {
+    let total = |stats: &Option<bollard::models::ContainerCpuStats>| {
+        let stats = stats.clone().unwrap_or_default();
+        let used = stats.cpu_usage.and_then(|usage| usage.total_usage).unwrap_or(0);
+        (used, stats.system_cpu_usage.unwrap_or(0), stats.online_cpus.unwrap_or(1))
+    };
+    let (before, now) = (total(&told.precpu_stats), total(&told.cpu_stats));
+    let (used, host) = (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1));
+    if host == 0 { 0.0 } else { used as f64 / host as f64 * f64::from(now.2) * 100.0 }
+}
+
+fn bytes_for_people(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes}B") } else { format!("{value:.1}{}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_measurement_is_a_row() {
+        let told: ContainerStatsResponse = serde_json::from_value(serde_json::json!({
+            "cpu_stats": {"cpu_usage": {"total_usage": 3_000}, "system_cpu_usage": 10_000, "online_cpus": 2},
+            "precpu_stats": {"cpu_usage": {"total_usage": 1_000}, "system_cpu_usage": 6_000, "online_cpus": 2},
+            "memory_stats": {"usage": 1_572_864, "limit": 4_194_304},
+            "networks": {"eth0": {"rx_bytes": 10, "tx_bytes": 2048}},
+            "pids_stats": {"current": 3},
+        }))
+        .unwrap();
+        let expected = ["web.1", "100.00%", "1.5MiB / 4.0MiB", "37.50%", "10B / 2.0KiB", "0B / 0B", "3"];
+        assert_eq!(row("web.1", &told), expected);
+    }
+}
