@@ -132,6 +132,7 @@ fn networks() -> Networks {
         (TaskId(number.into()), endpoint)
     });
     let view = NetworkView {
+        mtu: None,
         name: "shop_default".into(),
         subnets: vec!["10.0.0.0/8".parse().expect("a subnet")],
         internal: false,

@@ -193,6 +193,7 @@ fn network(shape: Shape, number: u32) -> Arc<NetworkView> {
         (TaskId(u128::from(number * shape.services * shape.endpoints + at)), endpoint)
     });
     Arc::new(NetworkView {
+        mtu: None,
         name: format!("net{number}"),
         subnets: vec![format!("10.{number}.0.0/16").parse().expect("a subnet")],
         internal: false,

@@ -2,10 +2,10 @@
 //! not know: whoever takes a command looks before it is proposed.
 
 use super::{ApiError, Read};
-use crate::spec::{InvalidSubnet, NetworkSpec, Subnet};
+use crate::spec::{InvalidSubnet, MTU_OPTION, NetworkSpec, Subnet};
 
-/// Names the subnet, and which node has what in its way.
-pub fn refuse_occupied(spec: &NetworkSpec, read: &Read) -> Result<(), ApiError> {
+/// Names the setting, and which node has what in its way.
+pub fn refuse_unfit(spec: &NetworkSpec, read: &Read) -> Result<(), ApiError> {
     for asked in &spec.subnets {
         let subnet: Subnet = asked.subnet.parse().map_err(|why: InvalidSubnet| ApiError::invalid(why.to_string()))?;
         let mut nodes = read.observed.iter().filter_map(|(node, held)| {
@@ -22,7 +22,24 @@ pub fn refuse_occupied(spec: &NetworkSpec, read: &Read) -> Result<(), ApiError> 
             spec.name
         )));
     }
-    Ok(())
+    refuse_large(spec, read)
+}
+
+/// Packets of that size would not reach the tasks on some node.
+fn refuse_large(spec: &NetworkSpec, read: &Read) -> Result<(), ApiError> {
+    let Some(mtu) = spec.mtu() else { return Ok(()) };
+    let least = read
+        .observed
+        .iter()
+        .filter_map(|(node, held)| Some((held.record.surroundings.overlay_mtu?, read.state.node(node)?.name())));
+    match least.min() {
+        Some((path, node)) if path < mtu => Err(ApiError::invalid(format!(
+            "network {}: {MTU_OPTION} is {mtu}, and the path between the nodes takes {path} bytes of a packet at node {node}: ask \
+             for no more, or leave it out",
+            spec.name
+        ))),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -56,7 +73,7 @@ mod tests {
             around("10.0.0.0/16", "10.200.0.0/16"),
             around("10.0.1.0/24", "172.29.0.0/16"),
         ]);
-        let said = |subnet: &str| refuse_occupied(&network_spec("net", &[subnet]), &read).map_err(|e| e.to_string());
+        let said = |subnet: &str| refuse_unfit(&network_spec("net", &[subnet]), &read).map_err(|e| e.to_string());
         assert_eq!(
             said("10.0.1.0/24").unwrap_err(),
             "subnet 10.0.1.0/24 of network net overlaps with 10.0.0.0/16, which node node-2 reaches outside of the swarm (1 \
@@ -65,5 +82,25 @@ mod tests {
         assert!(said("10.200.7.0/24").unwrap_err().contains("node node-2 gives its tasks their local addresses"));
         assert_eq!(said("10.1.0.0/16"), Ok(()));
         assert!(said("10.1.0.0").unwrap_err().contains("is not a subnet"));
+    }
+
+    #[test]
+    fn packets_larger_than_a_nodes_path_takes_are_refused() {
+        let narrow = Surroundings { overlay_mtu: Some(1350), ..Surroundings::default() };
+        let read = read(&[
+            Surroundings { overlay_mtu: Some(1450), ..Surroundings::default() },
+            narrow,
+            Surroundings::default(),
+        ]);
+        let said = |mtu: &str| {
+            let driver_options = [(MTU_OPTION.to_owned(), mtu.to_owned())].into();
+            refuse_unfit(&NetworkSpec { driver_options, ..network_spec("net", &[]) }, &read).map_err(|e| e.to_string())
+        };
+        assert_eq!(said("1350"), Ok(()));
+        assert!(
+            said("1400")
+                .unwrap_err()
+                .contains("is 1400, and the path between the nodes takes 1350 bytes of a packet at node node-2")
+        );
     }
 }

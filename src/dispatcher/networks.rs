@@ -32,6 +32,8 @@ pub struct NetworkView {
     pub internal: bool,
     /// Carries the connections to published ports.
     pub ingress: bool,
+    /// What a packet on it may be, where its maker asked for less than the nodes' path takes.
+    pub mtu: Option<u32>,
     pub services: OrdMap<ServiceId, ServiceView>,
     /// By task. A task that has ended is not here; a connection to its address is refused.
     pub endpoints: OrdMap<TaskId, Endpoint>,
@@ -172,6 +174,7 @@ impl NetworkView {
             && self.subnets == other.subnets
             && self.internal == other.internal
             && self.ingress == other.ingress
+            && self.mtu == other.mtu
     }
 
     fn parts_to(&self, new: &NetworkView) -> NetworkChange {

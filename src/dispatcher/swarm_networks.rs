@@ -211,6 +211,7 @@ impl NetworkBuilder {
             subnets: network.parsed_subnets().collect(),
             internal: network.spec.internal,
             ingress: network.spec.ingress,
+            mtu: network.spec.mtu(),
             services: services.filter_map(|id| Some((*id, service(state.service(*id)?, network)))).collect(),
             endpoints,
         }

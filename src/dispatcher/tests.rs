@@ -171,6 +171,7 @@ fn network_view(endpoints: &[(u128, bool)]) -> Arc<NetworkView> {
     let service =
         ServiceView { name: "web".into(), aliases: vec![], vips: vec!["10.0.0.250".parse().unwrap()], ports: vec![] };
     Arc::new(NetworkView {
+        mtu: None,
         name: "net".into(),
         subnets: vec!["10.0.0.0/24".parse().unwrap()],
         internal: false,

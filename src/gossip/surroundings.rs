@@ -17,6 +17,8 @@ pub struct Surroundings {
     pub connected: Vec<Subnet>,
     /// The block that its tasks have their host-local addresses from.
     pub local: Option<Subnet>,
+    /// What its path to the other nodes leaves to a packet of a network; `None` while that is not known.
+    pub overlay_mtu: Option<u32>,
 }
 
 impl Surroundings {
@@ -33,7 +35,7 @@ impl Surroundings {
                 connected.push(subnet);
             }
         }
-        Surroundings { connected, local }
+        Surroundings { connected, local, overlay_mtu: None }
     }
 
     /// The block in which the whole of `pool` lies, if the host reaches it otherwise.

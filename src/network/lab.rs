@@ -215,6 +215,7 @@ impl Lab {
 
     pub fn network(&mut self, id: u128, kind: Kind) -> NetworkId {
         let view = NetworkView {
+            mtu: None,
             name: format!("net{id}"),
             subnets: vec![format!("10.0.{id}.0/24").parse().unwrap(), format!("fd10:{id}::/64").parse().unwrap()],
             internal: kind == Kind::Internal,

@@ -74,6 +74,7 @@ fn service(vips: &[&str], ports: Vec<PortConfig>) -> ServiceView {
 
 fn network(subnets: &[&str], services: Vec<(u128, ServiceView)>, endpoints: Vec<(u128, Endpoint)>) -> Arc<NetworkView> {
     Arc::new(NetworkView {
+        mtu: None,
         name: "net".into(),
         subnets: subnets.iter().map(|subnet| subnet.parse().unwrap()).collect(),
         internal: false,

@@ -25,6 +25,9 @@ pub struct Record {
     /// To the networks' subnets, each from the task's own address there, as they were known last.
     #[serde(default)]
     pub routes: Vec<(Subnet, IpAddr)>,
+    /// Of those subnets, the ones whose network's maker asked for smaller packets.
+    #[serde(default)]
+    pub smaller: Vec<(Subnet, u32)>,
     /// On internal networks only.
     #[serde(default)]
     pub confined: bool,

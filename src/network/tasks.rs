@@ -143,6 +143,11 @@ impl TaskNetworks {
         self.shared.plane.conditions()
     }
 
+    /// What the path to the other nodes leaves to a packet of a network; `None` in no swarm.
+    pub fn overlay_mtu(&self) -> Option<u32> {
+        *self.shared.plane.mtu().borrow()
+    }
+
     /// How this node's network stands, looked at from the kernel's side.
     pub async fn examine(&self) -> Result<Vec<Finding>, NetworkError> {
         let conditions = self.shared.plane.look().await;
@@ -316,6 +321,7 @@ impl TaskNetworks {
             ports,
             attachments: attachments.to_vec(),
             routes: Vec::new(),
+            smaller: Vec::new(),
             confined: false,
             outward: Vec::new(),
             mtu: *self.shared.plane.mtu().borrow(),
@@ -483,6 +489,8 @@ fn place(record: &mut Record, networks: &Networks) {
     record.outward = ingress.copied().collect();
     record.confined = is_confined(views().map(|(_, view)| view.as_ref()));
     record.routes = routes;
+    let asked = views().filter_map(|(_, view)| Some((view, view.mtu?)));
+    record.smaller = asked.flat_map(|(view, mtu)| view.subnets.iter().map(move |subnet| (*subnet, mtu))).collect();
 }
 
 /// As whom a task speaks to all that is on no network of its own: one address of each family.
@@ -501,8 +509,7 @@ fn wired(config: &NetworkConfig, record: &Record, ipv6: bool) -> Wired {
         address: record.address,
         addresses,
         outward: outward(record),
-        routes: record.routes.clone(),
-        mtu: record.mtu,
+        routes: record.routes.iter().map(|(subnet, source)| (*subnet, *source, mtu(record, subnet))).collect(),
         ipv6,
     };
     let task = LocalTask {
@@ -515,6 +522,12 @@ fn wired(config: &NetworkConfig, record: &Record, ipv6: bool) -> Wired {
         confined: record.confined,
     };
     Wired { task, wire }
+}
+
+/// What a packet to this subnet may be: what the path takes, or less.
+fn mtu(record: &Record, subnet: &crate::spec::Subnet) -> Option<u32> {
+    let asked = record.smaller.iter().find(|(smaller, _)| smaller == subnet).map(|(_, mtu)| *mtu);
+    record.mtu.into_iter().chain(asked).min()
 }
 
 fn addresses_of(record: &Record) -> impl Iterator<Item = IpAddr> {

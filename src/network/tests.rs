@@ -250,6 +250,7 @@ fn automatic_ports_differ() {
 /// One network of these subnets, and its only task's place on it.
 fn lan(subnets: &[&str]) -> (SwarmView, Attachment) {
     let view = crate::dispatcher::NetworkView {
+        mtu: None,
         name: "lan".into(),
         subnets: subnets.iter().map(|subnet| subnet.parse().unwrap()).collect(),
         internal: false,

@@ -199,7 +199,8 @@ impl Host {
     /// Which addresses mean something on this host beside the swarm. Reads the kernel's routes, blocking.
     pub fn surroundings(&self) -> std::io::Result<Surroundings> {
         let local = self.config.local_subnet.block();
-        Ok(Surroundings::new(network::others_routes()?.into_iter().collect(), Some(local)))
+        let around = Surroundings::new(network::others_routes()?.into_iter().collect(), Some(local));
+        Ok(Surroundings { overlay_mtu: self.task_networks().overlay_mtu(), ..around })
     }
 
     pub fn removed_from_swarm(&self) {

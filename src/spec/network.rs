@@ -21,7 +21,31 @@ pub struct NetworkSpec {
     pub subnets: Vec<SubnetSpec>,
 }
 
+/// The one option of the driver that there is: what a packet on the network may be.
+pub const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+
 impl NetworkSpec {
+    /// What the option says, which was read before it was stored.
+    pub fn mtu(&self) -> Option<u32> {
+        self.driver_options.get(MTU_OPTION)?.parse().ok()
+    }
+
+    /// In which settings two differ, by the words that users have for them.
+    pub fn differences(&self, other: &NetworkSpec) -> Vec<&'static str> {
+        let differ = [
+            ("name", self.name != other.name),
+            ("labels", self.labels != other.labels),
+            ("driver", self.driver != other.driver),
+            ("driver options", self.driver_options != other.driver_options),
+            ("internal", self.internal != other.internal),
+            ("attachable", self.attachable != other.attachable),
+            ("ingress", self.ingress != other.ingress),
+            ("IPv6", self.ipv6 != other.ipv6),
+            ("subnets", self.subnets != other.subnets),
+        ];
+        differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
     /// What the user said of one of the network's subnets; of one that was allocated, nothing.
     pub fn subnet(&self, subnet: &Subnet) -> Option<&SubnetSpec> {
         self.subnets.iter().find(|asked| asked.subnet.parse() == Ok(*subnet))

@@ -96,6 +96,21 @@ impl State {
         self.network_names.get(name).and_then(|id| self.networks.get(id))
     }
 
+    /// The services on a network, by name; of more, the first and how many they are.
+    pub fn network_users(&self, id: NetworkId) -> Option<String> {
+        const NAMED: usize = 5;
+        let on_it = self.services().filter(|service| service.spec.task.uses_network(id));
+        let mut names: Vec<&str> = on_it.map(|service| service.spec.name.as_str()).collect();
+        names.sort_unstable();
+        match names.as_slice() {
+            // Its tasks are on it still.
+            [] => self.network_user(id),
+            [one] => Some(format!("service {one}")),
+            some if some.len() <= NAMED => Some(format!("services {}", some.join(", "))),
+            many => Some(format!("services {} and {} more", many[..NAMED].join(", "), many.len() - NAMED)),
+        }
+    }
+
     /// A service or task that is on a network, by its kind and name, so that the network cannot go.
     pub fn network_user(&self, id: NetworkId) -> Option<String> {
         if let Some(service) = self.services().find(|service| service.spec.task.uses_network(id)) {

@@ -1,5 +1,6 @@
 //! Networks and what is around the nodes: LANs of their own, which no network may take from them.
 
+use super::client::in_task;
 use super::lab::{Host, Lab, eventually};
 use super::swarm::{PATIENCE, Swarm};
 
@@ -56,4 +57,113 @@ services: { web: { image: flok/whoami:latest, networks: [lan] } }";
     assert!(refused.contains("reaches 10.0.0.0/20 outside of the swarm"), "{refused}");
     let route = sh(&swarm.hosts[1], "ip route get 10.0.1.9");
     assert!(route.contains("dev lan0"), "{route}");
+}
+
+/// The message of a refused request to the Engine API.
+fn post(host: &Host, path: &str, body: &serde_json::Value) -> String {
+    let output = std::process::Command::new("curl")
+        .args(["-sS", "--max-time", "10", "-X", "POST", "-H", "Content-Type: application/json", "--unix-socket"])
+        .arg(host.socket())
+        .args(["--data", &body.to_string(), &format!("http://flok{path}")])
+        .output()
+        .unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    answer["message"].as_str().unwrap_or_else(|| panic!("{body} was taken: {answer}")).to_owned()
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn bad_networks_are_refused_from_everywhere_and_nothing_is_stored() {
+    const MTU: &str = "com.docker.network.driver.mtu";
+    let swarm = Swarm::of(2);
+    swarm.load("whoami");
+    let host = &swarm.hosts[0];
+    host.ok(&["network", "create", "--subnet", "10.77.0.0/24", "--opt", &format!("{MTU}=1400"), "lan"]);
+    // Subnet, gateway, range, and what is said of them.
+    let subnets: [(&str, &str, &str, &str); 12] = [
+        ("10.78.0.0", "", "", "write an address and a prefix"),
+        ("10.78.0.300/24", "", "", "no IP address"),
+        ("10.78.0.0/33", "", "", "longer than the address"),
+        ("10.78.0.1/24", "", "", "bits set below the prefix"),
+        ("10.78.0.0/31", "", "", "has no room"),
+        ("10.77.0.0/16", "", "", "overlaps with 10.77.0.0/24 of network lan"),
+        ("10.99.0.0/16", "", "", "overlaps with 10.99.0.0/24, which node"),
+        ("198.19.0.0/24", "", "", "gives its tasks their local addresses"),
+        ("127.0.0.0/24", "", "", "loopback"),
+        ("fd00:78::/64", "", "", "enable IPv6"),
+        ("10.78.0.0/24", "10.79.0.1", "", "gateway"),
+        ("10.78.0.0/24", "", "10.79.0.0/25", "range"),
+    ];
+    for (subnet, gateway, range, part) in subnets {
+        let given = |flag, value: &'static str| if value.is_empty() { vec![] } else { vec![flag, value] };
+        let flags =
+            [vec!["network", "create", "--subnet", subnet], given("--gateway", gateway), given("--ip-range", range)];
+        let said = host.refused(&[flags.concat(), vec!["bad"]].concat());
+        assert!(said.contains(part), "{subnet}: {said}");
+        let config = serde_json::json!({"Subnet": subnet, "Gateway": gateway, "IPRange": range});
+        let body = serde_json::json!({"Name": "bad", "Driver": "overlay", "IPAM": {"Config": [config]}});
+        let said = post(host, "/networks/create", &body);
+        assert!(said.contains(part), "{subnet}: {said}");
+        let written = |key, value: &str| if value.is_empty() { String::new() } else { format!(", {key}: '{value}'") };
+        let ipam = format!("{{ subnet: '{subnet}'{}{} }}", written("gateway", gateway), written("ip_range", range));
+        let stack = format!(
+            "services: {{ web: {{ image: flok/whoami:latest, networks: [bad] }} }}\nnetworks: {{ bad: {{ ipam: {{ config: [{ipam}] }} }} }}"
+        );
+        let said = host.refused(&["stack", "deploy", "--detach", "-c", &swarm.stack_file("s", &stack), "s"]);
+        assert!(said.contains(part), "{subnet}: {said}");
+    }
+    eventually("the nodes' paths to be known", PATIENCE, || {
+        let output = host.flok(&["network", "create", "--opt", &format!("{MTU}=9000"), "bad"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() {
+            host.ok(&["network", "rm", "bad"]);
+        }
+        if said.contains("is 9000, and the path between the nodes takes 1450") { Ok(()) } else { Err(said) }
+    });
+    for (option, part) in [
+        (format!("{MTU}=100"), "give a number from 576 to 65535"),
+        (format!("{MTU}=big"), "give a number from 576 to 65535"),
+        (
+            "com.example.speed=fast".to_owned(),
+            "knows no option \"com.example.speed\", only \"com.docker.network.driver.mtu\"",
+        ),
+    ] {
+        let said = host.refused(&["network", "create", "--opt", &option, "bad"]);
+        assert!(said.contains(part), "{option}: {said}");
+        let (key, value) = option.split_once('=').unwrap();
+        let said = post(
+            host,
+            "/networks/create",
+            &serde_json::json!({"Name": "bad", "Driver": "overlay", "Options": {key: value}}),
+        );
+        assert!(said.contains(part), "{option}: {said}");
+        let stack = format!(
+            "services: {{ web: {{ image: flok/whoami:latest, networks: [bad] }} }}\nnetworks: {{ bad: {{ driver_opts: {{ {key}: '{value}' }} }} }}"
+        );
+        let said = host.refused(&["stack", "deploy", "--detach", "-c", &swarm.stack_file("s", &stack), "s"]);
+        assert!(said.contains(part), "{option}: {said}");
+    }
+    let driver = host.refused(&["network", "create", "--driver", "macvlan", "bad"]);
+    assert!(driver.contains("\"macvlan\" cannot span a swarm: use overlay"), "{driver}");
+    let alias =
+        host.refused(&["service", "create", "--name", "bad", "--network", "name=lan,alias=d b", "flok/whoami:latest"]);
+    assert!(alias.contains("is no DNS name"), "{alias}");
+    let missing =
+        "services: { web: { image: flok/whoami:latest, networks: [out] } }\nnetworks: { out: { external: true } }";
+    let said = host.refused(&["stack", "deploy", "--detach", "-c", &swarm.stack_file("s", missing), "s"]);
+    assert!(said.contains("\"out\" is declared as external, but could not be found"), "{said}");
+    let names = |what: &str| host.ok(&[what, "ls", "--format", "{{.Name}}"]);
+    assert_eq!(names("network").lines().filter(|name| *name != "ingress").collect::<Vec<_>>(), ["lan"]);
+    assert_eq!(names("service"), "", "nothing half done");
+
+    // What is on a network is named, and what was asked of its packets is heeded.
+    for name in ["api", "web"] {
+        host.ok(&["service", "create", "--detach", "--name", name, "--network", "lan", "flok/whoami:latest"]);
+    }
+    let in_use = host.refused(&["network", "rm", "lan"]);
+    assert!(in_use.contains("network lan is in use by services api, web"), "{in_use}");
+    let task = swarm.running(0, "web", 1).remove(0);
+    let routes = in_task(&swarm, &task, || std::process::Command::new("ip").arg("route").output().unwrap());
+    let routes = String::from_utf8_lossy(&routes.stdout).into_owned();
+    assert!(routes.lines().any(|route| route.starts_with("10.77.0.0/24") && route.contains("mtu 1400")), "{routes}");
 }

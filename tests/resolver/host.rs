@@ -120,6 +120,7 @@ pub fn networks(addresses: &[&str]) -> Networks {
         ports: Vec::new(),
     };
     let view = NetworkView {
+        mtu: None,
         name: "shop_default".into(),
         subnets: vec!["10.0.1.0/24".parse().unwrap()],
         internal: false,

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{Docker, ListQuery, answer, truthy};
 use crate::api::convert::{network_services, network_spec_from_docker, network_to_docker};
 use crate::api::filters::Filters;
-use crate::api::surroundings::refuse_occupied;
+use crate::api::surroundings::refuse_unfit;
 use crate::api::{ApiError, Backend, WriteError, lookup};
 use crate::spec::NetworkId;
 use crate::state::{Command, Network, Refusal};
@@ -68,7 +68,7 @@ pub async fn create<B: Backend>(
     Docker(body): Docker<docker::NetworkCreateRequest>,
 ) -> Result<Response, ApiError> {
     let spec = network_spec_from_docker(body)?;
-    refuse_occupied(&spec, &backend.read().await?)?;
+    refuse_unfit(&spec, &backend.read().await?)?;
     let id = NetworkId(backend.new_id());
     backend.propose(Command::CreateNetwork { id, spec }).await?;
     Ok((StatusCode::CREATED, Json(json!({ "Id": id.to_string(), "Warning": "" }))).into_response())

@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use super::stack_data;
 use crate::api::docker::{Body, services::refuse_unsupported};
 use crate::api::model::stack::{STACK_LABEL, StackChanged, StackDeploy};
-use crate::api::surroundings::refuse_occupied;
+use crate::api::surroundings::refuse_unfit;
 use crate::api::{ApiError, Backend, Read, WriteError, lookup};
 use crate::spec::stack::{Feature, Features};
 use crate::spec::{Labels, NetworkId, NetworkTarget, SecretBytes, ServiceId, ServiceSpec};
@@ -156,7 +156,7 @@ fn networks(
     for spec in &stack.networks {
         match read.state.network_by_name(&spec.name) {
             None => {
-                refuse_occupied(spec, read)?;
+                refuse_unfit(spec, read)?;
                 changed.created_networks.push(spec.name.clone());
                 commands.push(Command::CreateNetwork { id: NetworkId(new_id()), spec: spec.clone() });
             }
@@ -168,9 +168,10 @@ fn networks(
             }
             Some(network) if network.spec != *spec => {
                 return Err(ApiError::Conflict(format!(
-                    "network {} exists already with other settings, and a network cannot be changed: remove the stack \
+                    "network {} exists already with other settings ({}), and a network cannot be changed: remove the stack \
                      first, or give the network another name",
-                    spec.name
+                    spec.name,
+                    network.spec.differences(spec).join(", ")
                 )));
             }
             Some(_) => {}
@@ -286,7 +287,11 @@ mod tests {
         let mut asked = stack();
         asked.networks[0].internal = true;
         let error = planned(&deployed(), &asked).unwrap_err().to_string();
-        assert!(error.contains("s_default exists already with other settings"), "{error}");
+        assert!(error.contains("s_default exists already with other settings (internal)"), "{error}");
+        let mut asked = stack();
+        asked.networks[0].driver_options.insert(crate::spec::MTU_OPTION.into(), "1400".into());
+        let error = planned(&deployed(), &asked).unwrap_err().to_string();
+        assert!(error.contains("other settings (driver options)"), "{error}");
 
         let mut swarm = Fixture::nodes(1);
         swarm.network("outside", &[]);

@@ -359,6 +359,7 @@ mod tests {
 
     fn networks(name: &str) -> Networks {
         let view = NetworkView {
+            mtu: None,
             name: name.into(),
             subnets: Vec::new(),
             internal: false,

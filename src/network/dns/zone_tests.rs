@@ -34,6 +34,7 @@ fn network(
     tasks: Vec<(u128, Endpoint)>,
 ) -> NetworkView {
     NetworkView {
+        mtu: None,
         name: name.into(),
         subnets: subnets.iter().map(|subnet| subnet.parse().unwrap()).collect(),
         internal: false,

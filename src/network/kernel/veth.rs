@@ -43,9 +43,8 @@ pub struct Wire {
     /// One of each family: the source of what goes to none of the networks' subnets.
     pub outward: Vec<IpAddr>,
     /// To the networks' subnets, each from the task's own address there.
-    pub routes: Vec<(Subnet, IpAddr)>,
-    /// What a packet on the overlay may be; `None` while it is not known.
-    pub mtu: Option<u32>,
+    /// With what a packet there may be; `None` while that is not known.
+    pub routes: Vec<(Subnet, IpAddr, Option<u32>)>,
     pub ipv6: bool,
 }
 
@@ -121,8 +120,8 @@ fn inside(wire: &Wire) -> Result<(), NetworkError> {
         let way_out = Subnet::new(none, 0).map(|everything| route(eth, everything, source, None));
         steps.extend(way_out.map(|route| (route, format!("the default route from {source}"))));
     }
-    for (subnet, source) in wire.routes.iter().filter(|(_, source)| speaks(*source)) {
-        steps.push((route(eth, *subnet, *source, wire.mtu), format!("the route to {subnet} from {source}")));
+    for (subnet, source, mtu) in wire.routes.iter().filter(|(_, source, _)| speaks(*source)) {
+        steps.push((route(eth, *subnet, *source, *mtu), format!("the route to {subnet} from {source}")));
     }
     let (requests, words): (Vec<Request>, Vec<String>) = steps.into_iter().unzip();
     let refused = netlink.each(&requests).map_err(failed("set up the task's interface"))?;

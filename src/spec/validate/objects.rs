@@ -60,6 +60,7 @@ impl NetworkSpec {
         require(!self.driver_options.contains_key("encrypted"), || {
             format!("network {}: encryption is not supported yet: leave the option \"encrypted\" out", self.name)
         })?;
+        self.check_options()?;
         require(!self.ingress || !(self.attachable || self.internal), || {
             "an ingress network is neither attachable nor internal".into()
         })?;
@@ -81,9 +82,56 @@ impl NetworkSpec {
     }
 }
 
+/// A packet of IPv4 that every host takes (RFC 791), and the least of IPv6 (RFC 8200).
+const LEAST_MTU: (u32, u32) = (576, 1280);
+const MOST_MTU: u32 = 65535;
+
+impl NetworkSpec {
+    /// What none of this swarm's nodes would heed is refused.
+    fn check_options(&self) -> Checked {
+        if let Some(unknown) = self.driver_options.keys().find(|key| key.as_str() != MTU_OPTION) {
+            return Err(InvalidSpec(format!(
+                "network {}: the overlay driver knows no option {unknown:?}, only {MTU_OPTION:?}: leave it out",
+                self.name
+            )));
+        }
+        let least = if self.ipv6 { LEAST_MTU.1 } else { LEAST_MTU.0 };
+        let fits = |text: &String| text.parse().is_ok_and(|mtu| (least..=MOST_MTU).contains(&mtu));
+        require(self.driver_options.get(MTU_OPTION).is_none_or(fits), || {
+            format!(
+                "network {}: {MTU_OPTION} is {:?}: give a number from {least} to {MOST_MTU}",
+                self.name, self.driver_options[MTU_OPTION]
+            )
+        })
+    }
+}
+
+/// Addresses that mean the same on every host, and what they are for.
+const SPECIAL: [(&str, &str); 8] = [
+    ("0.0.0.0/8", "this host"),
+    ("127.0.0.0/8", "loopback"),
+    ("169.254.0.0/16", "link-local addresses"),
+    ("224.0.0.0/3", "multicast and what is reserved"),
+    ("::/8", "loopback and what is reserved"),
+    ("fe80::/10", "link-local addresses"),
+    ("ff00::/8", "multicast"),
+    ("fd66:6c6f:6b::/48", "host-local addresses of tasks"),
+];
+
+fn check_special(subnet: &Subnet) -> Checked {
+    let overlaps = |special: &str| special.parse().is_ok_and(|special: Subnet| special.overlaps(subnet));
+    match SPECIAL.iter().find(|(special, _)| overlaps(special)) {
+        Some((special, what)) => Err(InvalidSpec(format!(
+            "subnet {subnet} overlaps with {special}, which is for {what}: choose another one"
+        ))),
+        None => Ok(()),
+    }
+}
+
 impl SubnetSpec {
     fn validate(&self) -> Result<Subnet, InvalidSpec> {
         let subnet = parse_subnet(&self.subnet)?;
+        check_special(&subnet)?;
         let most = if subnet.base().is_ipv4() { 30 } else { 126 };
         require(subnet.prefix() <= most, || format!("subnet {subnet} has no room: its prefix is at most /{most}"))?;
         if let Some(gateway) = &self.gateway {

@@ -292,6 +292,33 @@ fn subnets_of_networks_and_pools_make_sense() {
     let encrypted = Labels::from([("encrypted".to_owned(), String::new())]);
     let encrypted = NetworkSpec { driver_options: encrypted, ..network(vec![]) }.validate().unwrap_err();
     assert!(encrypted.to_string().contains("encryption is not supported yet"));
+    for (special, part) in [
+        ("127.0.0.0/24", "loopback"),
+        ("169.254.7.0/24", "link-local"),
+        ("224.0.0.0/16", "multicast"),
+        ("0.0.0.0/0", "this host"),
+        ("fe80::/64", "link-local"),
+        ("fd66:6c6f:6b::/64", "host-local addresses of tasks"),
+    ] {
+        let spec = NetworkSpec { ipv6: true, ..network(vec![subnet(special, None, None)]) };
+        let said = spec.validate().unwrap_err().to_string();
+        assert!(said.contains(part), "{special}: {said}");
+    }
+    let option = |key: &str, value: &str, ipv6| {
+        let driver_options = Labels::from([(key.to_owned(), value.to_owned())]);
+        NetworkSpec { driver_options, ipv6, ..network(vec![]) }.validate().map_err(|error| error.to_string())
+    };
+    let unknown = option("com.example.speed", "fast", false).unwrap_err();
+    assert!(
+        unknown.contains("knows no option \"com.example.speed\", only \"com.docker.network.driver.mtu\""),
+        "{unknown}"
+    );
+    assert_eq!(option(MTU_OPTION, "1400", true), Ok(()));
+    assert_eq!(option(MTU_OPTION, "576", false), Ok(()));
+    for (mtu, ipv6) in [("575", false), ("1279", true), ("65536", false), ("", false), ("-1", false), ("big", false)] {
+        let said = option(MTU_OPTION, mtu, ipv6).unwrap_err();
+        assert!(said.contains(&format!("is {mtu:?}: give a number from")), "{said}");
+    }
     assert!(NetworkSpec { driver: "macvlan".into(), ..network(vec![]) }.validate().is_err());
     assert!(NetworkSpec { name: "host".into(), ..network(vec![]) }.validate().is_err());
 

@@ -24,7 +24,7 @@ impl State {
 
     pub(super) fn remove_network(&mut self, id: NetworkId) -> Result<(), Refusal> {
         let network = self.networks.get(&id).ok_or_else(|| not_found("network", id))?;
-        if let Some(user) = self.network_user(id) {
+        if let Some(user) = self.network_users(id) {
             return Err(Refusal::Precondition(format!("network {} is in use by {user}", network.spec.name)));
         }
         let published = |service: &&std::sync::Arc<Service>| {

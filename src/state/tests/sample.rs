@@ -430,7 +430,10 @@ pub fn record() -> NodeRecord {
         unreachable: vec![alarm],
         leaving: true,
         conditions: vec![Condition::new(Concern::Port { protocol: Protocol::Udp, port: 53 }, "taken by dnsmasq")],
-        surroundings: Surroundings::new(routes, "172.29.0.0/16".parse().ok()),
+        surroundings: Surroundings {
+            overlay_mtu: Some(1450),
+            ..Surroundings::new(routes, "172.29.0.0/16".parse().ok())
+        },
         ..NodeRecord::new(NodeId(1), version, node().description)
     }
 }
