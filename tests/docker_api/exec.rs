@@ -45,10 +45,10 @@ pub fn runs_commands_with_their_streams(swarm: &Swarm, host: usize, on: &str) {
     assert!(output.status.success() && output.stdout == input, "{} bytes came back", output.stdout.len());
 
     // A terminal: one stream, the size told, a shell that takes what is typed.
-    let script = format!("docker exec --interactive --tty {id} sh");
+    let script = format!("stty rows 30 cols 90; docker exec --interactive --tty {id} sh");
     let mut terminal = command(at, "script");
     terminal.args(["--quiet", "--return", "--command", &script, "/dev/null"]).env("TERM", "xterm");
-    let output = fed(terminal, b"tty; echo $TERM; stty size; exit 5\n");
+    let output = fed(terminal, b"tty; echo $TERM; until test \"$(stty size)\" = '30 90'; do sleep 0.1; done; exit 5\n");
     let said = text(&output.stdout);
     assert!(said.contains("/dev/pts/") && said.contains("xterm"), "{said}");
     assert_eq!(output.status.code(), Some(5), "{said}");

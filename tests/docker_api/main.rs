@@ -1,5 +1,5 @@
 //! The ordinary `docker` command, and flok's own beside it, on the containers of a swarm: each command does what it is for,
-//! for a task on whichever node, asked on whichever manager.
+//! for a task on whichever node, asked on whichever manager. At the end every route was asked for.
 
 #![expect(clippy::disallowed_methods, reason = "real daemons run in real time")]
 
@@ -8,7 +8,6 @@ mod copying;
 #[path = "../e2e/docker_command.rs"]
 #[allow(dead_code, reason = "the hosts' tests use the rest")]
 mod docker_command;
-mod events;
 mod exec;
 mod flok;
 #[path = "../e2e/images.rs"]
@@ -19,6 +18,8 @@ mod lab;
 #[path = "../e2e/registry.rs"]
 #[allow(dead_code, reason = "the hosts' tests use the rest")]
 mod registry;
+mod routes;
+mod store;
 #[path = "../e2e/swarm.rs"]
 #[allow(dead_code, reason = "the hosts' tests use the rest")]
 mod swarm;

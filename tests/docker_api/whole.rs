@@ -3,7 +3,7 @@
 use super::docker_command::ok;
 use super::lab::Host;
 use super::swarm::Swarm;
-use super::{containers, copying, events, exec, flok};
+use super::{containers, copying, exec, flok, routes, store};
 
 /// A task on some node, asked for on another.
 pub struct Asked<'a> {
@@ -37,18 +37,14 @@ fn everything(swarm: &Swarm, host: usize, on: &str) {
 
 #[test]
 #[ignore = "needs root, containerd, network namespaces and the docker command"]
-fn containers_answer_on_their_own_node() {
+fn containers_images_and_volumes_answer_and_every_route_is_asked_for() {
     let swarm = Swarm::of(1);
     swarm.load("busybox");
     everything(&swarm, 0, "n1");
-}
-
-#[test]
-#[ignore = "needs root, containerd, network namespaces and the docker command"]
-fn what_happens_is_told() {
-    let swarm = Swarm::of(1);
-    swarm.load("busybox");
-    events::tells_what_happens(&swarm, 0);
+    store::holds_images(&swarm, 0);
+    store::holds_volumes(&swarm, 0);
+    store::tells_what_happens(&swarm, 0);
+    routes::are_all_asked_for(&swarm);
 }
 
 #[test]

@@ -1,0 +1,131 @@
+//! Images, volumes, and what is told of all that happens.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use serde_json::Value;
+
+use super::docker_command::{command, docker, ok, refused};
+use super::images;
+use super::lab::{eventually, kill_all_of};
+use super::registry::{ADDR, Registry};
+use super::swarm::{PATIENCE, Swarm};
+use super::whole::{IMAGE, start};
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+pub fn holds_images(swarm: &Swarm, host: usize) {
+    let at = &swarm.hosts[host];
+    let list = |more: &[&str]| ok(at, &[["images", "--format", "{{.Repository}}:{{.Tag}}"].as_slice(), more].concat());
+    assert!(list(&[]).contains(IMAGE), "{}", list(&[]));
+    ok(at, &["tag", IMAGE, "mine/copy:1"]);
+    assert_eq!(list(&["mine/copy"]).trim(), "mine/copy:1");
+    let found = json(&ok(at, &["image", "inspect", "mine/copy:1"]));
+    assert_eq!((&found[0]["Os"], &found[0]["Config"]["Cmd"][0]), (&"linux".into(), &"sh".into()));
+    assert!(found[0]["Size"].as_u64().unwrap() > 100_000);
+    assert_eq!(ok(at, &["rmi", "mine/copy:1"]).trim(), "Untagged: mine/copy:1");
+    assert!(refused(at, &["image", "inspect", "mine/copy:1"]).contains("No such image"));
+    assert!(list(&[]).contains(IMAGE));
+    assert!(ok(at, &["load", "--input", images::archive("busybox").to_str().unwrap()]).contains("Loaded image"));
+
+    // From a registry, by hand.
+    let registry = Registry::beside(swarm);
+    registry.push("whoami", "pulled/whoami:1");
+    let name = format!("{ADDR}/pulled/whoami:1");
+    let pulled = ok(at, &["pull", &name]);
+    assert!(pulled.contains("Digest: sha256:") && pulled.contains("Downloaded newer image"), "{pulled}");
+    assert!(ok(at, &["pull", &name]).contains("Image is up to date"));
+    assert!(refused(at, &["pull", &format!("{ADDR}/pulled/nothing:1")]).contains("nothing"));
+    assert!(list(&[]).contains(&name));
+    // Docker's command pins what it creates by what the registry says.
+    ok(at, &["service", "create", "--detach", "--replicas", "0", "--name", "pinned", &name]);
+    let image = ok(at, &["service", "inspect", "--format", "{{.Spec.TaskTemplate.ContainerSpec.Image}}", "pinned"]);
+    assert!(image.starts_with(&format!("{name}@sha256:")), "{image}");
+    ok(at, &["service", "rm", "pinned"]);
+    let gone = ok(at, &["rmi", &name]);
+    assert!(gone.contains("Untagged: ") && gone.contains("Deleted: sha256:"), "{gone}");
+}
+
+pub fn holds_volumes(swarm: &Swarm, host: usize) {
+    let at = &swarm.hosts[host];
+    assert_eq!(ok(at, &["volume", "create", "--label", "kind=test", "data"]).trim(), "data");
+    assert_eq!(ok(at, &["volume", "ls", "--quiet", "--filter", "label=kind=test"]).trim(), "data");
+    let found = json(&ok(at, &["volume", "inspect", "data"]));
+    let path = found[0]["Mountpoint"].as_str().unwrap();
+    fs::write(at.seen_from_outside(path.as_ref()).join("file"), [b'x'; 5000]).unwrap();
+    let mount = ["--mount", "type=volume,source=data,target=/data"];
+    let task = start(swarm, host, &at.name(), "holds", &mount, &["sleep", "1000"]);
+    assert_eq!(ok(at, &["exec", &task.container, "wc", "-c", "/data/file"]).split_whitespace().next(), Some("5000"));
+    assert!(refused(at, &["volume", "rm", "data"]).contains("volume is in use"));
+    let usage = ok(at, &["system", "df", "--verbose", "--format", "{{json .Volumes}}"]);
+    assert!(usage.contains(r#""Name":"data""#) && usage.contains(r#""Links":"1""#), "{usage}");
+    assert!(ok(at, &["system", "df"]).contains("Local Volumes"));
+    ok(at, &["service", "rm", "holds"]);
+    eventually("the volume to be free", PATIENCE, || {
+        let output = docker(at, &["volume", "rm", "data"]);
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    });
+    assert!(refused(at, &["volume", "inspect", "data"]).contains("no such volume"));
+    let unnamed = ok(at, &["volume", "create"]);
+    assert!(ok(at, &["volume", "prune", "--force"]).contains(unnamed.trim()));
+    assert!(refused(at, &["volume", "create", "--driver", "nothing", "x"]).contains("nothing"));
+}
+
+pub fn tells_what_happens(swarm: &Swarm, host: usize) {
+    let at = &swarm.hosts[host];
+    let mut child = command(at, "docker")
+        .args(["events", "--format", "{{.Type}} {{.Action}} {{index .Actor.Attributes \"name\"}}"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    // Until it listens.
+    let listens = std::thread::scope(|scope| {
+        let first = scope.spawn(|| lines.next());
+        let mut count = 0;
+        while !first.is_finished() {
+            count += 1;
+            let name = format!("tick{count}");
+            ok(at, &["config", "create", &name, "/etc/hostname"]);
+            ok(at, &["config", "rm", &name]);
+            assert!(count < 100);
+        }
+        first.join().unwrap()
+    });
+    assert!(listens.is_some_and(|line| line.contains("tick")));
+    let task = start(swarm, host, &at.name(), "told", &["--restart-condition", "none"], &["sleep", "1000"]);
+    ok(at, &["service", "update", "--detach", "--label-add", "a=b", "told"]);
+    ok(at, &["kill", &task.container]);
+    ok(at, &["service", "rm", "told"]);
+    let name = &task.name;
+    let wanted = ["service create told", "service update told", "service remove told"].map(str::to_owned);
+    let of_container = ["create", "start", "die", "destroy"].map(|action| format!("container {action} {name}"));
+    let mut missing: Vec<String> = wanted.into_iter().chain(of_container).collect();
+    while !missing.is_empty() {
+        let line = lines.next().expect("the events go on");
+        missing.retain(|wanted| *wanted != line);
+    }
+    kill_all_of(child);
+    // What has been is told to who asks since when.
+    let since = |filters: &[&str]| {
+        let ask = ["events", "--since", "5m", "--until", "0s", "--format", "{{.Type}} {{.Action}} {{.Scope}}"];
+        let mut lines: Vec<String> = ok(at, &[ask.as_slice(), filters].concat()).lines().map(str::to_owned).collect();
+        lines.dedup();
+        lines
+    };
+    // The command asks by whole seconds: what happened in this one is not told yet.
+    let container = format!("container={}", task.container);
+    for (object, action, wanted) in [
+        ("service=told", "event=create", "service create swarm"),
+        (container.as_str(), "event=die", "container die local"),
+    ] {
+        eventually(&format!("{wanted} to be told"), PATIENCE, || {
+            let told = since(&["--filter", object, "--filter", action]);
+            if told == [wanted] { Ok(()) } else { Err(format!("{told:?}")) }
+        });
+    }
+    assert!(refused(at, &["events", "--filter", "colour=red"]).contains("invalid filter"));
+}
