@@ -5,18 +5,23 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown};
-use std::path::{Component, Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use tar::{Archive, Builder, Entry, EntryType, Header};
+use nix::sys::statfs;
+use tar::{Builder, Header};
 use tokio::sync::mpsc;
+
+use unpack::unpack;
 
 use super::Runtime;
 use super::containers::container_id;
 use super::error::{Result, RuntimeError};
 use super::rootfs::{Rootfs, with_rootfs};
 use crate::spec::TaskId;
+
+mod unpack;
 
 /// Most that is read of an archive after what was wrong with it.
 const MAX_REST_BYTES: u64 = 1 << 30;
@@ -90,7 +95,7 @@ impl Runtime {
     ) -> io::Result<T> {
         match self.pid(task).await {
             Ok(pid) => {
-                let work = move || work(&Rootfs::of_process(pid)?);
+                let work = move || work(&Rootfs::of_process(pid, &container_id(task))?);
                 tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
             }
             Err(_) => {
@@ -193,12 +198,20 @@ fn pack(root: &Rootfs, path: &Path, name: &str, to: Pieces) -> io::Result<()> {
     let name = if as_content { "." } else { name };
     let mut archive = Builder::new(io::BufWriter::with_capacity(64 * 1024, to));
     let mut todo = vec![(path.to_owned(), PathBuf::from(name))];
+    let mut kernels_wanted = None;
     while let Some((path, name)) = todo.pop() {
         let place = Place::at(root, &path)?;
+        // Gone since it was listed.
         let Some(found) = found(fs::symlink_metadata(place.path()))? else { continue };
         append(&mut archive, &place.path(), &name, &found)?;
         if found.is_dir() {
             let dir = root.open(&path, libc::O_RDONLY | libc::O_DIRECTORY)?;
+            let kernels = is_kernels(&dir)?;
+            // The first is what was asked for.
+            let wanted = *kernels_wanted.get_or_insert(kernels);
+            if kernels && !wanted {
+                continue;
+            }
             let mut entries: Vec<_> =
                 fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd()))?.collect::<io::Result<_>>()?;
             entries.sort_by_key(|entry| std::cmp::Reverse(entry.file_name()));
@@ -206,6 +219,14 @@ fn pack(root: &Rootfs, path: &Path, name: &str, to: Pieces) -> io::Result<()> {
         }
     }
     archive.into_inner()?.flush()
+}
+
+/// Whether a directory shows the kernel's state, whose files mean nothing elsewhere and often cannot be read: below a
+/// directory of files it is packed empty.
+fn is_kernels(dir: &fs::File) -> io::Result<bool> {
+    let kernels =
+        [statfs::PROC_SUPER_MAGIC, statfs::SYSFS_MAGIC, statfs::CGROUP_SUPER_MAGIC, statfs::CGROUP2_SUPER_MAGIC];
+    Ok(kernels.contains(&statfs::fstatfs(dir)?.filesystem_type()))
 }
 
 fn append<W: Write>(archive: &mut Builder<W>, path: &Path, name: &Path, found: &fs::Metadata) -> io::Result<()> {
@@ -225,105 +246,15 @@ fn append<W: Write>(archive: &mut Builder<W>, path: &Path, name: &Path, found: &
         return archive.append_data(&mut header, name, io::empty());
     }
     let file = fs::File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    // Something else may stand there by now.
+    let opened = file.metadata()?;
+    if !opened.is_file() {
+        return Err(io::Error::other(format!("{} was replaced while it was copied", name.display())));
+    }
+    header.set_metadata(&opened);
     // As long as the header says, whatever is written meanwhile.
-    let content = file.chain(io::repeat(0)).take(found.len());
+    let content = file.chain(io::repeat(0)).take(opened.len());
     archive.append_data(&mut header, name, content)
-}
-
-fn unpack(root: &Rootfs, at: &Path, archive: impl Read, replace_kinds: bool) -> io::Result<()> {
-    let mut archive = Archive::new(archive);
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let Some(inside) = inside(&entry.path()?)? else { continue };
-        let target = at.join(&inside);
-        let parent = target.parent().unwrap_or(Path::new("/"));
-        let name = target.file_name().map(PathBuf::from).unwrap_or_default();
-        let place = Place { dir: Place::directory(root, parent, true)?, name };
-        put(root, at, &place, &mut entry, replace_kinds)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", inside.display())))?;
-    }
-    Ok(())
-}
-
-/// An entry's way below the directory; `None` for the directory itself.
-fn inside(path: &Path) -> io::Result<Option<PathBuf>> {
-    let mut inside = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => inside.push(name),
-            Component::CurDir | Component::RootDir => {}
-            Component::ParentDir | Component::Prefix(_) => {
-                return Err(refused(format!("the archive's entry {} leaves the directory", path.display())));
-            }
-        }
-    }
-    Ok((!inside.as_os_str().is_empty()).then_some(inside))
-}
-
-fn refused(why: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, why.into())
-}
-
-fn put<R: Read>(
-    root: &Rootfs,
-    at: &Path,
-    place: &Place,
-    entry: &mut Entry<'_, R>,
-    replace_kinds: bool,
-) -> io::Result<()> {
-    let path = place.path();
-    let kind = entry.header().entry_type();
-    let before = found(fs::symlink_metadata(&path))?;
-    if let Some(before) = &before
-        && before.is_dir() != kind.is_dir()
-    {
-        match before.is_dir() {
-            true => return Err(refused("cannot overwrite directory with non-directory")),
-            false if !replace_kinds => return Err(refused("cannot overwrite non-directory with directory")),
-            false => fs::remove_file(&path)?,
-        }
-    }
-    match kind {
-        EntryType::Directory => {
-            if before.is_none_or(|before| !before.is_dir()) {
-                fs::create_dir(&path)?;
-            }
-        }
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-            io::copy(entry, &mut new_file(&path)?)?;
-        }
-        EntryType::Symlink => {
-            let _ = fs::remove_file(&path);
-            std::os::unix::fs::symlink(link_of(entry)?, &path)?;
-        }
-        EntryType::Link => {
-            let target = inside(&link_of(entry)?)?.ok_or_else(|| refused("a link to the directory itself"))?;
-            let _ = fs::remove_file(&path);
-            return fs::hard_link(Place::at(root, &at.join(target))?.path(), &path);
-        }
-        EntryType::XGlobalHeader => return Ok(()),
-        other => return Err(refused(format!("an entry of the kind {other:?} cannot be copied"))),
-    }
-    let header = entry.header();
-    lchown(&path, u32::try_from(header.uid()?).ok(), u32::try_from(header.gid()?).ok())?;
-    if kind != EntryType::Symlink {
-        fs::set_permissions(&path, fs::Permissions::from_mode(header.mode()? & 0o7777))?;
-    }
-    Ok(())
-}
-
-fn link_of<R: Read>(entry: &Entry<'_, R>) -> io::Result<PathBuf> {
-    entry.link_name()?.map(|link| link.into_owned()).ok_or_else(|| refused("a link without a target"))
-}
-
-/// In place of what is there; what is mounted there is written over.
-fn new_file(path: &Path) -> io::Result<fs::File> {
-    let mut options = fs::File::options();
-    options.write(true).create(true).truncate(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
-    match fs::remove_file(path) {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ResourceBusy) => Err(error),
-        _ => options.open(path),
-    }
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ impl Runtime {
     async fn accounts_in(&self, task: TaskId) -> Result<Accounts> {
         let pid = self.pid(task).await?;
         let read = move || {
-            let root = Rootfs::of_process(pid)?;
+            let root = Rootfs::of_process(pid, &container_id(task))?;
             let text = |path| {
                 root.read(path, MAX_FILE_BYTES)
                     .map(|file| String::from_utf8_lossy(&file.unwrap_or_default()).into_owned())

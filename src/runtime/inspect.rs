@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use containerd_client::services::v1::{GetRequest, ListContainersRequest, ListPidsRequest};
+use containerd_client::types::v1::Status;
 use oci_spec::runtime::Spec;
 
 use super::client::{SHORT, call};
@@ -75,7 +76,9 @@ impl Runtime {
                 Err(error) if error.is_not_found() => None,
                 found => found?.process,
             };
-        let pid = process.map(|process| process.pid).filter(|pid| *pid > 0 && host::process_age(*pid).is_some());
+        // Once it has ended, its number may become another's.
+        let running = process.filter(|process| process.status == Status::Running as i32);
+        let pid = running.map(|process| process.pid).filter(|pid| *pid > 0 && host::process_age(*pid).is_some());
         pid.ok_or(RuntimeError::NotRunning(task))
     }
 

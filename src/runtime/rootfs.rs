@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use containerd_client::types::Mount;
 use nix::mount::{MsFlags, mount};
@@ -21,9 +21,21 @@ pub struct Rootfs {
 }
 
 impl Rootfs {
-    /// What a process of a container sees, its mounts included.
-    pub fn of_process(pid: u32) -> io::Result<Rootfs> {
-        Rootfs::at(Path::new(&format!("/proc/{pid}/root")))
+    /// What a container's process sees, the container's mounts included. Its number may have become another's: that is
+    /// told by the cgroup, and everything is read of one process.
+    pub fn of_process(pid: u32, container: &str) -> io::Result<Rootfs> {
+        let process =
+            File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(format!("/proc/{pid}"));
+        let open = |process: File| {
+            let process = PathBuf::from(format!("/proc/self/fd/{}", process.as_raw_fd()));
+            let root = Rootfs::at(&process.join("root"))?;
+            match is_in(&std::fs::read_to_string(process.join("cgroup"))?, container) {
+                true => Ok(root),
+                false => Err(io::Error::other("its process has ended")),
+            }
+        };
+        // No path of the container is missing for that.
+        process.and_then(open).map_err(|error| io::Error::other(format!("container {container}: {error}")))
     }
 
     pub fn at(path: &Path) -> io::Result<Rootfs> {
@@ -69,6 +81,12 @@ impl Rootfs {
     }
 }
 
+/// Whether the cgroups of a process, as `/proc/PID/cgroup` has them in either version, are a container's.
+fn is_in(cgroups: &str, container: &str) -> bool {
+    let mut paths = cgroups.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.any(|path| path.split('/').any(|part| part == container))
+}
+
 fn unsafe_zeroed() -> libc::open_how {
     // SAFETY: open_how is three integers, for which zero is a value.
     unsafe { std::mem::zeroed() }
@@ -77,7 +95,7 @@ fn unsafe_zeroed() -> libc::open_how {
 /// Mounts `mounts` (as a snapshotter gives them) read-only at `at`, a directory that exists, and runs `work` in there.
 pub async fn with_rootfs<T: Send + 'static>(
     mounts: Vec<Mount>,
-    at: std::path::PathBuf,
+    at: PathBuf,
     work: impl FnOnce(&Rootfs) -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
@@ -112,4 +130,18 @@ fn options(mount: &Mount) -> (MsFlags, String) {
         }
     }
     (flags, data.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_a_containers_by_its_cgroup() {
+        let v1 = "4:memory:/flok/abc\n2:cpu:/flok/abc\n0::/\n";
+        assert!(is_in(v1, "abc") && is_in("0::/flok/abc/init.scope\n", "abc"));
+        assert!(!is_in(v1, "ab") && !is_in("0::/\n", "abc") && !is_in("1:name=abc:/\n", "abc"));
+        let other = Rootfs::of_process(std::process::id(), &"f".repeat(64));
+        assert!(other.err().unwrap().to_string().contains("has ended"));
+    }
 }

@@ -1,5 +1,6 @@
 //! `flok cp`.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Component, Path, PathBuf};
@@ -83,38 +84,66 @@ fn client_words(error: bollard::errors::Error) -> String {
     }
 }
 
-fn unpack(archive: impl Read, into: &Path, name: Option<&std::ffi::OsStr>) -> anyhow::Result<()> {
+fn unpack(archive: impl Read, into: &Path, name: Option<&OsStr>) -> anyhow::Result<()> {
     let mut archive = tar::Archive::new(archive);
     archive.set_preserve_permissions(true);
     for entry in archive.entries()? {
         let mut entry = entry?;
-        let path = entry.path()?.into_owned();
-        let parts: Vec<_> = path.components().filter(|part| !matches!(part, Component::CurDir)).collect();
-        if parts.iter().any(|part| !matches!(part, Component::Normal(_))) {
-            bail!("the archive has an entry {}, which leads out of it", path.display());
-        }
-        // The first part is what was asked for, unless that was a directory's content.
-        let first = usize::from(name.is_some() && !path.starts_with("."));
-        let below: PathBuf = parts.iter().skip(first).collect();
-        let inside = match name {
-            Some(name) if below.as_os_str().is_empty() => PathBuf::from(name),
-            Some(name) => Path::new(name).join(below),
-            None => below,
-        };
-        let target = into.join(inside);
-        if entry.header().entry_type().is_dir() {
-            std::fs::create_dir_all(&target)?;
+        let inside = inside(&entry.path()?, name)?;
+        let target = into.join(&inside);
+        let kind = entry.header().entry_type();
+        let is_directory = kind.is_dir();
+        let dir = if is_directory { Some(inside.as_path()) } else { inside.parent() };
+        make(into, dir.unwrap_or(Path::new("")))?;
+        if is_directory {
             continue;
         }
-        // Not through a link that an earlier entry made.
-        if let Some(parent) = target.parent().filter(|parent| **parent != *into)
-            && parent.symlink_metadata().is_ok_and(|found| found.is_symlink())
-        {
-            bail!("the archive has an entry behind a link: {}", path.display());
+        if kind.is_hard_link() {
+            let link = entry.link_name()?.with_context(|| format!("{} is a link to nothing", inside.display()))?;
+            let source = self::inside(&link, name)?;
+            no_link(into, source.parent().unwrap_or(Path::new("")))?;
+            if target.symlink_metadata().is_ok_and(|found| !found.is_dir()) {
+                std::fs::remove_file(&target)?;
+            }
+            let linked = std::fs::hard_link(into.join(source), &target);
+            linked.with_context(|| format!("cannot write {}", target.display()))?;
+            continue;
         }
         entry.unpack(&target).with_context(|| format!("cannot write {}", target.display()))?;
     }
     Ok(())
+}
+
+/// Where an entry goes. Its first part is what was asked for, unless that was a directory's content.
+fn inside(path: &Path, name: Option<&OsStr>) -> anyhow::Result<PathBuf> {
+    let parts: Vec<_> = path.components().filter(|part| !matches!(part, Component::CurDir)).collect();
+    if parts.iter().any(|part| !matches!(part, Component::Normal(_))) {
+        bail!("the archive has an entry {}, which leads out of it", path.display());
+    }
+    let first = usize::from(name.is_some() && !path.starts_with("."));
+    let below: PathBuf = parts.iter().skip(first).collect();
+    Ok(match name {
+        Some(name) if below.as_os_str().is_empty() => PathBuf::from(name),
+        Some(name) => Path::new(name).join(below),
+        None => below,
+    })
+}
+
+/// Nothing goes through a link, an earlier entry's or one that was there.
+fn no_link(into: &Path, dir: &Path) -> anyhow::Result<()> {
+    let ways = dir.ancestors().filter(|way| !way.as_os_str().is_empty());
+    for way in ways.map(|way| into.join(way)) {
+        if way.symlink_metadata().is_ok_and(|found| found.is_symlink()) {
+            bail!("the archive has an entry behind the link {}: remove that, or copy to another place", way.display());
+        }
+    }
+    Ok(())
+}
+
+fn make(into: &Path, dir: &Path) -> anyhow::Result<()> {
+    no_link(into, dir)?;
+    let dir = into.join(dir);
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))
 }
 
 async fn upload(client: &Client, from: &Path, task: &str, path: &str) -> anyhow::Result<()> {
@@ -198,5 +227,48 @@ mod tests {
         unpack(packed("file").as_slice(), folder.path(), None).unwrap();
         assert!(folder.path().join("other").is_file() && folder.path().join("file").is_file());
         assert!(unpack(packed("../out").as_slice(), folder.path(), None).is_err());
+    }
+
+    #[test]
+    fn nothing_goes_through_a_link_however_deep() {
+        let folder = tempfile::tempdir().unwrap();
+        let (outside, into) = (folder.path().join("outside"), folder.path().join("into"));
+        std::fs::create_dir_all(outside.join("sub")).unwrap();
+        std::fs::write(outside.join("file"), "theirs").unwrap();
+        std::fs::create_dir(&into).unwrap();
+        let archive = |kind, name: &str, link: &str| {
+            let mut archive = tar::Builder::new(Vec::new());
+            let header = |kind| {
+                let mut header = tar::Header::new_gnu();
+                header.set_entry_type(kind);
+                header.set_size(0);
+                header.set_mode(0o755);
+                header
+            };
+            archive.append_link(&mut header(tar::EntryType::Symlink), "a/l", &outside).unwrap();
+            match link {
+                "" => archive.append_data(&mut header(kind), name, std::io::empty()).unwrap(),
+                link => archive.append_link(&mut header(kind), name, link).unwrap(),
+            }
+            archive.into_inner().unwrap()
+        };
+        let (file, directory, link) = (tar::EntryType::Regular, tar::EntryType::Directory, tar::EntryType::Link);
+        for (kind, name, to) in [
+            (file, "a/l/x", ""),
+            (file, "a/l/sub/x", ""),
+            (directory, "a/l/sub/made", ""),
+            (directory, "a/l", ""),
+            (link, "a/mine", "a/l/file"),
+            (link, "a/mine", "../outside/file"),
+        ] {
+            let refused = unpack(archive(kind, name, to).as_slice(), &into, None);
+            assert!(refused.is_err(), "{name} {to}");
+        }
+        assert_eq!(outside.read_dir().unwrap().count(), 2);
+        assert!(!into.join("a/mine").exists() && !outside.join("sub/x").exists());
+        // The link itself is replaced, and one file may be another.
+        unpack(archive(file, "a/l", "").as_slice(), &into, None).unwrap();
+        unpack(archive(link, "a/mine", "a/l").as_slice(), &into, None).unwrap();
+        assert_eq!(std::fs::read_to_string(outside.join("file")).unwrap(), "theirs");
     }
 }

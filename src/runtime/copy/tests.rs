@@ -1,6 +1,8 @@
 //! On a directory of this machine in the place of a container's root.
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use tar::{Archive, Entry, EntryType};
 
 use super::*;
 
@@ -116,6 +118,123 @@ fn an_archive_goes_where_it_is_sent_and_nowhere_else() {
     linked.unwrap();
     assert_eq!(world.host_file(), "host's");
     assert_eq!(fs::read_to_string(root.join("host")).unwrap(), "overwritten");
+}
+
+/// An archive, while whose first content is read something happens.
+struct Meanwhile<F> {
+    bytes: io::Cursor<Vec<u8>>,
+    happens: Option<F>,
+}
+
+impl<F: FnOnce()> Read for Meanwhile<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.bytes.position() >= 512
+            && let Some(happens) = self.happens.take()
+        {
+            happens();
+        }
+        self.bytes.read(buffer)
+    }
+}
+
+#[test]
+fn what_a_new_file_is_replaced_by_is_left_alone() {
+    let world = World::new();
+    let host = world.outside.path().join("host");
+    fs::set_permissions(&host, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut archive = Builder::new(Vec::new());
+    add(&mut archive, "new", "x");
+    let new = world.outside.path().join("root/dir/new");
+    let swap = || {
+        fs::remove_file(&new).unwrap();
+        symlink(&host, &new).unwrap();
+    };
+    let archive = Meanwhile { bytes: io::Cursor::new(archive.into_inner().unwrap()), happens: Some(swap) };
+    super::unpack(&world.root, Path::new("/dir"), archive, false).unwrap();
+    assert!(new.is_symlink());
+    assert_eq!((fs::metadata(&host).unwrap().mode() & 0o777, world.host_file().as_str()), (0o600, "host's"));
+}
+
+#[test]
+fn pipes_and_modes_are_replaced() {
+    let world = World::new();
+    let root = world.outside.path().join("root");
+    nix::unistd::mkfifo(&root.join("dir/pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let made = world.unpack("/dir", |archive| {
+        add(archive, "pipe", "x");
+        let mut header = Header::new_gnu();
+        header.set_entry_type(EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(0o1711);
+        header.set_uid(nix::unistd::getuid().as_raw().into());
+        header.set_gid(nix::unistd::getgid().as_raw().into());
+        archive.append_data(&mut header, "sub", io::empty()).unwrap();
+    });
+    made.unwrap();
+    let mode = |name: &str| fs::metadata(root.join(name)).unwrap().mode();
+    assert_eq!(fs::read_to_string(root.join("dir/pipe")).unwrap(), "x");
+    assert_eq!((mode("dir/pipe") & 0o7777, mode("dir/sub") & 0o7777), (0o644, 0o1711));
+}
+
+#[test]
+fn the_head_of_an_entry_is_bounded_and_its_content_is_not() {
+    let world = World::new();
+    let long = |size: usize| {
+        world.unpack("/dir", |archive| {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(EntryType::GNULongName);
+            header.set_size(size as u64);
+            header.set_cksum();
+            archive.append(&header, io::repeat(b'x').take(size as u64)).unwrap();
+            add(archive, "short", "x");
+        })
+    };
+    let error = long(2 << 20).unwrap_err();
+    assert!(error.to_string().contains("attributes exceed"), "{error}");
+    world.unpack("/dir", |archive| add(archive, "large", &"x".repeat(3 << 20))).unwrap();
+    assert_eq!(fs::metadata(world.outside.path().join("root/dir/large")).unwrap().len(), 3 << 20);
+}
+
+#[test]
+fn the_kernels_directories_are_told_from_files() {
+    let root = Rootfs::at(Path::new("/")).unwrap();
+    assert!(is_kernels(&root.open(Path::new("/proc"), libc::O_RDONLY).unwrap()).unwrap());
+    let world = World::new();
+    assert!(!is_kernels(&world.root.open(Path::new("/dir"), libc::O_RDONLY).unwrap()).unwrap());
+}
+
+/// A mount in a namespace of this process's own, as a container's mounts are to the daemon.
+#[test]
+#[ignore = "needs root"]
+fn what_is_mounted_is_written_over_and_the_kernels_directories_are_left_out() {
+    use nix::mount::{MsFlags, mount};
+    let world = World::new();
+    let root = world.outside.path().join("root");
+    fs::create_dir(root.join("proc")).unwrap();
+    let (host, at) = (world.outside.path().join("host"), root.clone());
+    let ((tell, told), (keep, kept)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+    let namespace = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS | nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(Some(&host), &at.join("dir/file"), none, MsFlags::MS_BIND, none).unwrap();
+        mount(Some("proc"), &at.join("proc"), Some("proc"), MsFlags::empty(), none).unwrap();
+        tell.send(Rootfs::at(&at).unwrap()).unwrap();
+        // The mounts last as long as this thread.
+        let _ = kept.recv();
+    });
+    let mounted = told.recv().unwrap();
+    let mut archive = Builder::new(Vec::new());
+    add(&mut archive, "dir/file", "mine");
+    super::unpack(&mounted, Path::new("/"), archive.into_inner().unwrap().as_slice(), false).unwrap();
+    assert_eq!(world.host_file(), "mine");
+    assert_eq!(fs::read_to_string(root.join("dir/file")).unwrap(), "hello");
+    let world = World { root: mounted, outside: world.outside };
+    let packed = world.packed("/");
+    assert!(packed.iter().any(|(name, _)| name.contains("proc")), "{packed:?}");
+    assert!(!packed.iter().any(|(name, _)| name.contains("proc/") && !name.ends_with("proc/")), "{packed:?}");
+    drop(keep);
+    namespace.join().unwrap();
 }
 
 #[test]
