@@ -467,9 +467,9 @@ fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
     changed
 }
 
-/// UDP flows that would go on to where they no longer belong.
+/// What would go on to where it no longer belongs.
 fn forget(changes: &Changes) {
-    let mut stale = Vec::new();
+    let mut stale = BTreeSet::new();
     for change in &changes.balancers.list {
         let udp = match change.key {
             Balancer::Vip(_) => true,
@@ -479,20 +479,25 @@ fn forget(changes: &Changes) {
         let gone = old.iter().filter(|target| udp && !new.contains(target));
         stale.extend(gone.map(|target| Stale::AnsweredBy(target.address)));
         if let (Balancer::Port { protocol: Protocol::Udp, port, ipv6 }, None) = (change.key, &change.old) {
-            stale.push(Stale::ToPort { port, ipv6 });
+            stale.insert(Stale::ToPort { port, ipv6 });
         }
     }
     for change in &changes.elements.list {
-        let (Set::HostPorts4 | Set::HostPorts6, Key::Port(Protocol::Udp, port)) = change.key else { continue };
-        match change.old {
-            Some(Value::Target(target)) => stale.push(Stale::AnsweredBy(target.address)),
-            _ => stale.push(Stale::ToPort { port, ipv6: change.key.0.is_ipv6() }),
+        match (change.key, change.old) {
+            ((Set::HostPorts4 | Set::HostPorts6, Key::Port(Protocol::Udp, _)), Some(Value::Target(target))) => {
+                stale.insert(Stale::AnsweredBy(target.address));
+            }
+            ((set @ (Set::HostPorts4 | Set::HostPorts6), Key::Port(Protocol::Udp, port)), _) => {
+                stale.insert(Stale::ToPort { port, ipv6: set.is_ipv6() });
+            }
+            ((Set::Endpoints4 | Set::Endpoints6, Key::Address(address)), Some(_)) if change.new.is_none() => {
+                stale.insert(Stale::NeverAnsweredBy(address));
+            }
+            _ => {}
         }
     }
-    stale.sort_unstable();
-    stale.dedup();
     if let Err(error) = conntrack::forget(&stale) {
-        tracing::info!(%error, "the kernel does not forget UDP flows; a fixed one stays where it went");
+        tracing::info!(%error, "the kernel does not forget what it tracks; a flow that is kept stays where it went");
     }
 }
 

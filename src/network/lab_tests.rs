@@ -254,6 +254,59 @@ fn connections_to_a_task_that_is_gone_are_reset_at_once() {
     assert_eq!(get(&lab.inside(1), lab.address(network, 103), 80).unwrap().from, "t3");
 }
 
+/// From a port of its own: who answers.
+fn get_from(from: &Namespace, port: u16, to: SocketAddr) -> std::io::Result<String> {
+    from.within(move || {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        let any: IpAddr = if to.is_ipv6() { ip("::") } else { ip("0.0.0.0") };
+        socket.bind(&SocketAddr::new(any, port).into())?;
+        socket.connect_timeout(&to.into(), Duration::from_millis(500))?;
+        let mut stream = std::net::TcpStream::from(socket);
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let answer = read_answer(&mut stream)?;
+        // The port is free again at once.
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        Ok(answer.from)
+    })
+}
+
+/// By a virtual address and by a published port, of both families.
+#[test]
+#[ignore = "needs root and nftables"]
+fn a_port_from_which_a_dead_host_was_asked_in_vain_is_led_to_who_serves_now() {
+    let mut lab = Lab::new(&[1, 1]);
+    let plain = lab.network(1, Kind::Plain);
+    lab.service(plain, WEB, Vec::new());
+    lab.start(1, OTHER, 0, &[plain]);
+    lab.start(2, WEB, 1, &[plain]);
+    let ingress = published_beside(&mut lab);
+    let (vip, vip6) = (lab.address(plain, 3), lab.address6(plain, 3));
+    let (inside, outside) = (lab.inside(1), lab.client.clone());
+    let asked = [
+        (&inside, SocketAddr::new(vip, 80)),
+        (&inside, SocketAddr::new(vip6, 80)),
+        (&outside, SocketAddr::new(ip("192.168.1.1"), 8080)),
+        (&outside, SocketAddr::new(ip("fd77:1::1"), 8080)),
+    ];
+    for (port, (from, to)) in (7001..).zip(asked) {
+        assert!(get_from(from, port, to).is_ok(), "{to}");
+    }
+    lab.hosts[1].namespace.sh("ip link set e0 down");
+    // Other ports: what was asked before was answered.
+    for (port, (from, to)) in (7101..).zip(asked) {
+        assert_eq!(get_from(from, port, to).unwrap_err().kind(), std::io::ErrorKind::TimedOut, "{to}");
+    }
+    for (network, task) in [(plain, 2), (ingress, 9)] {
+        lab.change(network, |network| drop(network.endpoints.remove(&TaskId(task))));
+    }
+    lab.start(3, WEB, 0, &[plain]);
+    lab.start(4, OTHER, 0, &[ingress]);
+    for ((port, (from, to)), task) in (7101..).zip(asked).zip(["t3", "t3", "t4", "t4"]) {
+        assert_eq!(get_from(from, port, to).unwrap(), task, "{to}");
+    }
+}
+
 /// Task 9, published, on the second host beside others.
 fn published_beside(lab: &mut Lab) -> NetworkId {
     let ingress = lab.network(5, Kind::Ingress);

@@ -86,15 +86,28 @@ fn refers(pattern: &str, tag: &str) -> bool {
     fits(tag) || fits(repository)
 }
 
+/// Of the stars before a place that does not fit only the last is tried with more text: whatever an earlier one could take,
+/// the last one can, up to the next slash. So it takes no longer than the product of both lengths, and no stack.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match (pattern.split_first(), text.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => {
-            glob(rest, text) || text.split_first().is_some_and(|(first, more)| *first != b'/' && glob(pattern, more))
+    let (mut at, mut here, mut star) = (0, 0, None);
+    while here < text.len() {
+        match (pattern.get(at), star) {
+            (Some(b'*'), _) => {
+                star = Some((at, here));
+                at += 1;
+            }
+            (Some(one), _) if *one == text[here] || (*one == b'?' && text[here] != b'/') => {
+                at += 1;
+                here += 1;
+            }
+            (_, Some((last, taken))) if text[taken] != b'/' => {
+                star = Some((last, taken + 1));
+                (at, here) = (last + 1, taken + 1);
+            }
+            _ => return false,
         }
-        (Some((one, rest)), Some((other, more))) => (one == other || *one == b'?') && glob(rest, more),
-        _ => false,
     }
+    pattern[at..].iter().all(|rest| *rest == b'*')
 }
 
 pub fn shown(image: &LocalImage) -> Value {
@@ -268,15 +281,16 @@ pub async fn remove<B: Backend>(
 ) -> Result<Json<Value>, ApiError> {
     let image = find(&*backend, &wanted).await?;
     let force = truthy(query.force.as_deref());
-    let by_digest = image.digest.trim_start_matches("sha256:").starts_with(wanted.trim_start_matches("sha256:"));
     let (tagged, exact): (Vec<&String>, Vec<&String>) = image.names.iter().partition(|name| !name.contains('@'));
+    let named: Vec<&String> = tagged.iter().copied().filter(|name| familiar(name) == familiar(&wanted)).collect();
+    let by_digest = named.is_empty()
+        && image.digest.trim_start_matches("sha256:").starts_with(wanted.trim_start_matches("sha256:"));
     if by_digest && tagged.len() > 1 && !force {
         return Err(ApiError::Conflict(format!(
             "conflict: unable to delete {wanted} (must be forced) - image is referenced in multiple repositories"
         )));
     }
-    let named: Vec<&String> = tagged.iter().copied().filter(|name| familiar(name) == familiar(&wanted)).collect();
-    let mut going = if by_digest || named.is_empty() { tagged.clone() } else { named };
+    let mut going = if named.is_empty() { tagged.clone() } else { named };
     // With its last tag goes the name by which it was pulled.
     let whole = going.len() == tagged.len();
     if whole {
@@ -323,5 +337,13 @@ mod tests {
             assert!(!refers(pattern, "redis:7"), "{pattern}");
         }
         assert!(refers("*/redis", "a/redis:7") && !refers("*", "a/redis:7"));
+        assert!(refers("*a*/r?d*s", "bab/redis:7") && !refers("a?redis", "a/redis:7"));
+    }
+
+    #[test]
+    fn a_pattern_of_many_stars_is_matched_in_time_and_on_a_small_stack() {
+        let text = "a".repeat(200);
+        assert!(glob("*".repeat(100_000).as_bytes(), text.as_bytes()));
+        assert!(!glob(format!("{}b", "a*".repeat(100)).as_bytes(), text.as_bytes()));
     }
 }

@@ -25,7 +25,9 @@ pub async fn run(shared: Arc<Shared>, log: Consensus) {
     let hear_until = Instant::now() + HEAR_WITHIN;
     let mut heard = false;
     loop {
-        let (state, table) = (log.state(), shared.observed.table());
+        // In this order: a suspicion ends where the verdict is in the state, and the verdict has to be seen with its end.
+        let table = shared.observed.table();
+        let state = log.state();
         heard = heard || Instant::now() >= hear_until || all_heard(&state, &table);
         // A state without a swarm is a log that is still to be filled.
         if heard

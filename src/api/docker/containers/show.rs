@@ -17,6 +17,8 @@ pub async fn inspect(Here(container): Here) -> axum::Json<Value> {
 pub fn state(container: &Container) -> &'static str {
     match container.state {
         TaskState::Running => "running",
+        // Its process runs, and its check has not passed yet.
+        TaskState::Starting if container.pid.is_some() => "running",
         state if state.is_final() && container.started.is_some() => "exited",
         _ => "created",
     }
