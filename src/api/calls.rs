@@ -2,7 +2,10 @@
 //! answer back, an upgraded connection included. There is no other way: what a node answers of its containers to its own
 //! user, it answers to all.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,8 +19,8 @@ use hyper::server::conn::http1;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::ApiError;
 
@@ -39,11 +42,12 @@ where
 {
     let slots = Arc::new(Semaphore::new(MAX_CALLS));
     while let Some(stream) = calls.recv().await {
-        let slot = Arc::clone(&slots).try_acquire_owned();
+        let slot = Arc::clone(&slots).try_acquire_owned().ok();
         let router = match slot {
-            Ok(_) => router.clone().layer(axum::Extension(FromNode)),
-            Err(_) => Router::new().fallback(busy),
+            Some(_) => router.clone().layer(axum::Extension(FromNode)),
+            None => Router::new().fallback(busy),
         };
+        let stream = Counted { stream, _slot: slot };
         tokio::spawn(async move {
             let served = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -56,8 +60,33 @@ where
             if let Err(error) = served.await {
                 tracing::debug!(%error, "a call of another node ended");
             }
-            drop(slot);
         });
+    }
+}
+
+/// A call's stream: it counts as long as that is open, upgraded or not.
+struct Counted<S> {
+    stream: S,
+    _slot: Option<OwnedSemaphorePermit>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -173,6 +202,42 @@ mod tests {
         let mut told = String::new();
         stream.read_to_string(&mut told).await.unwrap();
         assert_eq!(told, "desserts");
+    }
+
+    #[tokio::test]
+    async fn an_upgraded_connection_counts_until_it_ends() {
+        let router = Router::new().route(
+            "/up",
+            post(async |mut request: Request| {
+                let upgrade = hyper::upgrade::on(&mut request);
+                tokio::spawn(async move {
+                    let mut stream = TokioIo::new(upgrade.await.unwrap());
+                    tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+                });
+                (StatusCode::SWITCHING_PROTOCOLS, [("Connection", "Upgrade"), ("Upgrade", "tcp")]).into_response()
+            }),
+        );
+        let (streams, calls) = mpsc::channel(1);
+        tokio::spawn(serve_calls(calls, router));
+        let call = async || {
+            let (here, there) = tokio::io::duplex(1024);
+            streams.send(there).await.unwrap();
+            let (mut sender, connection) = client::conn::http1::handshake::<_, Body>(TokioIo::new(here)).await.unwrap();
+            tokio::spawn(connection.with_upgrades());
+            let asked = request("POST", "/up").header("Connection", "Upgrade").header("Upgrade", "tcp");
+            sender.send_request(asked.header("Host", "x").body(Body::empty()).unwrap()).await.unwrap()
+        };
+        let mut upgraded = Vec::new();
+        for _ in 0..MAX_CALLS {
+            let answer = call().await;
+            assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+            upgraded.push(hyper::upgrade::on(answer).await.unwrap());
+        }
+        assert_eq!(call().await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        drop(upgraded);
+        while call().await.status() != StatusCode::SWITCHING_PROTOCOLS {
+            tokio::task::yield_now().await;
+        }
     }
 
     #[tokio::test]

@@ -270,6 +270,7 @@ pub fn refused(error: RuntimeError) -> ApiError {
         | RuntimeError::Ps(_)
         | RuntimeError::Archive(_) => ApiError::Invalid(text),
         RuntimeError::NoImage { .. } => ApiError::NotFound(text),
+        RuntimeError::TooManyCopies(_) => ApiError::Unavailable(text),
         error if error.is_not_found() => ApiError::NotFound(text),
         _ => ApiError::Internal(text),
     }

@@ -9,7 +9,7 @@ use futures::stream::{self, StreamExt};
 
 use super::clock;
 use crate::api::{ApiError, ExecCommand, ExecInspected, ExecStreams, TerminalSize};
-use crate::runtime::{AttachedHandle, Exec, Runtime, container_id, explained};
+use crate::runtime::{Attached, AttachedHandle, Exec, Runtime, RuntimeError, container_id, explained};
 use crate::spec::*;
 
 /// Commands that are remembered, those that run included.
@@ -110,11 +110,11 @@ impl Execs {
         };
         let (known, own) = (Arc::clone(&self.known), id.to_owned());
         let ended = move |code| end(&known, &own, code);
-        let attached = match runtime.attach(task, &exec, command.stdin && !detach, ended).await {
+        let (runtime, with_input) = (runtime.clone(), command.stdin && !detach);
+        let attaching = async move { runtime.attach(task, &exec, with_input, ended).await };
+        let attached = match self.attached(id, attaching).await {
             Ok(attached) => attached,
-            Err(error) => {
-                let why = explained(&error);
-                end(&self.known, id, code_of(&why));
+            Err(why) => {
                 // Docker's clients read it where they would have read the output, and ask for the exit code.
                 return match detach {
                     true => Err(ApiError::Invalid(why)),
@@ -125,11 +125,6 @@ impl Execs {
                 };
             }
         };
-        if let Some(exec) = lock(&self.known).get_mut(id)
-            && matches!(exec.state, State::Starting)
-        {
-            exec.state = State::Running { pid: attached.pid, handle: attached.handle };
-        }
         let (stdout, stderr) = (command.stdout, command.stderr);
         let output = stream::unfold(attached.output, |mut output| async move { Some((output.recv().await?, output)) });
         let wanted = move |piece: &crate::runtime::Printed| {
@@ -137,6 +132,24 @@ impl Execs {
         };
         let output = output.filter(wanted).map(|piece| (piece.stderr, piece.bytes)).boxed();
         Ok(ExecStreams { input: attached.input, output, tty })
+    }
+
+    /// Records how a start went, though whoever waits for it should go meanwhile.
+    async fn attached(
+        &self,
+        id: &str,
+        attaching: impl Future<Output = Result<Attached, RuntimeError>> + Send + 'static,
+    ) -> Result<Attached, String> {
+        let (known, own) = (Arc::clone(&self.known), id.to_owned());
+        let recorded = async move {
+            let attached = attaching.await.map_err(|error| explained(&error));
+            match &attached {
+                Ok(attached) => run(&known, &own, attached),
+                Err(why) => end(&known, &own, code_of(why)),
+            }
+            attached
+        };
+        tokio::spawn(recorded).await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     pub async fn resize(&self, id: &str, size: TerminalSize) -> Result<(), ApiError> {
@@ -158,6 +171,15 @@ fn lock(known: &Mutex<BTreeMap<String, Known>>) -> MutexGuard<'_, BTreeMap<Strin
     known.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// One that is over already stays so.
+fn run(known: &Mutex<BTreeMap<String, Known>>, id: &str, attached: &Attached) {
+    if let Some(exec) = lock(known).get_mut(id)
+        && matches!(exec.state, State::Starting)
+    {
+        exec.state = State::Running { pid: attached.pid, handle: attached.handle.clone() };
+    }
+}
+
 fn end(known: &Mutex<BTreeMap<String, Known>>, id: &str, code: i32) {
     if let Some(exec) = lock(known).get_mut(id) {
         let pid = if let State::Running { pid, .. } = exec.state { pid } else { 0 };
@@ -172,7 +194,29 @@ fn code_of(why: &str) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+    use tokio::sync::oneshot;
+
     use super::*;
+
+    #[tokio::test]
+    async fn how_a_start_went_is_known_though_who_asked_has_gone() {
+        let execs = Execs::default();
+        let id = execs.create(NodeId(1), TaskId(7), ExecCommand::default(), 0).unwrap();
+        lock(&execs.known).values_mut().for_each(|exec| exec.state = State::Starting);
+        let (tell, told) = oneshot::channel::<()>();
+        let attaching = async move {
+            let _ = told.await;
+            Err(RuntimeError::NotRunning(TaskId(7)))
+        };
+        // Asked for, and dropped.
+        assert!(execs.attached(&id, attaching).now_or_never().is_none());
+        tell.send(()).unwrap();
+        while execs.inspect(&id).unwrap().exit_code.is_none() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(execs.inspect(&id).unwrap().exit_code, Some(CANNOT_INVOKE));
+    }
 
     #[test]
     fn an_id_names_its_node() {

@@ -7,11 +7,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use nix::sys::statfs;
 use tar::{Builder, Header};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use unpack::unpack;
 
@@ -23,10 +24,28 @@ use crate::spec::TaskId;
 
 mod unpack;
 
+/// At once. Each holds a thread for as long as its client takes, and a client may stand still.
+const MAX_COPIES: usize = 32;
 /// Most that is read of an archive after what was wrong with it.
 const MAX_REST_BYTES: u64 = 1 << 30;
 /// Pieces of an archive that wait for their reader.
 const QUEUE: usize = 8;
+
+/// Those that run.
+pub(super) struct Copies(Arc<Semaphore>);
+
+impl Default for Copies {
+    fn default() -> Copies {
+        Copies(Arc::new(Semaphore::new(MAX_COPIES)))
+    }
+}
+
+impl Copies {
+    /// One more, until it is dropped.
+    fn begin(&self) -> Result<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_owned().map_err(|_| RuntimeError::TooManyCopies(MAX_COPIES))
+    }
+}
 
 /// What stands at a path; the last link is not followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,12 +73,17 @@ impl Runtime {
         task: TaskId,
         path: PathBuf,
     ) -> Result<Option<(PathStat, mpsc::Receiver<io::Result<Bytes>>)>> {
+        let running = self.shared.copies.begin()?;
         let Some(stat) = self.stat_path(task, path.clone()).await? else { return Ok(None) };
         let (pieces, archive) = mpsc::channel(QUEUE);
         let (runtime, name) = (self.clone(), stat.name.clone());
         tokio::spawn(async move {
             let to = pieces.clone();
-            let packed = runtime.in_root(task, move |root| pack(root, &path, &name, Pieces(to))).await;
+            let packing = move |root: &Rootfs| {
+                let _running = running;
+                pack(root, &path, &name, Pieces(to))
+            };
+            let packed = runtime.in_root(task, packing).await;
             if let Err(error) = packed {
                 let _ = pieces.send(Err(error)).await;
             }
@@ -75,9 +99,11 @@ impl Runtime {
         mut archive: impl Read + Send + 'static,
         replace_kinds: bool,
     ) -> Result<Option<()>> {
+        let running = self.shared.copies.begin()?;
         self.pid(task).await?;
         let shown = path.clone();
         let done = self.in_root(task, move |root| {
+            let _running = running;
             let there = !Place::directory(root, &path, false).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
             let done = if there { unpack(root, &path, &mut archive, replace_kinds).map(Some) } else { Ok(None) };
             // Who sends reads the answer when all is sent.

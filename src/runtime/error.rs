@@ -53,6 +53,8 @@ pub enum RuntimeError {
     Unsupported(String),
     #[error("the processes cannot be listed: {0}")]
     Ps(String),
+    #[error("{0} copies from and to this node's containers run already; try again when one has ended")]
+    TooManyCopies(usize),
     #[error("task {0} has no running container on this node")]
     NotRunning(crate::spec::TaskId),
 }

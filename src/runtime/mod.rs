@@ -92,6 +92,7 @@ struct Shared {
     cgroup: oci::Cgroup,
     known: containers::Known,
     users: users::Users,
+    copies: copy::Copies,
     _supervisor: Option<Supervisor>,
 }
 
@@ -121,6 +122,7 @@ impl Runtime {
             cgroup: host::cgroup(Path::new("/sys/fs/cgroup")),
             known: containers::Known::default(),
             users: users::Users::default(),
+            copies: copy::Copies::default(),
             _supervisor: supervisor,
         };
         shared.task_files.keep_only(|task| shared.dir.join(task.to_string()).exists());

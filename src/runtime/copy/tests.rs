@@ -238,6 +238,15 @@ fn what_is_mounted_is_written_over_and_the_kernels_directories_are_left_out() {
 }
 
 #[test]
+fn copies_are_bounded() {
+    let copies = Copies::default();
+    let mut running: Vec<_> = (0..MAX_COPIES).map(|_| copies.begin().unwrap()).collect();
+    assert!(matches!(copies.begin(), Err(RuntimeError::TooManyCopies(MAX_COPIES))));
+    running.pop();
+    drop(copies.begin().unwrap());
+}
+
+#[test]
 fn kinds_are_not_changed_unasked() {
     let world = World::new();
     let error = world.unpack("/", |archive| add(archive, "dir", "a file")).unwrap_err();
