@@ -48,6 +48,16 @@ pub fn goes_both_ways(swarm: &Swarm, host: usize, on: &str) {
     assert_eq!(fs::read_to_string(here.join("up")).unwrap(), "deep");
     assert!(refused(at, &["cp", &inside("/nowhere"), &local("x")]).contains("Could not find the file /nowhere"));
     assert!(refused(at, &["cp", &local("large"), &inside("/nowhere/x")]).contains("Could not find"));
+    // What is mounted in the container is written over, and stays mounted.
+    let mounts = || ok(at, &["exec", id, "grep", "-c", " /etc/hosts ", "/proc/mounts"]);
+    let before = mounts();
+    ok(at, &["cp", &local("tree/sub/file"), &inside("/etc/hosts")]);
+    assert_eq!((ok(at, &["exec", id, "cat", "/etc/hosts"]).as_str(), mounts()), ("deep", before));
+    // The whole, without what the kernel shows of itself.
+    let whole = command(at, "docker").args(["cp", &inside("/"), "-"]).output().unwrap();
+    let holds = |name: &str| whole.stdout.windows(name.len()).any(|bytes| bytes == name.as_bytes());
+    assert!(whole.status.success(), "{}", String::from_utf8_lossy(&whole.stderr));
+    assert!(holds("mem/sub/file\0") && !holds("proc/1/status\0"));
 
     // From one's own tar, to where it may not go.
     let mut tar = command(at, "docker");
