@@ -18,6 +18,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+use super::docker::STALE_HEADER;
+
 /// Where a daemon listens unless told otherwise.
 pub const DEFAULT_HOST: &str = "unix:///run/flok/flok.sock";
 
@@ -26,8 +28,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 const DOWNLOAD_WITHIN: Duration = Duration::from_secs(60);
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const MAX_ANSWER_BYTES: usize = 64 << 20;
-/// The header of answers that no quorum confirmed.
-const STALE_HEADER: &str = "Flok-Stale";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -199,7 +199,7 @@ impl Client {
     }
 }
 
-/// Text as a value in a query.
+/// Text as a value in a query, or as one part of a path.
 pub fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -263,6 +263,12 @@ async fn connect(path: &Path) -> std::io::Result<UnixStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_one_part_of_a_path() {
+        assert_eq!(escaped("web.1"), "web.1");
+        assert_eq!(escaped("a/b c?ä"), "a%2Fb%20c%3F%C3%A4");
+    }
 
     #[tokio::test]
     async fn a_socket_that_is_not_there_says_what_to_do() {
