@@ -185,8 +185,20 @@ class Bench:
                 return look()
             except (OSError, IndexError, KeyError):
                 return None
-        wait_for("three tasks that are known everywhere", 90, looked, 0.1)
+        try:
+            wait_for("three tasks that are known everywhere", 90, looked, 0.1)
+        except RuntimeError:
+            self.tell_all()
+            raise
         time.sleep(0.5)
+
+    def tell_all(self):
+        """What is known of tasks and names, for who looks for what is missing."""
+        say(self.health(self.lab.hosts[0].api()))
+        for task in self.lab.hosts[0].api().tasks():
+            say(task["ID"], task["NodeID"], task["DesiredState"], json.dumps(task["Status"])[:300])
+        for host, asking in self.asking.items():
+            say("n%d" % host.index, look_up(asking, "tasks.s_web"))
 
     @staticmethod
     def address(task):
@@ -203,7 +215,9 @@ class Bench:
         except RuntimeError:
             for host in hosts:
                 say("n%d" % host.index, self.health(host.api()), names[host].gone and names[host].gone - since,
-                    self.chains[host].left(self.vip, since), look_up(self.asking[host], "tasks.s_web"))
+                    self.chains[host].left(self.vip, since), look_up(self.asking[host], "tasks.s_web"),
+                    "monitor: %s" % self.chains[host].process.poll(), run(*host.inside(
+                        "nft", "list", "chain", "inet", "flok", "vip4_" + self.vip), check=False))
             raise
         finally:
             for name in names.values():

@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 use super::conditions::Troubles;
 use super::doctor::Examined;
 use super::firewall::Traffic;
+use super::forgetting::Forgetting;
 use super::inbox::{Inbox, Rung};
-use super::kernel::conntrack::{self, Stale};
-use super::kernel::nftables::{Nftables, run_nft};
+use super::kernel::nftables::{AskedTarget, Found, Nftables, run_nft};
 use super::kernel::routing::{Refusal, Refused, Routing};
 use super::kernel::{sysctl, veth};
 use super::names::{OVERLAY, overlay};
@@ -23,9 +23,9 @@ use super::plan::{Inputs, LocalTask, Numbers, published};
 use super::plane::{Outputs, Question, SwarmView, Wired};
 use super::ports::IngressPorts;
 use super::skeleton::Skeleton;
-use super::state::{Balancer, Changes, Interface, KernelState, Key, Set, Value};
+use super::state::{Changes, Interface, KernelState};
 use super::{NetworkError, pool};
-use crate::spec::{Protocol, TaskId};
+use crate::spec::TaskId;
 
 /// The kernel is read so often though nobody rang.
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
@@ -69,6 +69,7 @@ pub struct Keeper {
     held: Option<KernelState>,
     parts: Parts,
     touched: Touched,
+    forgetting: Forgetting,
     /// Of the last time, while the swarm is not known.
     planned: KernelState,
     /// What could not be done, as it was told.
@@ -104,6 +105,7 @@ impl Keeper {
             held: None,
             parts: Parts::default(),
             touched: Touched::default(),
+            forgetting: Forgetting::default(),
             planned: KernelState::default(),
             refused: Vec::new(),
             failed: None,
@@ -124,9 +126,7 @@ impl Keeper {
     pub fn run(mut self, inbox: &Inbox) {
         loop {
             let mut asked: Vec<Asked> = Vec::new();
-            let next =
-                if self.ports.taken().is_empty() { self.audit_at } else { self.audit_at.min(now() + RETRY_AFTER) };
-            let told = inbox.wait(next.saturating_duration_since(now()));
+            let told = inbox.wait(self.next().saturating_duration_since(now()));
             if told.closed {
                 return;
             }
@@ -149,6 +149,11 @@ impl Keeper {
                     self.held = None;
                     self.audit_at = now() + RETRY_AFTER;
                 }
+                // Who waits for all that was told waits for this too.
+                let whole = asked.iter().any(|(task, _)| task.is_none());
+                if self.forgetting.due(now()).is_some_and(|due| whole || due <= now()) {
+                    self.forgetting.carry_out(&mut self.nftables, now);
+                }
                 let told = settled.map_err(|error| error.to_string());
                 self.failed = told.as_ref().err().cloned();
                 self.tell_troubles();
@@ -161,6 +166,12 @@ impl Keeper {
                 let _ = answer.send(self.examine());
             }
         }
+    }
+
+    /// When there is something to do though nobody tells anything.
+    fn next(&self) -> Instant {
+        let retry = (!self.ports.taken().is_empty()).then(|| now() + RETRY_AFTER);
+        [retry, self.forgetting.due(now())].into_iter().flatten().fold(self.audit_at, Instant::min)
     }
 
     /// Whether there is something to do now.
@@ -233,7 +244,7 @@ impl Keeper {
             if changes.vxlan.is_none() {
                 held.apply(&changes);
                 self.held = Some(held);
-                forget(&changes);
+                self.forgetting.note(&changes);
                 self.tell();
                 return Ok(());
             }
@@ -265,7 +276,7 @@ impl Keeper {
             }
             if !remade {
                 self.held = Some(wanted);
-                forget(&changes);
+                self.forgetting.note(&changes);
                 self.tell();
                 return Ok(());
             }
@@ -290,15 +301,33 @@ impl Keeper {
             (None, _) => false,
         };
         if !in_force {
-            let anew = found.as_ref().is_some_and(|found| !found.complete);
-            let present = found.map(|found| found.chains).unwrap_or_default();
-            run_nft(&skeleton.script(anew, &present))?;
-            found = self.nftables.read().map_err(kernel)?;
-            self.installed = found.as_ref().map(|found| (skeleton, found.fingerprint));
+            found = self.install(skeleton, found)?;
         }
         let found = found.unwrap_or_default();
         let state = self.routing.read().map_err(kernel)?;
         Ok(KernelState { elements: found.elements, balancers: found.balancers, ..state })
+    }
+
+    /// The base chains as they should be. What is read back is what they look like unless somebody came between; then it
+    /// is done again soon.
+    fn install(&mut self, skeleton: Skeleton, found: Option<Found>) -> Result<Option<Found>, NetworkError> {
+        let anew = found.as_ref().is_some_and(|found| !found.complete);
+        let was_there = self.installed.is_some() || found.is_some();
+        let noted_nothing = was_there && found.as_ref().is_none_or(|found| !found.complete);
+        let present = found.map(|found| found.chains).unwrap_or_default();
+        let before = self.nftables.generation().map_err(kernel)?;
+        let mut script = skeleton.script(anew, &present);
+        if noted_nothing {
+            script += &AskedTarget::unknown();
+        }
+        run_nft(&script)?;
+        let found = self.nftables.read().map_err(kernel)?;
+        let undisturbed = self.nftables.generation().map_err(kernel)? == before.wrapping_add(1);
+        self.installed = found.as_ref().filter(|_| undisturbed).map(|found| (skeleton, found.fingerprint));
+        if !undisturbed {
+            self.audit_at = self.audit_at.min(now() + AUDIT_AFTER_BELL);
+        }
+        Ok(found)
     }
 
     fn skeleton(&self) -> Skeleton {
@@ -465,40 +494,6 @@ fn replace<T: PartialEq>(old: &mut T, new: T) -> bool {
     let changed = *old != new;
     *old = new;
     changed
-}
-
-/// What would go on to where it no longer belongs.
-fn forget(changes: &Changes) {
-    let mut stale = BTreeSet::new();
-    for change in &changes.balancers.list {
-        let udp = match change.key {
-            Balancer::Vip(_) => true,
-            Balancer::Port { protocol, .. } => protocol == Protocol::Udp,
-        };
-        let (old, new) = (change.old.as_deref().unwrap_or_default(), change.new.as_deref().unwrap_or_default());
-        let gone = old.iter().filter(|target| udp && !new.contains(target));
-        stale.extend(gone.map(|target| Stale::AnsweredBy(target.address)));
-        if let (Balancer::Port { protocol: Protocol::Udp, port, ipv6 }, None) = (change.key, &change.old) {
-            stale.insert(Stale::ToPort { port, ipv6 });
-        }
-    }
-    for change in &changes.elements.list {
-        match (change.key, change.old) {
-            ((Set::HostPorts4 | Set::HostPorts6, Key::Port(Protocol::Udp, _)), Some(Value::Target(target))) => {
-                stale.insert(Stale::AnsweredBy(target.address));
-            }
-            ((set @ (Set::HostPorts4 | Set::HostPorts6), Key::Port(Protocol::Udp, port)), _) => {
-                stale.insert(Stale::ToPort { port, ipv6: set.is_ipv6() });
-            }
-            ((Set::Endpoints4 | Set::Endpoints6, Key::Address(address)), Some(_)) if change.new.is_none() => {
-                stale.insert(Stale::NeverAnsweredBy(address));
-            }
-            _ => {}
-        }
-    }
-    if let Err(error) = conntrack::forget(&stale) {
-        tracing::info!(%error, "the kernel does not forget what it tracks; a flow that is kept stays where it went");
-    }
 }
 
 fn kernel(error: io::Error) -> NetworkError {

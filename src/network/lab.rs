@@ -117,8 +117,9 @@ impl Host {
         self.run(async move { networks.remove(task).await.unwrap() });
     }
 
+    /// Without what the kernel notes in it.
     pub fn table(&self) -> String {
-        self.namespace.sh("nft list table inet flok 2>&1 || true")
+        self.namespace.sh("nft list table inet flok 2>&1 | sed '/set asked/,/^\t}$/d' || true")
     }
 
     /// All that is ours but what stands while the room stands.

@@ -352,6 +352,31 @@ fn a_udp_flow_moves_when_its_task_goes_and_comes_when_its_port_is_published() {
     assert_eq!((answer.from.as_str(), answer.saw.ip()), ("t9", ip(CLIENT)));
 }
 
+/// Only of these the kernel's table of connections is walked when they go.
+#[test]
+#[ignore = "needs root and nftables"]
+fn targets_that_a_node_asks_by_translation_are_noted_until_they_are_gone() {
+    let mut lab = Lab::new(&[1, 1, 1]);
+    let network = three_tasks(&mut lab);
+    let (first, second) = (lab.address(network, 101), lab.address(network, 102));
+    let noted = |lab: &Lab, at: usize, target: IpAddr| {
+        let get = format!("nft get element inet flok asked4 '{{ {target} . tcp }}' 2>&1 || true");
+        lab.hosts[at].namespace.sh(&get).contains("elements")
+    };
+    lab.change(network, |network| network.endpoints.get_mut(&TaskId(3)).unwrap().serving = false);
+    lab.tell();
+    let vip = lab.address(network, 3);
+    for _ in 0..20 {
+        get(&lab.inside(1), vip, 80).unwrap();
+    }
+    get(&lab.inside(2), first, 80).unwrap();
+    assert!([first, second].map(|target| noted(&lab, 0, target)) == [true; 2], "both answered for the VIP");
+    assert!([first, second].map(|target| noted(&lab, 1, target)) == [false; 2], "no VIP was asked from here");
+    lab.change(network, |network| drop(network.endpoints.remove(&TaskId(2))));
+    lab.tell();
+    assert!([first, second].map(|target| noted(&lab, 0, target)) == [true, false]);
+}
+
 /// From a port of its own to a server that is bound to no address: who answers, and from where.
 fn ask_from(from: &Namespace, port: u16, to: SocketAddr) -> Option<Answer> {
     from.within(move || {
@@ -626,6 +651,20 @@ fn what_a_human_deletes_is_made_again() {
     ] {
         host.sh(&harm);
         eventually(&harm, || sorted(&lab.hosts[0].table()) == table && works(&lab));
+    }
+}
+
+/// What is read back of a repair must not be taken for how it should be.
+#[test]
+#[ignore = "needs root and nftables"]
+fn who_strikes_again_while_it_is_repaired_leaves_no_harm() {
+    let mut lab = Lab::new(&[1, 1]);
+    published_beside(&mut lab);
+    let host = &lab.hosts[0];
+    let table = sorted(&host.table());
+    for harm in ["nft flush chain inet flok isolate", "nft delete chain inet flok leave"] {
+        host.namespace.sh(&format!("for i in $(seq 200); do {harm} 2>&1 || true; done"));
+        eventually(harm, || sorted(&host.table()) == table);
     }
 }
 

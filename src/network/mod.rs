@@ -15,6 +15,7 @@ pub mod dns;
 mod doctor;
 mod error;
 mod firewall;
+mod forgetting;
 mod holders;
 mod inbox;
 mod keeper;

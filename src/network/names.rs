@@ -10,6 +10,9 @@ pub const TABLE: &str = "inet flok";
 
 /// The device that carries the overlay networks to the other nodes.
 pub const OVERLAY: &str = "flok0";
+/// Sets of the targets that this node has asked, which the kernel fills.
+pub const ASKED4: &str = "asked4";
+pub const ASKED6: &str = "asked6";
 /// Every host end of a task's veth is named so, and has the MAC address [`GATEWAY_MAC`].
 pub const VETH_PREFIX: &str = "fk";
 /// The rest of a task's id is in its interface's name.

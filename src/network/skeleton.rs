@@ -57,6 +57,9 @@ impl Skeleton {
         for set in Set::ALL {
             let _ = writeln!(script, "    {}", set.declaration());
         }
+        for (name, address) in [(ASKED4, "ipv4_addr"), (ASKED6, "ipv6_addr")] {
+            let _ = writeln!(script, "    set {name} {{ type {address} . inet_proto; flags dynamic; size 65535; }}");
+        }
         script += &text;
         script += "}\n";
         for name in present.iter().filter(|name| !text.contains(&format!("    chain {name} {{"))) {
@@ -224,6 +227,8 @@ impl Skeleton {
     # itself, the node's own loopback, and a node that is served by a task of its own through another node.
     chain translate {{
         type nat hook postrouting priority 100; policy accept;
+        ct status dnat meta l4proto {{ tcp, udp }} add @{ASKED4} {{ ip daddr . meta l4proto }}
+        ct status dnat meta l4proto {{ tcp, udp }} add @{ASKED6} {{ ip6 daddr . meta l4proto }}
         oifname "{VETH_PREFIX}*" goto for_task
         oifname "{OVERLAY}" goto for_node
         iifname "{VETH_PREFIX}*" masquerade

@@ -77,9 +77,19 @@ impl Netlink {
 
     /// All that the kernel lists in answer. What it lists while it is changing is listed again.
     pub fn dump(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Reply>> {
+        self.ask(&Request { kind, flags: NLM_F_DUMP, body: body.to_vec() })
+    }
+
+    /// The one thing that is asked for.
+    pub fn get(&mut self, kind: u16, body: &[u8]) -> io::Result<Reply> {
+        let replies = self.ask(&Request { kind, flags: NLM_F_ACK, body: body.to_vec() })?;
+        replies.into_iter().next().ok_or_else(|| io::Error::other("the kernel's answer is empty"))
+    }
+
+    /// Up to the answer's end.
+    fn ask(&mut self, request: &Request) -> io::Result<Vec<Reply>> {
         for _ in 0..DUMP_TRIES {
-            let request = Request { kind, flags: NLM_F_REQUEST | NLM_F_DUMP, body: body.to_vec() };
-            let sequence = self.send_all(std::slice::from_ref(&request))?;
+            let sequence = self.send_all(std::slice::from_ref(request))?;
             let (mut replies, mut disturbed) = (Vec::new(), false);
             'answer: loop {
                 for message in self.receive()? {

@@ -11,7 +11,7 @@ use nix::sys::socket::SockProtocol;
 
 use super::netlink::{Body, Netlink, Reply, Request, attribute, attributes, text};
 use crate::network::NetworkError;
-use crate::network::names::{PUBLISHED_MARK, TABLE};
+use crate::network::names::{ASKED4, ASKED6, PUBLISHED_MARK, TABLE};
 use crate::network::state::{Balancer, Change, Changes, Interface, Key, Mac, Set, Target, Value};
 use crate::program::Program;
 use crate::spec::{Protocol, Subnet};
@@ -35,6 +35,7 @@ const GETSET: u16 = 10;
 const NEWSETELEM: u16 = 12;
 const GETSETELEM: u16 = 13;
 const DELSETELEM: u16 = 14;
+const GETGEN: u16 = 16;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 
@@ -49,6 +50,37 @@ const SECOND_REGISTER: u32 = 2;
 
 pub struct Nftables {
     netlink: Netlink,
+}
+
+/// A target to which this node led a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AskedTarget {
+    pub address: IpAddr,
+    pub protocol: Protocol,
+}
+
+impl AskedTarget {
+    /// Stands for all that were asked before there was a note of it.
+    pub const UNKNOWN: AskedTarget =
+        AskedTarget { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), protocol: Protocol::Udp };
+
+    /// A line of a script, which notes it.
+    pub fn unknown() -> String {
+        format!("add element {TABLE} {ASKED4} {{ {} . udp }}\n", AskedTarget::UNKNOWN.address)
+    }
+
+    fn set(self) -> &'static str {
+        if self.address.is_ipv6() { ASKED6 } else { ASKED4 }
+    }
+
+    /// A request about it.
+    fn request(self, kind: u16) -> Request {
+        let key = [address_bytes(self.address), vec![protocol_number(self.protocol), 0, 0, 0]].concat();
+        let mut body = table_body();
+        body.text(2, self.set());
+        body.nest(3, |list| list.nest(LIST_ELEMENT, |element| element.nest(1, |data| data.put(1, &key))));
+        request(kind, 0, &mut body)
+    }
 }
 
 /// The table as it is found.
@@ -71,6 +103,13 @@ impl Nftables {
 
     pub fn port(&self) -> u32 {
         self.netlink.port()
+    }
+
+    /// Counts the transactions of all who change nf_tables in this network namespace.
+    pub fn generation(&mut self) -> io::Result<u32> {
+        let reply = self.netlink.get(message(GETGEN), &INET)?;
+        let count = reply.body.get(4..).and_then(|attributes| attribute(attributes, 1)?.try_into().ok());
+        count.map(u32::from_be_bytes).ok_or_else(|| io::Error::other("nf_tables tells no generation"))
     }
 
     /// `None` where there is no such table.
@@ -114,7 +153,10 @@ impl Nftables {
                 found.complete = false;
             }
         }
-        let ours = |name: &&str| name.starts_with("__") || Set::ALL.iter().any(|set| set.name() == *name);
+        found.complete &= [ASKED4, ASKED6].iter().all(|set| names.contains(set));
+        let noted = |name: &str| [ASKED4, ASKED6].contains(&name);
+        let ours =
+            |name: &&str| name.starts_with("__") || noted(name) || Set::ALL.iter().any(|set| set.name() == *name);
         found.complete &= names.iter().all(ours);
         for chain in &chains {
             if let Ok(balancer) = attribute(chain, 3).map(text).unwrap_or_default().parse() {
@@ -168,6 +210,27 @@ impl Nftables {
                 io::Error::new(error.kind(), format!("{error} (request {kind} of nf_tables)"))
             })?;
             at += fits;
+        }
+        Ok(())
+    }
+
+    /// Whether this node ever led a packet there; true where the kernel cannot tell for lack of the note.
+    pub fn was_asked(&mut self, asked: AskedTarget) -> io::Result<bool> {
+        let Request { kind, body, .. } = asked.request(GETSETELEM);
+        match self.netlink.get(kind, &body) {
+            Ok(_) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As if this node had never asked them.
+    pub fn forget_asked(&mut self, gone: &[AskedTarget]) -> io::Result<()> {
+        for asked in gone {
+            match self.netlink.transaction(SUBSYSTEM, &[asked.request(DELSETELEM)]) {
+                Err((_, error)) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
+                _ => {}
+            }
         }
         Ok(())
     }
