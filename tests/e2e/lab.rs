@@ -269,6 +269,15 @@ impl Host {
         format!("fd99:0:0:{}::{}", self.segment, self.index)
     }
 
+    /// The switch, as it is seen from this host.
+    pub fn gateway(&self) -> String {
+        gateway(self.segment)
+    }
+
+    pub fn gateway6(&self) -> String {
+        gateway6(self.segment)
+    }
+
     /// The one that the others know.
     pub fn underlay(&self) -> String {
         if self.by_ipv6 { self.addr6() } else { self.addr() }

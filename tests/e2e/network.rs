@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::client::{A, Load, at, from_beside, get, in_task, look_up, said, within};
+use super::client::{A, Load, at, from_beside, get, in_task, look_up, said, within, works};
 use super::lab::eventually;
 use super::swarm::{PATIENCE, Swarm, Task};
 
@@ -72,32 +72,37 @@ fn a_voting_application_counts_votes_that_come_in_anywhere() {
 #[ignore = "needs root, containerd and network namespaces"]
 fn a_virtual_address_spreads_connections_evenly() {
     let swarm = Swarm::of(3);
-    swarm.load("whoami");
-    swarm.load("busybox");
-    swarm.deploy(0, "s", WEB);
-    swarm.running(0, "s_web", 4);
+    ["whoami", "busybox"].iter().for_each(|image| swarm.load(image));
+    spreads_evenly(&swarm, 4);
+}
+
+/// That a service of so many tasks gets connections to its virtual address in even shares.
+pub fn spreads_evenly(swarm: &Swarm, count: usize) {
+    swarm.deploy(0, "s", &WEB.replace("replicas: 4", &format!("replicas: {count}")));
+    swarm.running(0, "s_web", count);
     let client = swarm.running(0, "s_client", 1).remove(0);
     let (vip, tasks) = eventually("the names to lead to all", PATIENCE, || {
-        let (vips, tasks) = in_task(&swarm, &client, || (look_up("web", A), look_up("tasks.s_web", A)));
+        let (vips, tasks) = in_task(swarm, &client, || (look_up("web", A), look_up("tasks.s_web", A)));
         match (vips, tasks) {
-            (Ok((0, vips)), Ok((0, tasks))) if vips.len() == 1 && tasks.len() == 4 => Ok((vips[0], tasks)),
+            (Ok((0, vips)), Ok((0, tasks))) if vips.len() == 1 && tasks.len() == count => Ok((vips[0], tasks)),
             found => Err(format!("{found:?}")),
         }
     });
     assert!(!tasks.contains(&vip));
     const CONNECTIONS: u32 = 10_000;
-    let counts = in_task(&swarm, &client, move || {
+    let counts = in_task(swarm, &client, move || {
         let mut counts = BTreeMap::<String, u32>::new();
         for _ in 0..CONNECTIONS {
             *counts.entry(said(&get((vip, 80).into(), "/").unwrap(), "Hostname")).or_default() += 1;
         }
         counts
     });
-    assert_eq!(counts.len(), 4, "{counts:?}");
-    let expected = f64::from(CONNECTIONS) / 4.0;
+    assert_eq!(counts.len(), count, "{counts:?}");
+    let expected = f64::from(CONNECTIONS) / count as f64;
     let chi_square: f64 = counts.values().map(|count| (f64::from(*count) - expected).powi(2) / expected).sum();
-    // Three degrees of freedom: an even spread exceeds this once in a million.
-    assert!(chi_square < 30.7, "chi-square {chi_square}: {counts:?}");
+    // By degrees of freedom, of which there is one less than tasks: an even spread exceeds this once in a million.
+    let limit = BTreeMap::from([(3, 30.7), (4, 33.4)])[&(count - 1)];
+    assert!(chi_square < limit, "chi-square {chi_square}: {counts:?}");
 }
 
 #[test]
@@ -154,34 +159,36 @@ fn tasks_meet_on_the_networks_they_share_and_nowhere_else() {
 #[ignore = "needs root, containerd and network namespaces"]
 fn a_published_port_answers_on_every_node_and_shows_the_client() {
     let swarm = Swarm::of(3);
-    swarm.load("whoami");
-    swarm.load("busybox");
+    ["whoami", "busybox"].iter().for_each(|image| swarm.load(image));
+    shows_the_client(&swarm);
+}
+
+/// That one task is reached by every node's port, sees who asks, and reaches itself.
+pub fn shows_the_client(swarm: &Swarm) {
     swarm.deploy(0, "s", &WEB.replace("replicas: 4", "replicas: 1"));
     let web = swarm.running(0, "s_web", 1).remove(0);
-    for host in 0..3 {
-        let to = at(&swarm, host, 8080);
-        let answer = eventually("the port to answer", PATIENCE, || {
-            from_beside(&swarm, move || get(to, "/")).map_err(|error| error.to_string())
-        });
+    for host in &swarm.hosts {
+        let to = at(swarm, host.index - 1, 8080);
+        let answer = works("the port to answer", || from_beside(swarm, move || get(to, "/")));
         let client: SocketAddr = said(&answer, "RemoteAddr").parse().unwrap();
-        assert_eq!(client.ip().to_canonical().to_string(), "10.99.0.254", "by n{}", host + 1);
+        assert_eq!(client.ip().to_canonical().to_string(), host.gateway(), "by n{}", host.index);
         // On the node itself, by its loopback addresses.
         for loopback in ["127.0.0.1", "[::1]"] {
             let url = format!("http://{loopback}:8080/");
             eventually("the loopback address to answer", PATIENCE, || {
-                let output =
-                    swarm.hosts[host].command("curl").args(["-sSg", "--max-time", "3", &url]).output().unwrap();
+                let output = host.command("curl").args(["-sSg", "--max-time", "3", &url]).output().unwrap();
                 let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-                if output.status.success() { Ok(()) } else { Err(format!("{url} on n{}: {errors}", host + 1)) }
+                if output.status.success() { Ok(()) } else { Err(format!("{url} on n{}: {errors}", host.index)) }
             });
         }
+        let itself = in_task(swarm, &web, move || get(to, "/"));
+        assert!(itself.is_ok(), "itself by the port of n{}: {itself:?}", host.index);
     }
-    // A task reaches itself by its own virtual address.
-    let itself = in_task(&swarm, &web, || {
+    let itself = in_task(swarm, &web, || {
         let (_, vips) = look_up("web", A)?;
         get((vips[0], 80).into(), "/")
     });
-    assert!(itself.is_ok(), "{itself:?}");
+    assert!(itself.is_ok(), "itself by its virtual address: {itself:?}");
 }
 
 #[test]

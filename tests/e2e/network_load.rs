@@ -14,6 +14,7 @@ services:
   web:
     image: flok/voting:latest
     command: [vote]
+    x-drain: DRAIN
     ports: ['8080:80']
     deploy: { replicas: 4, update_config: { parallelism: 1, monitor: 1s } }
   client:
@@ -60,11 +61,18 @@ fn by_ports(swarm: &Swarm, hosts: impl Iterator<Item = usize>) -> Vec<SocketAddr
 fn rolling_updates_under_load_lose_no_request() {
     let swarm = Swarm::of(3);
     ["voting", "busybox"].iter().for_each(|image| swarm.load(image));
-    swarm.deploy(0, "s", WELL_BEHAVED);
-    let mut before = swarm.running(0, "s_web", 4);
+    updates_lose_no_request(&swarm, 4, "500ms");
+}
+
+/// That none fails while all tasks of a service, of which there are so many, are replaced in either order. `drain` is the
+/// time that a busy machine has to tell all nodes of a task that is to stop.
+pub fn updates_lose_no_request(swarm: &Swarm, count: usize, drain: &str) {
+    let stack = WELL_BEHAVED.replace("replicas: 4", &format!("replicas: {count}")).replace("DRAIN", drain);
+    swarm.deploy(0, "s", &stack);
+    let mut before = swarm.running(0, "s_web", count);
     let client = swarm.running(0, "s_client", 1).remove(0);
-    let (task, vip) = by_vip(&swarm, &client);
-    let (outside, ports) = (swarm.switch_netns(), by_ports(&swarm, 0..3));
+    let (task, vip) = by_vip(swarm, &client);
+    let (outside, ports) = (swarm.switch_netns(), by_ports(swarm, 0..swarm.hosts.len()));
     for order in ["start-first", "stop-first"] {
         let loads = [Manner::Anew(WITHIN), Manner::Kept]
             .map(|manner| [Load::by(manner, &outside, &ports), Load::by(manner, &task, &[vip])]);
@@ -73,7 +81,7 @@ fn rolling_updates_under_load_lose_no_request() {
         let version = format!("ORDER={order}");
         swarm.hosts[1].ok(&["service", "update", "--detach", "--update-order", order, "--env-add", &version, "s_web"]);
         before = eventually(&format!("all tasks to be new, {order}"), PATIENCE * 2, || {
-            let now = swarm.running(0, "s_web", 4);
+            let now = swarm.running(0, "s_web", count);
             let old = now.iter().filter(|task| before.iter().any(|old| old.id == task.id)).count();
             if old == 0 { Ok(now) } else { Err(format!("{old} old ones")) }
         });

@@ -8,6 +8,7 @@ use socket2::{Domain, Socket, Type};
 use super::client::{A, AAAA, WITHIN, ask, at, from_beside, get, home, in_task, look_up, request, said, within, works};
 use super::lab::eventually;
 use super::swarm::{PATIENCE, Swarm, Task};
+use super::{network, network_load, network_matrix};
 
 const SIX: &str = "
 services:
@@ -66,21 +67,25 @@ fn found(swarm: &Swarm, task: &Task, name: &'static str, kind: u16, count: usize
 #[ignore = "needs root, containerd and network namespaces"]
 fn a_network_with_ipv6_has_names_and_balance_by_it_and_ports_answer_by_it() {
     let swarm = Swarm::of(3);
-    swarm.load("whoami");
-    swarm.load("busybox");
+    ["whoami", "busybox"].iter().for_each(|image| swarm.load(image));
+    ipv6_works(&swarm);
+}
+
+/// That a service is found and reached by IPv6 from every node, and by every node's port.
+pub fn ipv6_works(swarm: &Swarm) {
     swarm.deploy(0, "s", SIX);
     let web = swarm.running(0, "s_web", 3);
-    let clients = swarm.running(0, "s_client", 3);
+    let clients = swarm.running(0, "s_client", swarm.hosts.len());
     let own: BTreeSet<IpAddr> =
         web.iter().flat_map(|task| swarm.addresses(0, &task.id)).filter(IpAddr::is_ipv6).collect();
     assert_eq!(own.len(), 3, "{own:?}");
     for client in &clients {
-        let vip = found(&swarm, client, "web", AAAA, 1);
-        let tasks = found(&swarm, client, "tasks.web", AAAA, 3);
+        let vip = found(swarm, client, "web", AAAA, 1);
+        let tasks = found(swarm, client, "tasks.web", AAAA, 3);
         assert_eq!(tasks.iter().copied().collect::<BTreeSet<_>>(), own);
         for address in vip.into_iter().chain(tasks) {
             let answer =
-                works(&format!("{address}"), || in_task(&swarm, client, move || get((address, 80).into(), "/")));
+                works(&format!("{address}"), || in_task(swarm, client, move || get((address, 80).into(), "/")));
             let seen: SocketAddr = said(&answer, "RemoteAddr").parse().unwrap();
             let of_client = swarm.addresses(0, &client.id);
             assert!(of_client.contains(&seen.ip()), "{address} sees {seen}, not one of {of_client:?}");
@@ -88,9 +93,9 @@ fn a_network_with_ipv6_has_names_and_balance_by_it_and_ports_answer_by_it() {
     }
     for host in &swarm.hosts {
         let to = SocketAddr::new(host.addr6().parse().unwrap(), 8080);
-        let answer = works("the port by IPv6", || from_beside(&swarm, move || get(to, "/")));
+        let answer = works("the port by IPv6", || from_beside(swarm, move || get(to, "/")));
         let seen: SocketAddr = said(&answer, "RemoteAddr").parse().unwrap();
-        assert_eq!(seen.ip().to_string(), "fd99::254", "by n{}", host.index);
+        assert_eq!(seen.ip(), host.gateway6().parse::<IpAddr>().unwrap(), "by n{}", host.index);
     }
 }
 
@@ -104,21 +109,25 @@ fn answering<'a>(tasks: &'a [Task], answer: &str) -> &'a Task {
 #[ignore = "needs root, containerd and network namespaces"]
 fn datagrams_are_balanced_and_move_when_their_task_goes() {
     let swarm = Swarm::of(3);
-    swarm.load("whoami");
-    swarm.load("busybox");
+    ["whoami", "busybox"].iter().for_each(|image| swarm.load(image));
+    datagrams_move(&swarm);
+}
+
+/// That a flow of datagrams stays at one task, and goes to another when that one is gone.
+pub fn datagrams_move(swarm: &Swarm) {
     swarm.deploy(0, "s", DATAGRAMS);
     let web = swarm.running(0, "s_web", 2);
     let client = swarm.running(0, "s_client", 1).remove(0);
-    let vip = SocketAddr::new(found(&swarm, &client, "web", A, 1)[0], 80);
+    let vip = SocketAddr::new(found(swarm, &client, "web", A, 1)[0], 80);
     // A flow is its two ends: as long as its socket's port is the same, it stays where it is.
-    let by_vip = || in_task(&swarm, &client, move || ask(&UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 7001))?, vip));
+    let by_vip = || in_task(swarm, &client, move || ask(&UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 7001))?, vip));
     let first = works("the virtual address", by_vip);
     for _ in 0..10 {
         let again = by_vip().unwrap();
         assert_eq!(said(&again, "Hostname"), said(&first, "Hostname"));
     }
     let gone = answering(&web, &first).clone();
-    swarm.hosts[home(&swarm, &gone)].kill_container(&gone.container);
+    swarm.hosts[home(swarm, &gone)].kill_container(&gone.container);
     let moved = works("the flow to move", by_vip);
     assert_ne!(said(&moved, "Hostname"), said(&first, "Hostname"));
 }
@@ -173,27 +182,33 @@ services:
       - { target: 80, published: 5302, protocol: udp, mode: host }
 ";
 
-/// The server is bound to no address, so it answers from whichever its kernel chooses.
 #[test]
 #[ignore = "needs root, containerd and network namespaces"]
 fn datagrams_to_a_published_port_are_answered_by_the_node_and_port_that_was_asked() {
     let swarm = Swarm::of(3);
     swarm.load("whoami");
+    datagrams_are_answered(&swarm);
+}
+
+/// That whoever asks a published port of UDP hears from that port. The server is bound to no address, so it answers from
+/// whichever its kernel chooses.
+pub fn datagrams_are_answered(swarm: &Swarm) {
     swarm.deploy(0, "s", PUBLISHED_DATAGRAMS);
     let web = swarm.running(0, "s_web", 1).remove(0);
     let alone = swarm.running(0, "s_alone", 1).remove(0);
-    let mut targets: Vec<SocketAddr> =
-        vec![at(&swarm, home(&swarm, &web), 5301), at(&swarm, home(&swarm, &alone), 5302)];
-    for host in 0..3 {
-        targets.push(at(&swarm, host, 5300));
-        targets.push(SocketAddr::new(swarm.hosts[host].addr6().parse().unwrap(), 5300));
-    }
+    let mut targets = vec![(home(swarm, &web), false, 5301), (home(swarm, &alone), false, 5302)];
+    targets.extend((0..swarm.hosts.len()).flat_map(|host| [(host, false, 5300), (host, true, 5300)]));
     // One client's port by two nodes at once is seen as two: each has its own.
-    for (own, to) in (42_000..).zip(targets) {
-        let any: IpAddr = if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
-        let answer = works(&format!("{to}"), || from_beside(&swarm, move || ask(&UdpSocket::bind((any, own))?, to)));
+    for (own, (host, ipv6, port)) in (42_000..).zip(targets) {
+        let host = &swarm.hosts[host];
+        let [any, to, client]: [IpAddr; 3] = match ipv6 {
+            true => ["::".to_owned(), host.addr6(), host.gateway6()],
+            false => ["0.0.0.0".to_owned(), host.addr(), host.gateway()],
+        }
+        .map(|text| text.parse().unwrap());
+        let to = SocketAddr::new(to, port);
+        let answer = works(&format!("{to}"), || from_beside(swarm, move || ask(&UdpSocket::bind((any, own))?, to)));
         let seen: SocketAddr = said(&answer, "RemoteAddr").parse().unwrap();
-        let client: IpAddr = if to.is_ipv6() { "fd99::254" } else { "10.99.0.254" }.parse().unwrap();
         assert_eq!(seen, SocketAddr::new(client, own), "by {to}");
     }
     for host in &swarm.hosts {
@@ -206,31 +221,52 @@ fn datagrams_to_a_published_port_are_answered_by_the_node_and_port_that_was_aske
     }
 }
 
+/// The whole proof of the networks, one after another on the same hosts.
 #[test]
 #[ignore = "needs root, containerd and network namespaces"]
-fn hosts_on_two_routed_segments_are_one_swarm() {
+fn five_hosts_on_two_routed_segments_are_one_swarm() {
     let swarm = Swarm::routed(5, 2);
-    swarm.load("whoami");
+    ["whoami", "busybox", "voting"].iter().for_each(|image| swarm.load(image));
+    let proofs: [(&str, &dyn Fn()); 8] = [
+        ("all ways", &|| all_meet_all(&swarm)),
+        ("source address and hairpin", &|| network::shows_the_client(&swarm)),
+        ("IPv6", &|| ipv6_works(&swarm)),
+        ("datagrams", &|| datagrams_move(&swarm)),
+        ("published datagrams", &|| datagrams_are_answered(&swarm)),
+        ("an even spread", &|| network::spreads_evenly(&swarm, 5)),
+        // One host of each segment asks, and none that has the published task: by IPv6 it would not reach it through others.
+        ("who reaches whom", &|| network_matrix::holds(&swarm, &[0, 3])),
+        ("updates under load", &|| network_load::updates_lose_no_request(&swarm, 5, "2s")),
+    ];
+    for (what, proof) in proofs {
+        println!("{what}");
+        proof();
+        swarm.hosts[0].ok(&["stack", "rm", "s"]);
+    }
+}
+
+/// Each task reaches each other by its names, and each node's port leads to all of them.
+fn all_meet_all(swarm: &Swarm) {
+    let hosts = swarm.hosts.len();
     swarm.deploy(0, "s", EVERYWHERE);
-    let web = swarm.running(0, "s_web", 5);
+    let web = swarm.running(0, "s_web", hosts);
     for from in &web {
-        let vip = found(&swarm, from, "web", A, 1);
-        let tasks = found(&swarm, from, "tasks.web", A, 5);
+        let vip = found(swarm, from, "web", A, 1);
+        let tasks = found(swarm, from, "tasks.web", A, hosts);
         for address in vip.into_iter().chain(tasks) {
-            works(&format!("{address}"), || in_task(&swarm, from, move || get((address, 80).into(), "/")));
+            works(&format!("{address}"), || in_task(swarm, from, move || get((address, 80).into(), "/")));
         }
     }
     // Enough requests that each node has sent some to tasks on both segments.
-    for host in 0..5 {
-        let to = at(&swarm, host, 8080);
-        works("each node", || from_beside(&swarm, move || get(to, "/")));
-        let answers = from_beside(&swarm, move || (0..100).map(|_| get(to, "/").unwrap()).collect::<Vec<_>>());
+    for host in &swarm.hosts {
+        let to = at(swarm, host.index - 1, 8080);
+        works("each node", || from_beside(swarm, move || get(to, "/")));
+        let answers = from_beside(swarm, move || (0..100).map(|_| get(to, "/").unwrap()).collect::<Vec<_>>());
         let names: BTreeSet<String> = answers.iter().map(|answer| said(answer, "Hostname")).collect();
-        assert_eq!(names.len(), 5, "by n{}: {names:?}", host + 1);
-        let client = format!("10.99.{}.254", host % 2);
+        assert_eq!(names.len(), hosts, "by n{}: {names:?}", host.index);
         for answer in &answers {
             let seen: SocketAddr = said(answer, "RemoteAddr").parse().unwrap();
-            assert_eq!(seen.ip().to_string(), client, "by n{}", host + 1);
+            assert_eq!(seen.ip().to_string(), host.gateway(), "by n{}", host.index);
         }
     }
 }
