@@ -1,11 +1,13 @@
 //! What is lost of a steady load while services are updated and hosts die.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::client::{A, Load, Manner, WITHIN, at, from_beside, get, look_up, netns_of, within, works};
+use super::client::{
+    A, Load, Manner, WITHIN, at, connect, from_beside, get, look_up, netns_of, request, said, within, works,
+};
 use super::lab::eventually;
 use super::swarm::{PATIENCE, Swarm, Task};
 
@@ -17,6 +19,18 @@ services:
     x-drain: DRAIN
     ports: ['8080:80']
     deploy: { replicas: 4, update_config: { parallelism: 1, monitor: 1s } }
+  client:
+    image: flok/busybox:latest
+    command: [sleep, '1000000']
+    stop_signal: SIGKILL
+";
+
+const DRAINING: &str = "
+services:
+  web:
+    image: flok/whoami:latest
+    x-drain: 10s
+    deploy: { replicas: 2 }
   client:
     image: flok/busybox:latest
     command: [sleep, '1000000']
@@ -60,8 +74,49 @@ fn by_ports(swarm: &Swarm, hosts: impl Iterator<Item = usize>) -> Vec<SocketAddr
 #[ignore = "needs root, containerd and network namespaces"]
 fn rolling_updates_under_load_lose_no_request() {
     let swarm = Swarm::of(3);
-    ["voting", "busybox"].iter().for_each(|image| swarm.load(image));
+    ["voting", "busybox", "whoami"].iter().for_each(|image| swarm.load(image));
     updates_lose_no_request(&swarm, 4, "500ms");
+    kept_connections_go_on_while_their_task_drains(&swarm);
+}
+
+/// For as long as its service has it, which is far longer than these requests take; then its stop signal ends them.
+fn kept_connections_go_on_while_their_task_drains(swarm: &Swarm) {
+    const REQUESTS: usize = 1000;
+    swarm.deploy(0, "d", DRAINING);
+    swarm.running(0, "d_web", 2);
+    let client = swarm.running(0, "d_client", 1).remove(0);
+    let (netns, vip) = by_vip(swarm, &client);
+    let connected = within(&netns, move || {
+        let mut kept = BTreeMap::new();
+        while kept.len() < 2 {
+            let mut stream = connect(vip).unwrap();
+            let hostname = said(&request(&mut stream, "/").unwrap(), "Hostname");
+            kept.insert(hostname, stream);
+        }
+        kept
+    });
+    let mut kept = connected.join().unwrap();
+    swarm.hosts[1].ok(&["service", "scale", "--detach", "d_web=1"]);
+    let stays = swarm.running(0, "d_web", 1).remove(0).container;
+    kept.retain(|hostname, _| !stays.starts_with(hostname));
+    let (drains, mut stream) = kept.pop_first().expect("one of the two is to stop");
+    let elsewhere = move || stays.starts_with(&said(&get(vip, "/").unwrap(), "Hostname"));
+    within(&netns, move || {
+        eventually("new connections to go elsewhere", PATIENCE, || match (0..20).all(|_| elsewhere()) {
+            true => Ok(()),
+            false => Err("some go to the task that is to stop".into()),
+        });
+        for _ in 0..REQUESTS {
+            assert!(elsewhere(), "a new connection goes to the task that drains");
+            assert_eq!(said(&request(&mut stream, "/").unwrap(), "Hostname"), drains);
+        }
+        eventually("the drain to end", PATIENCE, || match request(&mut stream, "/") {
+            Ok(_) => Err("the kept connection goes on".into()),
+            Err(_) => Ok(()),
+        });
+    })
+    .join()
+    .unwrap();
 }
 
 /// That none fails while all tasks of a service, of which there are so many, are replaced in either order. `drain` is the
