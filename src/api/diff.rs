@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::model::plan::FieldChange;
 use crate::spec::quantity;
+use crate::spec::volume::masked;
 
 /// Fields that name one of several objects in a list: mounts, ports and networks by their target, the rest by name.
 const IDENTITIES: [&str; 4] = ["target", "name", "container_path", "kind"];
@@ -59,7 +60,25 @@ fn whole(path: &str, old: Value, new: Value, changes: &mut Vec<FieldChange>) {
     let said = |value: Value| Some(value).filter(|value| !is_nothing(value));
     let (from, to) = (said(old), said(new));
     if from != to {
-        changes.push(FieldChange { path: path.to_owned(), from, to });
+        // Compared in clear, shown without passwords.
+        let shown = |value: Option<Value>| value.map(|value| without_passwords(path, value));
+        changes.push(FieldChange { path: path.to_owned(), from: shown(from), to: shown(to) });
+    }
+}
+
+/// Of the options that a volume is mounted with.
+fn without_passwords(path: &str, value: Value) -> Value {
+    match value {
+        Value::String(text) if path.ends_with("driver_options.o") => masked(&text).into(),
+        Value::Object(map) => {
+            let below = |(key, value): (String, Value)| {
+                let masked = without_passwords(&format!("{path}.{key}"), value);
+                (key, masked)
+            };
+            map.into_iter().map(below).collect::<Map<_, _>>().into()
+        }
+        Value::Array(list) => list.into_iter().map(|item| without_passwords(path, item)).collect::<Vec<_>>().into(),
+        other => other,
     }
 }
 
@@ -154,6 +173,15 @@ mod tests {
         let new = json!({"mounts": [{"target": "/b", "ro": true}]});
         let expected = [r#"mounts[/a] {"ro":false,"target":"/a"} -"#.to_owned(), "mounts[/b].ro false true".to_owned()];
         assert_eq!(lines(old, new), expected);
+    }
+
+    #[test]
+    fn a_changed_password_is_told_without_itself() {
+        let with = |o: &str| json!({"mounts": [{"target": "/a", "volume": {"driver_options": {"o": o}}}]});
+        let masked = r#"mounts[/a].volume.driver_options.o "password=********" "password=********""#;
+        assert_eq!(lines(with("password=a"), with("password=b")), [masked]);
+        let new = lines(json!({}), with("password=a,rw"));
+        assert!(new[0].contains("********,rw") && !new[0].contains("=a"), "{new:?}");
     }
 
     #[test]

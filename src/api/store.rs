@@ -41,11 +41,11 @@ pub trait Store: Send + Sync + 'static {
     fn remove_image(&self, name: &str, force: bool) -> impl Future<Output = Result<(), ApiError>> + Send;
 
     fn volumes(&self) -> Vec<LocalVolume>;
-    /// What is there already is given as it is.
-    fn create_volume(&self, name: &str, labels: Labels) -> Result<LocalVolume, ApiError>;
+    /// What is there already is given as it is, and refused where it has other options.
+    fn create_volume(&self, name: &str, labels: Labels, options: Labels) -> Result<LocalVolume, ApiError>;
     fn remove_volume(&self, name: &str) -> Result<(), ApiError>;
-    /// Bytes in a volume. Walks its files.
-    fn volume_size(&self, name: &str) -> impl Future<Output = u64> + Send;
+    /// Bytes in a volume; `None` where it is no directory of this node. Walks its files.
+    fn volume_size(&self, name: &str) -> impl Future<Output = Option<u64>> + Send;
 }
 
 #[derive(Debug, Clone)]
@@ -77,5 +77,7 @@ pub struct LocalVolume {
     pub name: String,
     pub mountpoint: String,
     pub labels: Labels,
+    /// Of the driver, without passwords.
+    pub options: Labels,
     pub created: UnixMs,
 }

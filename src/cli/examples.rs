@@ -43,6 +43,10 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("network rm", "flok network rm back"),
     ("network prune", "flok network prune"),
     ("network doctor", "flok network doctor\nflok network doctor web.1 db.1"),
+    ("volume ls", "flok volume ls\nflok volume ls --filter label=tier=db\nflok volume ls --format '{{.Name}}'"),
+    ("volume inspect", "flok volume inspect data\nflok volume inspect --format '{{.Mountpoint}}' data"),
+    ("volume prune", "flok volume prune --force\nflok volume prune --all --force --filter label=scratch=yes"),
+    ("volume rm", "flok volume rm data\nflok volume rm --force data"),
     ("image load", "flok image load -i images.tar"),
     ("info", "flok info\nflok info --format '{{.Swarm.NodeID}}'"),
     ("version", "flok version\nflok version --format json"),
@@ -81,7 +85,7 @@ mod tests {
     use crate::cli::Cli;
 
     /// Nouns whose verbs all have examples.
-    const WHOLE: [&str; 5] = ["service", "stack", "node", "network", "swarm"];
+    const WHOLE: [&str; 6] = ["service", "stack", "node", "network", "volume", "swarm"];
 
     fn leaves<'c>(command: &'c Command, path: &str, found: &mut Vec<(String, &'c Command)>) {
         for below in command.get_subcommands().filter(|below| below.get_name() != "help") {

@@ -22,6 +22,7 @@ mod swarm;
 mod system;
 mod tasks;
 mod template;
+mod volume;
 mod waiting;
 
 use std::process::ExitCode;
@@ -74,6 +75,9 @@ enum Noun {
     /// Manage networks
     #[command(subcommand)]
     Network(network::Network),
+    /// Manage the volumes of this node
+    #[command(subcommand)]
+    Volume(volume::Volume),
     /// Manage the images of this node
     #[command(subcommand)]
     Image(image::Image),
@@ -162,6 +166,7 @@ impl Noun {
             Noun::Secret(verb) => verb.run(secret::Kind::Secret, client).await,
             Noun::Config(verb) => verb.run(secret::Kind::Config, client).await,
             Noun::Network(network) => network.run(client).await,
+            Noun::Volume(volume) => volume.run(client).await,
             Noun::Image(image) => image.run(client).await,
             Noun::Logs(logs) => logs.run(client).await,
             Noun::Cp(copy) => copy.run(client).await,

@@ -11,7 +11,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::containers::refused;
 use super::daemon::Daemon;
 use crate::api::*;
-use crate::runtime::{Progress, explained};
+use crate::runtime::{Progress, RuntimeError, explained};
 use crate::spec::*;
 
 impl Store for Daemon {
@@ -89,21 +89,30 @@ impl Store for Daemon {
         volumes.list().iter().filter_map(|name| volumes.look(name)).map(shown).collect()
     }
 
-    fn create_volume(&self, name: &str, labels: Labels) -> Result<LocalVolume, ApiError> {
-        self.host.runtime.volumes().create(name, &labels).map(shown).map_err(refused)
+    fn create_volume(&self, name: &str, labels: Labels, options: Labels) -> Result<LocalVolume, ApiError> {
+        let created = self.host.runtime.volumes().create(name, &labels, &options);
+        created.map(shown).map_err(|error| match error {
+            RuntimeError::VolumeDiffers { .. } => ApiError::Conflict(explained(&error)),
+            RuntimeError::VolumeOptions { .. } => ApiError::Invalid(explained(&error)),
+            error => refused(error),
+        })
     }
 
     fn remove_volume(&self, name: &str) -> Result<(), ApiError> {
-        self.host.runtime.volumes().remove(name).map_err(refused)
+        let removed = self.host.runtime.volumes().remove(name);
+        removed.map_err(|error| match error {
+            RuntimeError::VolumeInUse { .. } => ApiError::Conflict(format!("remove {name}: {}", explained(&error))),
+            error => refused(error),
+        })
     }
 
-    async fn volume_size(&self, name: &str) -> u64 {
+    async fn volume_size(&self, name: &str) -> Option<u64> {
         let (volumes, name) = (self.host.runtime.volumes().clone(), name.to_owned());
-        tokio::task::spawn_blocking(move || volumes.size(&name)).await.unwrap_or(0)
+        tokio::task::spawn_blocking(move || volumes.size(&name)).await.unwrap_or_default()
     }
 }
 
 fn shown(volume: crate::runtime::Volume) -> LocalVolume {
-    let crate::runtime::Volume { name, path, labels, created } = volume;
-    LocalVolume { name, mountpoint: path.display().to_string(), labels, created }
+    let crate::runtime::Volume { name, path, labels, options, created } = volume;
+    LocalVolume { name, mountpoint: path.display().to_string(), labels, options: volume::shown(&options), created }
 }

@@ -27,7 +27,8 @@ use super::images::manifest::digest_of;
 use super::logs::LogTarget;
 use super::oci::{self, ContainerInputs, ResolvedUser};
 use super::users::{Accounts, MAX_FILE_BYTES};
-use super::volumes::ImageRoot;
+use super::mounting::remove_tree;
+use super::volumes::{Holder, ImageRoot};
 use super::{Runtime, files, host, rootfs};
 use crate::agent::{Check, Exit, Found, FoundState, TaskFile};
 use crate::spec::{Assignment, ContainerSpec, MountKind, TaskId};
@@ -83,6 +84,19 @@ pub fn container_id(task: TaskId) -> String {
 }
 
 impl Runtime {
+    /// Mounts the volumes of a task that are file systems of their own. Their servers may be slow, and whoever waits for
+    /// them holds up nobody.
+    pub async fn mount_volumes(&self, assignment: &Assignment) -> Result<()> {
+        let anonymous = anonymous_volumes(&self.task_dir(assignment.task));
+        let holder = Holder { task: assignment.task, anonymous: &anonymous };
+        self.shared.volumes.enter_all(&assignment.spec.container.mounts, holder).await
+    }
+
+    async fn leave_volumes(&self, task: TaskId) -> Result<()> {
+        let anonymous = anonymous_volumes(&self.task_dir(task));
+        self.shared.volumes.leave(Holder { task, anonymous: &anonymous }).await
+    }
+
     /// Makes the container, up to but without its process.
     pub async fn create(&self, prepare: Prepare<'_>) -> Result<Created> {
         let task = prepare.assignment.task;
@@ -98,7 +112,9 @@ impl Runtime {
         let image_config = prepare.image.config.config().clone().unwrap_or_default();
         let image_root = ImageRoot { mounts, at: dir.join("rootfs") };
         let wanted = with_image_volumes(container, image_config.volumes().as_deref().unwrap_or_default());
-        let mut resolved = self.shared.volumes.resolve(&wanted, &dir.join("volumes"), &image_root).await?;
+        let anonymous = anonymous_volumes(&dir);
+        let holder = Holder { task, anonymous: &anonymous };
+        let mut resolved = self.shared.volumes.resolve(&wanted, holder, &image_root).await?;
         resolved.extend(self.shared.task_files.put(task, prepare.files)?);
         let hostname = container.hostname.clone().unwrap_or_else(|| id[..12].to_owned());
         let network = files::Network { addresses: prepare.addresses, resolver: prepare.resolver };
@@ -137,6 +153,7 @@ impl Runtime {
         self.forget_health(task);
         let rootfs = self.rootfs(task, &id).await?;
         let dir = self.task_dir(task);
+        self.shared.volumes.enter_again(Holder { task, anonymous: &anonymous_volumes(&dir) }).await?;
         let marker = dir.join(STARTED);
         fs::write(&marker, []).map_err(RuntimeError::io("marking the start in", &marker))?;
         let log = LogTarget::new(assignment.spec.log_driver.as_ref(), self.shared.log_defaults, &dir)?;
@@ -185,7 +202,8 @@ impl Runtime {
     /// Clears away the ended process, when its output is all in the log. The container and its files stay.
     pub async fn release_task(&self, task: TaskId) -> Result<()> {
         let deleted = self.delete_process(&container_id(task)).await;
-        self.shared.task_files.remove(task).and(deleted)
+        let left = self.leave_volumes(task).await;
+        self.shared.task_files.remove(task).and(deleted).and(left)
     }
 
     /// Removes all that is left of a task: process, container, file system, anonymous volumes, logs.
@@ -193,16 +211,14 @@ impl Runtime {
         let id = container_id(task);
         self.delete_process(&id).await?;
         self.shared.task_files.remove(task)?;
+        self.leave_volumes(task).await?;
         let request = DeleteContainerRequest { id: id.clone() };
         gone_is_fine(call("removing container", &id, SHORT, self.shared.client.containers().delete(request)).await)?;
         let request = RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: id.clone() };
         gone_is_fine(call("removing the files of", &id, LONG, self.shared.client.snapshots().remove(request)).await)?;
         self.shared.known.rootfs.lock().expect("nothing panics while it is held").remove(&task);
         let dir = self.task_dir(task);
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(RuntimeError::io("removing", dir)(error)),
-            _ => Ok(()),
-        }
+        remove_tree(&dir).map_err(RuntimeError::io("removing", dir))
     }
 
     /// Every task this node has something of. Host ports are the network room's to fill in.
@@ -369,6 +385,11 @@ impl Runtime {
             other => other,
         }
     }
+}
+
+/// Where the volumes without a name are, of the task with this directory.
+fn anonymous_volumes(dir: &Path) -> PathBuf {
+    dir.join("volumes")
 }
 
 fn make_task_dir(dir: &Path) -> Result<()> {

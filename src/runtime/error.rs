@@ -45,6 +45,15 @@ pub enum RuntimeError {
     User { user: String, reason: String },
     #[error("mount {target}: {reason}")]
     Mount { target: String, reason: String },
+    #[error("volume {volume}: mount of {device} as {kind}: {reason}")]
+    VolumeMount { volume: String, kind: String, device: String, reason: String },
+    #[error("volume {volume}: {reason}")]
+    VolumeOptions { volume: String, reason: String },
+    /// Which ones, never their values.
+    #[error("volume {volume} is on this node with other options ({options}): remove it, or give this one another name")]
+    VolumeDiffers { volume: String, options: String },
+    #[error("volume {volume} is in use by task {task}")]
+    VolumeInUse { volume: String, task: crate::spec::TaskId },
     #[error("volume name {0:?} must be made of letters, digits, '_', '.' and '-', and begin with a letter or digit")]
     VolumeName(String),
     #[error(transparent)]

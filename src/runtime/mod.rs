@@ -17,6 +17,7 @@ pub mod host;
 pub mod images;
 mod inspect;
 pub mod logs;
+pub mod mounting;
 pub mod oci;
 mod rootfs;
 mod stats;
@@ -25,6 +26,7 @@ mod task_files;
 pub mod usage;
 mod users;
 mod volume_list;
+mod volume_mounts;
 mod volumes;
 
 use std::path::{Path, PathBuf};
@@ -113,7 +115,7 @@ impl Runtime {
         let shared = Shared {
             client,
             images,
-            volumes: Volumes::new(config.data_dir.join("volumes")),
+            volumes: Volumes::new(config.data_dir.join("volumes"), config.logger.clone()),
             task_files: TaskFiles::new(config.data_dir.join(task_files::DIR)),
             dir: config.data_dir.join("tasks"),
             runc_root,
@@ -126,6 +128,7 @@ impl Runtime {
             _supervisor: supervisor,
         };
         shared.task_files.keep_only(|task| shared.dir.join(task.to_string()).exists());
+        shared.volumes.keep_only(|task| shared.dir.join(task.to_string()).exists()).await;
         Ok(Runtime { shared: Arc::new(shared) })
     }
 

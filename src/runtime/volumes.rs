@@ -1,23 +1,28 @@
 //! Local volumes: `volumes/NAME/_data` below the data directory, as Docker lays them out. A new one begins with what the
 //! image has at the place where it is mounted.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use containerd_client::types::Mount as ContainerdMount;
+use tokio::sync::OwnedMutexGuard;
 
 use super::error::{Result, RuntimeError};
+use super::mounting::MOUNT_WITHIN;
 use super::oci::{MountSource, ResolvedMount};
 use super::rootfs::{Rootfs, with_rootfs};
 use crate::program::Program;
-use crate::spec::{Mount, MountKind};
+use crate::spec::{Mount, MountKind, TaskId};
 
 const MAX_NAME_BYTES: usize = 255;
+/// Below a volume's own directory: what is in it, or what is mounted there.
+pub(super) const DATA: &str = "_data";
 /// For an image's whole directory, on a slow disk.
 const COPY_WITHIN: Duration = Duration::from_secs(900);
 
@@ -25,8 +30,24 @@ const COPY_WITHIN: Duration = Duration::from_secs(900);
 #[derive(Clone)]
 pub struct Volumes {
     dir: PathBuf,
-    /// Two tasks that mount a new volume must not both fill it.
-    filling: Arc<tokio::sync::Mutex<()>>,
+    /// flok's own binary, as which volumes are mounted.
+    pub(super) program: PathBuf,
+    pub(super) turns: Turns,
+}
+
+/// Two tasks that mount a new volume must not both fill it; a server that does not answer holds up no other volume.
+#[derive(Clone, Default)]
+pub(super) struct Turns(Arc<Mutex<BTreeMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>>);
+
+impl Turns {
+    pub async fn of(&self, home: &Path) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.lock().expect("nothing panics while it is held");
+            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+            Arc::clone(turns.entry(home.to_owned()).or_default())
+        };
+        turn.lock_owned().await
+    }
 }
 
 /// Where an image can be looked at, should a volume need its content.
@@ -36,47 +57,42 @@ pub struct ImageRoot {
     pub at: PathBuf,
 }
 
+/// Whose mounts are found or made.
+#[derive(Clone, Copy)]
+pub struct Holder<'a> {
+    pub task: TaskId,
+    /// Where volumes without a name live; they go with their task.
+    pub anonymous: &'a Path,
+}
+
 impl Volumes {
-    pub fn new(dir: PathBuf) -> Volumes {
-        Volumes { dir, filling: Arc::default() }
+    pub fn new(dir: PathBuf, program: PathBuf) -> Volumes {
+        Volumes { dir, program, turns: Turns::default() }
     }
 
     pub(super) fn home(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// Names of the volumes that are here.
-    pub fn list(&self) -> Vec<String> {
+    /// Directories of all volumes, and of what else may be there.
+    pub(super) fn homes(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries
-            .filter(|entry| entry.path().join("_data").is_dir())
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect();
-        names.sort();
-        names
+        entries.map(|entry| entry.path()).collect()
     }
 
-    /// Removes a volume with its data. Not there is success.
-    pub fn remove(&self, name: &str) -> Result<()> {
-        check_name(name)?;
-        let path = self.dir.join(name);
-        match fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(RuntimeError::io("removing volume", path)(error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Finds or makes the host's side of a task's mounts. `anonymous`: where volumes without a name live; they go with
-    /// their task.
-    pub async fn resolve(&self, mounts: &[Mount], anonymous: &Path, image: &ImageRoot) -> Result<Vec<ResolvedMount>> {
+    /// Finds or makes the host's side of a task's mounts.
+    pub async fn resolve(
+        &self,
+        mounts: &[Mount],
+        holder: Holder<'_>,
+        image: &ImageRoot,
+    ) -> Result<Vec<ResolvedMount>> {
         let mut resolved = Vec::with_capacity(mounts.len());
         for (at, mount) in mounts.iter().enumerate() {
             let source = match mount.kind {
                 MountKind::Bind => bind(mount)?,
                 MountKind::Tmpfs => MountSource::Tmpfs { size_bytes: mount.tmpfs.size_bytes, mode: mount.tmpfs.mode },
-                MountKind::Volume => self.volume(mount, anonymous.join(at.to_string()), image).await?,
+                MountKind::Volume => self.volume(mount, at, holder, image).await?,
                 MountKind::Cluster => {
                     return Err(RuntimeError::Unsupported(format!("cluster volume at {}", mount.target)));
                 }
@@ -89,29 +105,32 @@ impl Volumes {
         Ok(resolved)
     }
 
-    async fn volume(&self, mount: &Mount, anonymous: PathBuf, image: &ImageRoot) -> Result<MountSource> {
-        let options = &mount.volume;
-        if let Some(driver) = options.driver.as_deref().filter(|driver| !driver.is_empty() && *driver != "local") {
-            return Err(RuntimeError::Unsupported(format!("volume driver {driver:?} at {}", mount.target)));
+    /// Of the mount with the index `at` in its spec.
+    pub(super) fn home_of(&self, mount: &Mount, at: usize, anonymous: &Path) -> Result<PathBuf> {
+        match mount.source.as_deref().filter(|name| !name.is_empty()) {
+            Some(name) => check_name(name).map(|()| self.dir.join(name)),
+            None => Ok(anonymous.join(at.to_string())),
         }
-        if let Some(option) = options.driver_options.keys().next() {
-            return Err(RuntimeError::Unsupported(format!("volume option {option:?} at {}", mount.target)));
-        }
-        let home = match mount.source.as_deref().filter(|name| !name.is_empty()) {
-            Some(name) => {
-                check_name(name)?;
-                self.dir.join(name)
+    }
+
+    async fn volume(&self, mount: &Mount, at: usize, holder: Holder<'_>, image: &ImageRoot) -> Result<MountSource> {
+        let home = self.home_of(mount, at, holder.anonymous)?;
+        let is_mounted = self.enter(holder.task, &home, mount).await?;
+        let data = home.join(DATA);
+        let _turn = self.turns.of(&home).await;
+        let looked = data.clone();
+        if aside(&home, move || Ok(is_missing_or_empty(&looked))).await? {
+            match is_mounted {
+                true => self.copy(&data, mount, image).await?,
+                false => self.fill(&home, &data, mount, image).await?,
             }
-            None => anonymous,
-        };
-        let data = home.join("_data");
-        let _one_at_a_time = self.filling.lock().await;
-        if is_missing_or_empty(&data) {
-            self.fill(&home, &data, mount, image).await?;
         }
-        let path = match options.subpath.as_deref().filter(|path| !path.is_empty()) {
+        let path = match mount.volume.subpath.clone().filter(|path| !path.is_empty()) {
             None => data,
-            Some(subpath) => below(&data, subpath, &mount.target)?,
+            Some(subpath) => {
+                let target = mount.target.clone();
+                aside(&home, move || below(&data, &subpath, &target)).await?
+            }
         };
         Ok(MountSource::Path { path, propagation: None, recursive: true })
     }
@@ -122,14 +141,29 @@ impl Volumes {
         let making = |error| RuntimeError::io("making volume", &new)(error);
         let _ = fs::remove_dir_all(&new);
         fs::create_dir_all(&new).map_err(making)?;
-        if !mount.volume.no_copy {
-            let (target, to) = (PathBuf::from(&mount.target), new.clone());
-            with_rootfs(image.mounts.clone(), image.at.clone(), move |root| copy_up(root, &target, &to))
-                .await
-                .map_err(RuntimeError::io("copying the image's content to volume", &new))?;
-        }
+        self.copy(&new, mount, image).await?;
         let _ = fs::remove_dir(data);
         fs::rename(&new, data).map_err(making)
+    }
+
+    /// What the image has there, unless the mount says not to.
+    async fn copy(&self, to: &Path, mount: &Mount, image: &ImageRoot) -> Result<()> {
+        if mount.volume.no_copy {
+            return Ok(());
+        }
+        let (target, into) = (PathBuf::from(&mount.target), to.to_owned());
+        let copied = with_rootfs(image.mounts.clone(), image.at.clone(), move |root| copy_up(root, &target, &into)).await;
+        copied.map_err(RuntimeError::io("copying the image's content to volume (unless nocopy is given)", to))
+    }
+}
+
+/// Looks at what may be a server's, and is not waited for without end.
+async fn aside<T: Send + 'static>(home: &Path, look: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let slow = || RuntimeError::io("looking into volume", home)(io::ErrorKind::TimedOut.into());
+    match tokio::time::timeout(MOUNT_WITHIN, tokio::task::spawn_blocking(look)).await {
+        Ok(Ok(looked)) => looked,
+        Ok(Err(error)) => Err(RuntimeError::io("looking into volume", home)(io::Error::other(error))),
+        Err(_) => Err(slow()),
     }
 }
 

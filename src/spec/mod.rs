@@ -25,6 +25,7 @@ pub mod task;
 pub mod template;
 pub mod time;
 pub mod validate;
+pub mod volume;
 
 pub use additions::{NO_NEW_PRIVILEGES, Security};
 pub use condition::{Concern, Condition, MAX_CONDITIONS};
@@ -42,6 +43,7 @@ pub use swarm::*;
 pub use task::*;
 pub use time::*;
 pub use validate::InvalidSpec;
+pub use volume::VolumeMount;
 
 /// Labels and other string maps; ordered, so that iteration is the same on every node.
 pub type Labels = std::collections::BTreeMap<String, String>;

@@ -172,11 +172,12 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// A named volume of the node's own, whose data stays there.
+    /// A named volume of the node's own, whose data stays there; a server's is the same on every node.
     pub fn is_local_volume(&self) -> bool {
         self.kind == MountKind::Volume
             && self.source.is_some()
-            && self.volume.driver.as_deref().is_none_or(|driver| driver.is_empty() || driver == "local")
+            && super::volume::check_driver(self.volume.driver.as_deref()).is_ok()
+            && super::volume::is_of_node(&self.volume.driver_options)
     }
 }
 

@@ -8,3 +8,4 @@ mod images;
 mod logs;
 mod measure;
 mod tasks;
+mod volumes;

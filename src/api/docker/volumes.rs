@@ -14,7 +14,8 @@ use crate::api::convert::date;
 use crate::api::filters::Filters;
 use crate::api::journal::Journal;
 use crate::api::{ApiError, Backend, Container, LocalVolume};
-use crate::spec::{Labels, MountKind};
+use crate::spec::volume::check_driver;
+use crate::spec::{Labels, MountKind, VolumeMount};
 
 const FILTERS: [&str; 4] = ["dangling", "driver", "label", "name"];
 const PRUNE_FILTERS: [&str; 3] = ["all", "label", "label!"];
@@ -42,7 +43,7 @@ pub fn shown(volume: &LocalVolume) -> Value {
         "Mountpoint": volume.mountpoint,
         "CreatedAt": date(volume.created),
         "Labels": volume.labels,
-        "Options": {},
+        "Options": volume.options,
         "Scope": "local",
     })
 }
@@ -82,15 +83,12 @@ pub async fn create<B: Backend>(
     if asked.cluster_volume_spec.is_some() {
         return Err(ApiError::NotImplemented("flok has no cluster volumes (CSI) yet: use local ones, or NFS".into()));
     }
-    if let Some(driver) = asked.driver.filter(|driver| !driver.is_empty() && driver != "local") {
-        return Err(ApiError::NotFound(format!("volume driver {driver:?} is not there: flok has \"local\"")));
-    }
-    if let Some(option) = asked.driver_opts.unwrap_or_default().keys().next() {
-        return Err(ApiError::NotImplemented(format!("option {option:?}: flok's local volumes take no options yet")));
-    }
+    check_driver(asked.driver.as_deref()).map_err(ApiError::NotFound)?;
+    let options = asked.driver_opts.unwrap_or_default();
+    VolumeMount::read(&options).map_err(|why| ApiError::invalid(format!("create volume: {why}")))?;
     let name = asked.name.filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| format!("{:032x}{:032x}", backend.new_id(), backend.new_id()));
-    let volume = backend.create_volume(&name, asked.labels.unwrap_or_default())?;
+    let volume = backend.create_volume(&name, asked.labels.unwrap_or_default(), options)?;
     journal.local("volume", "create", &name, backend.now());
     Ok((StatusCode::CREATED, Json(shown(&volume))).into_response())
 }
@@ -141,7 +139,7 @@ pub async fn prune<B: Backend>(
         let kept = filters.has("label!") && filters.labels("label!", &volume.labels);
         let wanted = (all || unnamed) && filters.labels("label", &volume.labels) && !kept;
         if wanted && users(&volume.name, &containers).next().is_none() {
-            bytes += backend.volume_size(&volume.name).await;
+            bytes += backend.volume_size(&volume.name).await.unwrap_or(0);
             backend.remove_volume(&volume.name)?;
             journal.local("volume", "destroy", &volume.name, backend.now());
             gone.push(volume.name);
@@ -174,7 +172,9 @@ pub async fn disk_usage<B: Backend>(State(backend): State<Arc<B>>) -> Result<Jso
     for volume in backend.volumes() {
         let mut line = shown(&volume);
         let count = users(&volume.name, &containers).count();
-        line["UsageData"] = json!({"Size": backend.volume_size(&volume.name).await, "RefCount": count});
+        // Docker's word for what is not measured.
+        let size = backend.volume_size(&volume.name).await.and_then(|size| i64::try_from(size).ok()).unwrap_or(-1);
+        line["UsageData"] = json!({"Size": size, "RefCount": count});
         volumes.push(line);
     }
     Ok(Json(json!({

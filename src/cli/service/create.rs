@@ -4,7 +4,8 @@ use bollard::models::*;
 use clap::Args;
 use rand::TryRng;
 
-use super::edit::{Values, mount, network};
+use super::edit::{Values, network};
+use super::mount::mount;
 use super::files::{self, FileArg, file};
 use super::publish::{self, Published, published};
 use crate::api::client::Client;

@@ -150,7 +150,7 @@ pub(super) fn nanos(duration: Duration) -> i64 {
     i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
-fn signed(value: u64) -> i64 {
+pub(super) fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
@@ -178,32 +178,6 @@ pub fn network(text: &str) -> Result<NetworkAttachmentConfig, String> {
     }
 }
 
-/// `type=volume,source=data,target=/data[,readonly]`, with type bind, volume or tmpfs.
-pub fn mount(text: &str) -> Result<Mount, String> {
-    let mut mount = Mount { typ: Some(MountType::VOLUME), ..Mount::default() };
-    for part in text.split(',') {
-        match part.split_once('=').unwrap_or((part, "true")) {
-            ("type", "bind") => mount.typ = Some(MountType::BIND),
-            ("type", "volume") => {}
-            ("type", "tmpfs") => mount.typ = Some(MountType::TMPFS),
-            ("type", other) => return Err(format!("{other:?} is none of bind, volume, tmpfs")),
-            ("source" | "src", value) => mount.source = Some(value.into()),
-            ("target" | "dst" | "destination", value) => mount.target = Some(value.into()),
-            ("readonly" | "ro", value) => mount.read_only = Some(value != "false" && value != "0"),
-            ("tmpfs-size", value) => {
-                let bytes = parse_size(value).map_err(|error| error.to_string())?;
-                mount.tmpfs_options.get_or_insert_default().size_bytes = Some(signed(bytes));
-            }
-            (other, _) => return Err(format!("{other:?} is none of type, source, target, readonly, tmpfs-size")),
-        }
-    }
-    match &mount.target {
-        Some(target) if target.starts_with('/') => Ok(mount),
-        Some(target) => Err(format!("the target {target:?} must be an absolute path")),
-        None => Err("there is no target".into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,16 +190,6 @@ mod tests {
         assert_eq!(long.driver_opts.unwrap()["a"], "b");
         for text in ["", "alias=db", "name=", "what=1,name=back"] {
             assert!(network(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn mounts_read() {
-        let read = mount("type=bind,src=/a,dst=/b,readonly").unwrap();
-        assert_eq!((read.typ, read.read_only), (Some(MountType::BIND), Some(true)));
-        assert_eq!(mount("source=data,target=/d").unwrap().typ, Some(MountType::VOLUME));
-        for text in ["", "source=a", "target=rel", "type=x,target=/a", "what=1,target=/a"] {
-            assert!(mount(text).is_err(), "{text}");
         }
     }
 

@@ -10,6 +10,7 @@ mod inspect;
 mod lists;
 mod logs;
 mod ls;
+mod mount;
 mod ps;
 mod publish;
 mod rm;

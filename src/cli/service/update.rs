@@ -5,7 +5,8 @@ use bollard::query_parameters::InspectNetworkOptions;
 use clap::Args;
 
 use super::create::image;
-use super::edit::{Values, mount, network};
+use super::edit::{Values, network};
+use super::mount::mount;
 use super::files::{self, FileArg, file};
 use super::publish::{self, Published, Targets, published, targets};
 use super::{Store, fetch, store};

@@ -166,7 +166,8 @@ impl Tools {
         let spec = TaskSpec { container, ..assignment.spec.clone() };
         let assignment = &Assignment { spec, ..assignment.clone() };
         let network = async { self.network(assignment).await.map_err(|error| explained(&error)) };
-        let (image, network) = tokio::try_join!(self.image(assignment, credentials), network)?;
+        let volumes = async { self.runtime.mount_volumes(assignment).await.map_err(|error| explained(&error)) };
+        let (image, network, ()) = tokio::try_join!(self.image(assignment, credentials), network, volumes)?;
         match self.create(assignment, &image, &files, &network).await {
             Ok(created) => Ok((created, network)),
             // What was believed unpacked is not: found again, it is unpacked anew.

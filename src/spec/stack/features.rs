@@ -7,6 +7,7 @@ pub enum Feature {
     Networks,
     IngressPorts,
     ClusterVolumes,
+    /// Others than `local`.
     VolumeDrivers,
     LogDrivers,
     /// `depends_on`.
@@ -24,9 +25,7 @@ impl Feature {
                 "ingress publishing is not supported yet: use the long form (target, published) with mode: host"
             }
             Feature::ClusterVolumes => "cluster volumes are not supported yet",
-            Feature::VolumeDrivers => {
-                "volume drivers and their options are not supported yet: use a plain local volume"
-            }
+            Feature::VolumeDrivers => "this volume driver is not there: use local, which mounts NFS and others by driver_opts",
             Feature::LogDrivers => "this log driver is not supported yet: use json-file, local or none",
             Feature::StartOrder => "start order is not supported yet: remove it and let the service wait or retry",
             Feature::Composition => "it is not supported yet: give several files with -c instead",

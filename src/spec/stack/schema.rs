@@ -6,6 +6,7 @@ use super::forms::{attachments, env_files, file_references, hosts, ports, resolv
 use super::reader::*;
 use super::volumes::{mounts, tmpfs};
 use super::yaml::{Entry, Node, Value};
+use crate::spec::volume::check_driver;
 
 const fn used(key: &'static str, read: Read) -> Field {
     Field { key, read, support: Support::Used }
@@ -211,7 +212,7 @@ const VOLUME: &[Field] = &[
     used("name", text),
     used("external", external),
     used("driver", volume_driver),
-    needs("driver_opts", Feature::VolumeDrivers, labels),
+    used("driver_opts", labels),
     used("labels", labels),
     needs("x-cluster-spec", Feature::ClusterVolumes, anything),
 ];
@@ -356,8 +357,8 @@ fn volume_policy(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node
 
 fn volume_driver(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
     let node = text(reader, path, node)?;
-    if node.as_text() != "local" {
-        reader.needs(Feature::VolumeDrivers, node.place, path);
+    if !reader.features.has(Feature::VolumeDrivers) {
+        reader.parsed(node.place, path, check_driver(Some(node.as_text())));
     }
     Some(node)
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::{Checked, InvalidSpec, is_resource_name, is_template, require};
 use crate::spec::image::ImageReference;
+use crate::spec::volume::check_driver;
 use crate::spec::*;
 
 const CAPABILITIES: &str = "ALL AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN \
@@ -137,8 +138,17 @@ fn check_mounts(mounts: &[Mount]) -> Checked {
             require(targets.insert(path), || format!("ContainerSpec: duplicate mount point: {target}"))?;
         }
         check_source(mount)?;
+        check_volume(&mount.volume)?;
     }
     Ok(())
+}
+
+fn check_volume(volume: &VolumeOptions) -> Checked {
+    check_driver(volume.driver.as_deref()).map_err(InvalidSpec)?;
+    if volume.driver_options.values().any(|value| is_template(value)) {
+        return Ok(());
+    }
+    VolumeMount::read(&volume.driver_options).map(drop).map_err(InvalidSpec)
 }
 
 fn check_source(mount: &Mount) -> Checked {
@@ -151,10 +161,13 @@ fn check_source(mount: &Mount) -> Checked {
             require(path.starts_with('/'), || format!("invalid bind mount source, must be an absolute path: {path:?}"))
         }
         (MountKind::Bind, None) => Err(InvalidSpec("invalid bind mount: its source is missing".into())),
-        (MountKind::Volume | MountKind::Cluster, Some(name)) => require(is_resource_name(name), || {
+        (MountKind::Volume, Some(name)) => require(is_resource_name(name), || {
             format!("invalid volume name {name:?}: use [a-zA-Z0-9_.-], beginning with a letter or digit")
         }),
-        (MountKind::Cluster, None) => Err(InvalidSpec("invalid cluster mount: its volume is missing".into())),
+        (MountKind::Cluster, _) => Err(InvalidSpec(format!(
+            "mount {}: cluster volumes (CSI) are not there yet: use a volume with the driver local, which mounts NFS too",
+            mount.target
+        ))),
         (MountKind::Tmpfs, Some(_)) => Err(InvalidSpec("invalid tmpfs mount: it has no source".into())),
         (MountKind::NamedPipe, _) => Err(InvalidSpec("invalid mount type npipe: it exists on Windows only".into())),
         (MountKind::Volume | MountKind::Tmpfs, None) => Ok(()),

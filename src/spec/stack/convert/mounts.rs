@@ -2,7 +2,8 @@
 
 use super::super::yaml::Node;
 use super::{Converter, section, text_map};
-use crate::spec::{BindOptions, Mount, MountKind, TmpfsOptions, VolumeOptions};
+use crate::spec::volume::check_driver;
+use crate::spec::{BindOptions, Mount, MountKind, TmpfsOptions, VolumeMount, VolumeOptions};
 
 impl Converter<'_> {
     pub(super) fn mounts(&mut self, path: &str, service: &Node) -> Vec<Mount> {
@@ -74,6 +75,11 @@ impl Converter<'_> {
             mount.volume.labels.extend(self.owned(definition.get("labels")));
             mount.volume.driver = definition.string("driver");
             mount.volume.driver_options = text_map(definition.get("driver_opts"));
+            let (driver, options) = (mount.volume.driver.as_deref(), &mount.volume.driver_options);
+            if let (Ok(()), Err(why)) = (check_driver(driver), VolumeMount::read(options)) {
+                let place = definition.get("driver_opts").map_or(definition.place, |given| given.place);
+                self.report.problem(place, &format!("volumes.{key}.driver_opts"), why);
+            }
         }
         Some(())
     }
