@@ -24,13 +24,14 @@ use super::client::{LONG, SHORT, SNAPSHOTTER, call};
 use super::error::{Result, RuntimeError, gone_is_fine};
 use super::images::ImageInfo;
 use super::images::manifest::digest_of;
-use super::logs::LogTarget;
+use super::logs::{self, LogTarget};
 use super::oci::{self, ContainerInputs, ResolvedUser};
 use super::users::{Accounts, MAX_FILE_BYTES};
 use super::mounting::remove_tree;
 use super::volumes::{Holder, ImageRoot};
 use super::{Runtime, files, host, rootfs};
 use crate::agent::{Check, Exit, Found, FoundState, TaskFile};
+use crate::spec::logging::LoggedContainer;
 use crate::spec::{Assignment, ContainerSpec, MountKind, TaskId};
 
 /// The task a container or a snapshot belongs to: what the next daemon finds it by.
@@ -59,6 +60,8 @@ pub struct Prepare<'a> {
     pub netns: &'a Path,
     /// The task's own, for its `/etc/hosts`.
     pub addresses: &'a [IpAddr],
+    /// The node's.
+    pub hostname: &'a str,
     /// The swarm's resolver in the task's namespace, where it has one.
     pub resolver: Option<IpAddr>,
 }
@@ -139,8 +142,38 @@ impl Runtime {
         })?;
         let stop_signal = container.stop_signal.clone().or_else(|| image_config.stop_signal().clone());
         let check = self.make_check(task, container, prepare.image)?;
+        self.write_log_context(prepare, &id, &spec, &dir)?;
         self.record(&id, prepare, stop_signal, &spec).await?;
         Ok(Created { id, check })
+    }
+
+    /// What the log's writer goes by, should the service's log driver want more than files.
+    fn write_log_context(
+        &self,
+        prepare: Prepare<'_>,
+        id: &str,
+        spec: &oci_spec::runtime::Spec,
+        dir: &Path,
+    ) -> Result<()> {
+        let assignment = prepare.assignment;
+        let own = [
+            ("com.docker.swarm.service.id", assignment.service.to_string()),
+            ("com.docker.swarm.service.name", assignment.service_name.clone()),
+            ("com.docker.swarm.task.id", assignment.task.to_string()),
+            ("com.docker.swarm.task.name", assignment.name.clone()),
+        ];
+        let mut labels = assignment.spec.container.labels.clone();
+        labels.extend(own.map(|(key, value)| (key.to_owned(), value)));
+        let env = spec.process().as_ref().and_then(|process| process.env().clone()).unwrap_or_default();
+        let container = LoggedContainer {
+            id,
+            name: &assignment.name,
+            image_name: &assignment.spec.container.image,
+            image_id: &prepare.image.digest,
+            labels: &labels,
+            env: &env,
+        };
+        logs::write_context(assignment.spec.log_driver.as_ref(), container, prepare.hostname, dir)
     }
 
     /// Runs the container's process. Returns its pid. `again`: an earlier run has ended and is cleared away.

@@ -58,6 +58,9 @@ pub enum RuntimeError {
     VolumeName(String),
     #[error(transparent)]
     Spec(#[from] super::oci::SpecError),
+    /// What is wrong with a log driver or its options.
+    #[error("{0}")]
+    LogDriver(String),
     #[error("{0} is not supported yet; leave it out")]
     Unsupported(String),
     #[error("the processes cannot be listed: {0}")]

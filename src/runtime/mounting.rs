@@ -225,7 +225,7 @@ pub fn remove_tree(dir: &Path) -> io::Result<()> {
 }
 
 fn mount_points() -> io::Result<Vec<PathBuf>> {
-    Ok(points(&fs::read("/proc/self/mountinfo")?))
+    Ok(points(&fs::read("/proc/thread-self/mountinfo")?))
 }
 
 /// Fifth field of each line, in which blanks and backslashes are written as octal numbers.

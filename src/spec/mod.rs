@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod explain;
 pub mod ids;
 pub mod image;
+pub mod logging;
 pub mod network;
 pub mod node;
 pub mod publish;

@@ -47,7 +47,7 @@ pub fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(Host) -> F) {
 fn tear_down(dir: &Path) {
     kill_all(dir);
     let name = dir.to_string_lossy().into_owned();
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
     for target in mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|target| target.starts_with(&name)) {
         let _ = nix::mount::umount2(target, nix::mount::MntFlags::MNT_DETACH);
     }

@@ -24,7 +24,7 @@ pub struct ContainerArgs {
     /// Most processes of a task; 0: no limit
     #[arg(long, value_name = "COUNT")]
     limit_pids: Option<u32>,
-    /// Where the output goes: json-file, local or none
+    /// Where the output goes: json-file, local, journald, syslog or none
     #[arg(long, value_name = "DRIVER")]
     log_driver: Option<String>,
     /// Option of the log driver, for example max-size=10m; repeat it

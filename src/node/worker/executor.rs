@@ -203,6 +203,7 @@ impl Tools {
             image,
             files,
             netns: &network.namespace,
+            hostname: &self.node.hostname,
             addresses: &names::addresses(assignment, &network.addresses),
             resolver: names::served(assignment, &network.namespace).map(|_| dns::ADDRESS.into()),
         };

@@ -1,26 +1,34 @@
 //! Logs of containers: files beside the container's other files, in the form of Docker's `json-file` driver, written by a
-//! process of their own so that they outlive the daemon.
+//! process of their own so that they outlive the daemon. The same process passes lines on to a collector, where the service
+//! has one; the files are then what `logs` reads.
 
+pub mod forward;
 mod reader;
+mod syslog;
 pub mod writer;
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::error::{Result, RuntimeError};
 use crate::spec::LogDriver;
+use crate::spec::logging::{Collector, LoggedContainer};
 
 pub use reader::{LogLine, LogQuery, LogStream};
 
 /// The hidden first argument that makes flok's binary a log writer.
 pub const WRITER_ARGUMENT: &str = "__log-writer";
 
-const MAX_FILES: u32 = 1000;
-
 pub const CURRENT: &str = "log.json";
 /// Present while no writer is there: who follows the log has seen its end.
 const CLOSED: &str = "log.closed";
+/// What the writer is told of the container; values of its environment may be in it.
+const CONTEXT: &str = "log.context";
 
 /// For services that do not say. Docker's `json-file` never rotates by itself; a node that runs for years must.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,36 +51,47 @@ pub struct LogTarget {
     /// Of one file.
     pub max_bytes: u64,
     pub max_files: u32,
+    /// There is a [`LogContext`] beside the log.
+    pub has_context: bool,
+}
+
+/// What else a writer is to do with lines; in a file, as arguments are everybody's to read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogContext {
+    /// The node keeps files, too.
+    kept: bool,
+    /// Go with each line: as `attrs` of a file's, as fields of the journal's.
+    attributes: BTreeMap<String, String>,
+    forward: Option<Forward>,
+}
+
+/// A collector, and how it is told whose lines they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    pub collector: Collector,
+    pub tag: String,
+    pub hostname: String,
+    /// Of lines that wait.
+    pub buffer_bytes: u64,
+    pub container_id: String,
+    pub container_name: String,
+    pub image_name: String,
 }
 
 impl LogTarget {
     /// From a service's log driver; `None`: nothing is to be written.
     pub fn new(driver: Option<&LogDriver>, defaults: LogDefaults, dir: &Path) -> Result<Option<LogTarget>> {
         let LogDefaults { max_bytes, max_files } = defaults;
-        let mut target = LogTarget { dir: dir.to_owned(), max_bytes, max_files };
+        let mut target = LogTarget { dir: dir.to_owned(), max_bytes, max_files, has_context: dir.join(CONTEXT).exists() };
         let Some(driver) = driver else {
             return Ok(Some(target));
         };
-        match driver.name.as_str() {
-            "none" => return Ok(None),
-            "" | "json-file" | "local" => {}
-            other => {
-                return Err(RuntimeError::Unsupported(format!("log driver {other:?} (json-file, local and none are)")));
-            }
+        let logging = driver.read().map_err(RuntimeError::LogDriver)?;
+        if !logging.kept && logging.collector.is_none() {
+            return Ok(None);
         }
-        for (name, value) in &driver.options {
-            let invalid = || RuntimeError::Unsupported(format!("log option {name}={value}"));
-            match name.as_str() {
-                "max-size" => target.max_bytes = bytes(value).ok_or_else(invalid)?,
-                "max-file" => {
-                    target.max_files =
-                        value.parse().ok().filter(|n| (1..=MAX_FILES).contains(n)).ok_or_else(invalid)?;
-                }
-                // Files are written plain; what readers see is the same.
-                "compress" | "mode" | "max-buffer-size" => {}
-                _ => return Err(invalid()),
-            }
-        }
+        target.max_bytes = logging.max_bytes.unwrap_or(max_bytes);
+        target.max_files = logging.max_files.unwrap_or(max_files);
         Ok(Some(target))
     }
 
@@ -89,22 +108,43 @@ impl LogTarget {
     fn rotated(&self, number: u32) -> PathBuf {
         self.dir.join(format!("{CURRENT}.{number}"))
     }
+
+    fn context(&self) -> std::io::Result<LogContext> {
+        if !self.has_context {
+            return Ok(LogContext { kept: true, attributes: BTreeMap::new(), forward: None });
+        }
+        serde_json::from_slice(&fs::read(self.dir.join(CONTEXT))?).map_err(std::io::Error::other)
+    }
 }
 
-/// `10m`, `512k`, `1g`, plain bytes; `-1` is no limit.
-fn bytes(text: &str) -> Option<u64> {
-    if text == "-1" {
-        return Some(u64::MAX);
+/// Leaves for the writer of a container's log what it needs beside its target.
+pub fn write_context(
+    driver: Option<&LogDriver>,
+    container: LoggedContainer<'_>,
+    hostname: &str,
+    dir: &Path,
+) -> Result<()> {
+    let Some(driver) = driver else { return Ok(()) };
+    let logging = driver.read().map_err(RuntimeError::LogDriver)?;
+    let attributes = logging.attributes(container).map_err(RuntimeError::LogDriver)?;
+    let tag = logging.tag(container).map_err(RuntimeError::LogDriver)?;
+    let (kept, buffer_bytes) = (logging.kept, logging.buffer_bytes);
+    let forward = logging.collector.map(|collector| Forward {
+        collector,
+        tag,
+        hostname: hostname.to_owned(),
+        buffer_bytes,
+        container_id: container.id.to_owned(),
+        container_name: container.name.to_owned(),
+        image_name: container.image_name.to_owned(),
+    });
+    if forward.is_none() && attributes.is_empty() {
+        return Ok(());
     }
-    let lower = text.to_ascii_lowercase();
-    let lower = lower.strip_suffix('b').unwrap_or(&lower);
-    let (digits, unit) = match lower.as_bytes().last()? {
-        b'k' => (&lower[..lower.len() - 1], 1 << 10),
-        b'm' => (&lower[..lower.len() - 1], 1 << 20),
-        b'g' => (&lower[..lower.len() - 1], 1 << 30),
-        _ => (lower, 1),
-    };
-    digits.trim().parse::<u64>().ok().filter(|n| *n > 0)?.checked_mul(unit)
+    let text = serde_json::to_vec(&LogContext { kept, attributes, forward }).expect("texts are JSON");
+    let path = dir.join(CONTEXT);
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(&text)).map_err(RuntimeError::io("writing", path))
 }
 
 /// RFC 3986 percent-encoding.
@@ -130,28 +170,31 @@ mod tests {
     }
 
     #[test]
-    fn dockers_options_bound_the_files() {
-        let given = driver("json-file", &[("max-size", "10m"), ("max-file", "3")]);
-        let target = LogTarget::new(Some(&given), LogDefaults::default(), Path::new("/d")).unwrap().unwrap();
-        assert_eq!((target.max_bytes, target.max_files), (10 << 20, 3));
+    fn a_driver_bounds_the_files_and_none_writes_none() {
+        let target = |given: &LogDriver| LogTarget::new(Some(given), LogDefaults::default(), Path::new("/d"));
+        let read = target(&driver("json-file", &[("max-size", "1m"), ("max-file", "7")])).unwrap().unwrap();
+        assert_eq!((read.max_bytes, read.max_files), (1 << 20, 7));
+        assert_eq!(target(&driver("none", &[])).unwrap(), None);
+        assert!(target(&driver("journald", &[("cache-disabled", "true")])).unwrap().is_some());
+        assert!(target(&driver("fluentd", &[])).unwrap_err().to_string().contains("fluentd"));
     }
 
     #[test]
-    fn what_cannot_be_done_is_refused_by_name() {
-        assert!(
-            LogTarget::new(Some(&driver("fluentd", &[])), LogDefaults::default(), Path::new("/d"))
-                .unwrap_err()
-                .to_string()
-                .contains("fluentd")
-        );
-        let odd = driver("json-file", &[("max-size", "ten")]);
-        assert!(
-            LogTarget::new(Some(&odd), LogDefaults::default(), Path::new("/d"))
-                .unwrap_err()
-                .to_string()
-                .contains("max-size=ten")
-        );
-        assert_eq!(LogTarget::new(Some(&driver("none", &[])), LogDefaults::default(), Path::new("/d")).unwrap(), None);
+    fn what_a_writer_is_told_is_for_root_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let labels = crate::spec::Labels::new();
+        let env = ["TOKEN=hush".to_owned()];
+        let container =
+            LoggedContainer { id: "0123456789abcdef", name: "web.1", image_name: "i", image_id: "", labels: &labels, env: &env };
+        let given = driver("syslog", &[("env", "TOKEN"), ("tag", "{{.Name}}")]);
+        write_context(Some(&given), container, "host", dir.path()).unwrap();
+        let target = LogTarget::new(Some(&given), LogDefaults::default(), dir.path()).unwrap().unwrap();
+        assert!(target.has_context && !target.uri(Path::new("/flok")).contains("hush"));
+        let context = target.context().unwrap();
+        assert_eq!((context.attributes["TOKEN"].as_str(), context.forward.unwrap().tag.as_str()), ("hush", "web.1"));
+        let mode = fs::metadata(dir.path().join(CONTEXT)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The log writer: a process of its own for each container, started by containerd's shim with stdout on descriptor 3 and
 //! stderr on 4, which waits until 5 is closed. Small and synchronous; it ends when both streams do.
 //!
-//! It never blocks the container for long: what cannot be written (a full disk) is dropped.
+//! It never blocks the container for long: what cannot be written (a full disk, a collector that is away) is dropped.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, FromRawFd};
@@ -10,6 +11,8 @@ use std::os::fd::{AsFd, FromRawFd};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
+use super::forward::{DRAIN_WITHIN, Forwarder};
+use super::syslog::Line;
 use super::{CLOSED, LogTarget};
 
 /// Longest line that is kept whole, as in Docker; a longer one becomes several entries.
@@ -99,6 +102,7 @@ impl Source {
                 log.entry(self.name, &std::mem::take(&mut self.line));
             }
         }
+        log.tell();
         log.flush();
         true
     }
@@ -109,6 +113,10 @@ struct Log {
     file: File,
     size: u64,
     pending: Vec<u8>,
+    /// Lines go to the files, too.
+    kept: bool,
+    attributes: BTreeMap<String, String>,
+    forwarder: Option<Forwarder>,
 }
 
 impl Log {
@@ -116,15 +124,41 @@ impl Log {
         let file = File::options().create(true).append(true).open(target.current())?;
         let _ = fs::remove_file(target.dir.join(CLOSED));
         let size = file.metadata()?.len();
-        Ok(Log { target, file, size, pending: Vec::new() })
+        let context = target.context()?;
+        let attributes = context.attributes;
+        let forwarder = context.forward.map(|forward| Forwarder::start(forward, attributes.clone())).transpose()?;
+        Ok(Log { target, file, size, pending: Vec::new(), kept: context.kept, attributes, forwarder })
     }
 
     fn entry(&mut self, stream: &str, line: &[u8]) {
-        let entry = serde_json::json!({
+        let time = jiff::Timestamp::now();
+        if let Some(forwarder) = &self.forwarder {
+            let text = line.strip_suffix(b"\n").unwrap_or(line);
+            let (text, partial) = (text.to_owned(), line.len() >= MAX_LINE_BYTES && text.len() == line.len());
+            forwarder.push(Line { stderr: stream == "stderr", time, text, partial });
+        }
+        self.keep(stream, line, time);
+    }
+
+    /// Says in the log of the container what its collector did not get.
+    fn tell(&mut self) {
+        if let Some(note) = self.forwarder.as_mut().and_then(Forwarder::note) {
+            self.keep("stderr", note.as_bytes(), jiff::Timestamp::now());
+        }
+    }
+
+    fn keep(&mut self, stream: &str, line: &[u8], time: jiff::Timestamp) {
+        if !self.kept {
+            return;
+        }
+        let mut entry = serde_json::json!({
             "log": String::from_utf8_lossy(line),
             "stream": stream,
-            "time": format!("{:.9}", jiff::Timestamp::now()),
+            "time": format!("{time:.9}"),
         });
+        if !self.attributes.is_empty() {
+            entry["attrs"] = serde_json::json!(self.attributes);
+        }
         let text = entry.to_string();
         let full = self.size + (self.pending.len() + text.len()) as u64 >= self.target.max_bytes;
         if full && self.size + self.pending.len() as u64 > 0 {
@@ -169,6 +203,9 @@ impl Log {
     }
 
     fn close(mut self) {
+        if let Some(note) = self.forwarder.take().and_then(|forwarder| forwarder.finish(DRAIN_WITHIN)) {
+            self.keep("stderr", note.as_bytes(), jiff::Timestamp::now());
+        }
         self.flush();
         let _ = File::create(self.target.dir.join(CLOSED));
     }

@@ -9,7 +9,6 @@ pub enum Feature {
     ClusterVolumes,
     /// Others than `local`.
     VolumeDrivers,
-    LogDrivers,
     /// `depends_on`.
     StartOrder,
     /// extends, include, profiles.
@@ -26,7 +25,6 @@ impl Feature {
             }
             Feature::ClusterVolumes => "cluster volumes are not supported yet",
             Feature::VolumeDrivers => "this volume driver is not there: use local, which mounts NFS and others by driver_opts",
-            Feature::LogDrivers => "this log driver is not supported yet: use json-file, local or none",
             Feature::StartOrder => "start order is not supported yet: remove it and let the service wait or retry",
             Feature::Composition => "it is not supported yet: give several files with -c instead",
         }

@@ -206,7 +206,7 @@ const HEALTHCHECK: &[Field] = &[
     used("disable", boolean),
 ];
 
-const LOGGING: &[Field] = &[used("driver", log_driver), used("options", labels)];
+const LOGGING: &[Field] = &[used("driver", text), used("options", labels)];
 
 const VOLUME: &[Field] = &[
     used("name", text),
@@ -359,14 +359,6 @@ fn volume_driver(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node
     let node = text(reader, path, node)?;
     if !reader.features.has(Feature::VolumeDrivers) {
         reader.parsed(node.place, path, check_driver(Some(node.as_text())));
-    }
-    Some(node)
-}
-
-fn log_driver(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
-    let node = text(reader, path, node)?;
-    if !matches!(node.as_text(), "json-file" | "local" | "none") {
-        reader.needs(Feature::LogDrivers, node.place, path);
     }
     Some(node)
 }

@@ -73,8 +73,9 @@ impl TaskSpec {
         self.resources.validate()?;
         self.placement.validate()?;
         self.check_networks()?;
-        let unnamed = self.log_driver.as_ref().is_some_and(|driver| driver.name.is_empty());
-        require(!unnamed, || "log driver: a name must be provided".into())
+        let Some(driver) = &self.log_driver else { return Ok(()) };
+        require(!driver.name.is_empty(), || "log driver: a name must be provided".into())?;
+        driver.read().map(drop).map_err(InvalidSpec)
     }
 
     /// No network is attached twice.

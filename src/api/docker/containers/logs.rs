@@ -28,8 +28,7 @@ pub async fn logs<B: Backend>(
     Here(container): Here,
     Query(query): Query<LogsQuery>,
 ) -> Result<Response, ApiError> {
-    let driver = container.task.spec.log_driver.as_ref().map(|driver| driver.name.as_str());
-    if driver == Some("none") {
+    if container.task.spec.log_driver.as_ref().is_some_and(|driver| !driver.is_readable()) {
         return Err(ApiError::NotImplemented("configured logging driver does not support reading".into()));
     }
     let mut options = options(&query)?;

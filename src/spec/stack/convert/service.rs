@@ -34,10 +34,7 @@ impl Converter<'_> {
                 restart: self.restart(&path, service, root_deploy),
                 placement: self.placement(&path, root_deploy),
                 networks: self.attachments(&path, &entry.key, service),
-                log_driver: service.get("logging").map(|logging| LogDriver {
-                    name: logging.string("driver").unwrap_or_else(|| "json-file".into()),
-                    options: text_map(logging.get("options")),
-                }),
+                log_driver: self.log_driver(&path, service),
                 force_update: 0,
                 host_ports: Vec::new(),
                 ingress: false,
@@ -50,6 +47,18 @@ impl Converter<'_> {
             self.report.problem(entry.place, &path, why);
         }
         Some(spec)
+    }
+
+    fn log_driver(&mut self, path: &str, service: &Node) -> Option<LogDriver> {
+        let logging = service.get("logging")?;
+        let driver = LogDriver {
+            name: logging.string("driver").unwrap_or_else(|| "json-file".into()),
+            options: text_map(logging.get("options")),
+        };
+        if let Err(why) = driver.read() {
+            self.report.problem(logging.place, &format!("{path}.logging"), why);
+        }
+        Some(driver)
     }
 
     fn check_service_name(&mut self, place: Place, path: &str, name: &str) {

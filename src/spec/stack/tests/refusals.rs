@@ -36,7 +36,8 @@ fn what_is_not_supported_yet_is_refused_by_name() {
         ("depends_on: [db]", "services.web.depends_on: start order"),
         ("extends: {service: a}", "services.web.extends: it is not supported yet"),
         ("profiles: [a]", "services.web.profiles: it is not supported yet"),
-        ("logging: {driver: syslog}", "services.web.logging.driver: this log driver"),
+        ("logging: {driver: gelf}", "services.web.logging: log driver \"gelf\" is not there"),
+        ("logging: {options: {max-sise: 1m}}", "services.web.logging: log driver \"json-file\" has no option"),
         ("volumes: [{type: cluster, source: a, target: /a}]", "services.web.volumes[0]: cluster volumes"),
     ];
     for (keys, message) in cases {
