@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use flok::network::dns::{self, RESOLVER_ARGUMENT};
-use flok::runtime::logs::{WRITER_ARGUMENT, writer};
+use flok::runtime::logs::{PIPES_ARGUMENT, WRITER_ARGUMENT, writer};
 use flok::runtime::mounting::{self, MOUNT_ARGUMENT};
 
 fn main() -> ExitCode {
@@ -14,6 +14,9 @@ fn main() -> ExitCode {
     if let (Some(first), Some(target)) = (arguments.next(), arguments.next()) {
         if first == WRITER_ARGUMENT {
             std::process::exit(writer::run(&target.to_string_lossy()));
+        }
+        if first == PIPES_ARGUMENT {
+            std::process::exit(writer::run_on_pipes(&target.to_string_lossy()));
         }
         if first == MOUNT_ARGUMENT {
             std::process::exit(mounting::run(Path::new(&target)));

@@ -213,6 +213,14 @@ pub fn without_own_settings(command: &mut Command) {
     }
 }
 
+/// The program gets a session of its own, which keeps it from the signals of the daemon's terminal and process group.
+pub fn in_own_session(command: &mut Command) {
+    // SAFETY: between fork and exec only setsid is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| nix::unistd::setsid().map(|_| ()).map_err(io::Error::from));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

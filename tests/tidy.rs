@@ -278,7 +278,7 @@ fn rooms_import_only_what_the_design_allows() {
 }
 
 /// Who starts a program that lives on, and so needs no end: its owner watches it.
-const STARTERS: [&str; 2] = ["src/network/dns/daemon.rs", "src/runtime/supervisor.rs"];
+const STARTERS: [&str; 3] = ["src/network/dns/daemon.rs", "src/runtime/input.rs", "src/runtime/supervisor.rs"];
 
 #[test]
 fn the_hosts_programs_are_run_in_one_place() {

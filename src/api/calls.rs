@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::ApiError;
+use super::connection::Connection;
 
 /// Calls that a node serves at once, for all others together.
 const MAX_CALLS: usize = 256;
@@ -107,12 +108,15 @@ where
     // Ends with the answer, or when nobody waits for that any more.
     tokio::spawn(connection.with_upgrades());
     let caller = request.extensions_mut().remove::<OnUpgrade>();
+    // Of an attached client, the end of what it sends means nothing to the container, and a node that is told of it could
+    // not be told any more when the client goes.
+    let ends_input = !request.uri().path().ends_with("/attach");
     request.headers_mut().entry(HOST).or_insert(HeaderValue::from_static("flok"));
     let mut response = sender.send_request(request).await?;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let node = hyper::upgrade::on(&mut response);
         if let Some(caller) = caller {
-            tokio::spawn(join(caller, node));
+            tokio::spawn(join(caller, node, ends_input));
         }
         return Ok(response.map(|_| Body::empty()));
     }
@@ -122,10 +126,9 @@ where
     Ok(response.into_response())
 }
 
-async fn join(caller: OnUpgrade, node: OnUpgrade) {
+async fn join(caller: OnUpgrade, node: OnUpgrade, ends_input: bool) {
     let (Ok(caller), Ok(node)) = tokio::join!(caller, node) else { return };
-    // Whoever breaks off has said what there was to say.
-    let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(caller), &mut TokioIo::new(node)).await;
+    Connection::new(caller).join(TokioIo::new(node), ends_input).await;
 }
 
 #[cfg(test)]

@@ -41,6 +41,13 @@ pub trait Containers: Send + Sync + 'static {
         task: TaskId,
         signal: Option<String>,
     ) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// Takes what the container is to read, where it was made with an input; dropped, that stays open.
+    fn container_input(&self, task: TaskId) -> Result<mpsc::Sender<Bytes>, ApiError>;
+    /// What it prints from now on, as it prints it: whether to stderr, and the bytes.
+    fn container_live(
+        &self,
+        task: TaskId,
+    ) -> impl Future<Output = Result<BoxStream<'static, (bool, Bytes)>, ApiError>> + Send;
     fn container_resize(&self, task: TaskId, size: TerminalSize) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// The exit code, once the task is in one of the later conditions; waits without bound.
     fn container_wait(&self, task: TaskId, until: WaitFor) -> impl Future<Output = i32> + Send;

@@ -6,6 +6,7 @@
 mod backend;
 mod calls;
 pub mod client;
+mod connection;
 mod containers;
 pub mod convert;
 mod diff;

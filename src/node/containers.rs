@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use axum::extract::Request;
 use axum::response::Response;
+use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use jiff::Timestamp;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
@@ -140,6 +142,15 @@ impl Containers for Daemon {
             }
         };
         done.map_err(refused)
+    }
+
+    fn container_input(&self, task: TaskId) -> Result<mpsc::Sender<Bytes>, ApiError> {
+        self.host.runtime.input(task).map_err(refused)
+    }
+
+    async fn container_live(&self, task: TaskId) -> Result<BoxStream<'static, (bool, Bytes)>, ApiError> {
+        let pieces = self.host.runtime.live(task).await.map_err(refused)?;
+        Ok(stream::unfold(pieces, |mut pieces| async move { Some((pieces.recv().await?, pieces)) }).boxed())
     }
 
     async fn container_resize(&self, task: TaskId, size: TerminalSize) -> Result<(), ApiError> {

@@ -24,10 +24,11 @@ use super::client::{LONG, SHORT, SNAPSHOTTER, call};
 use super::error::{Result, RuntimeError, gone_is_fine};
 use super::images::ImageInfo;
 use super::images::manifest::digest_of;
+use super::input::Streams;
 use super::logs::{self, LogTarget};
+use super::mounting::remove_tree;
 use super::oci::{self, ContainerInputs, ResolvedUser};
 use super::users::{Accounts, MAX_FILE_BYTES};
-use super::mounting::remove_tree;
 use super::volumes::{Holder, ImageRoot};
 use super::{Runtime, files, host, rootfs};
 use crate::agent::{Check, Exit, Found, FoundState, TaskFile};
@@ -190,17 +191,22 @@ impl Runtime {
         let marker = dir.join(STARTED);
         fs::write(&marker, []).map_err(RuntimeError::io("marking the start in", &marker))?;
         let log = LogTarget::new(assignment.spec.log_driver.as_ref(), self.shared.log_defaults, &dir)?;
-        let output = log.map(|log| log.uri(&self.shared.logger)).unwrap_or_default();
+        let Streams { stdin, stdout, stderr } = self.streams(&assignment.spec.container, log, &dir).await?;
         let request = CreateTaskRequest {
             container_id: id.clone(),
             rootfs,
-            stdout: output.clone(),
-            stderr: if assignment.spec.container.tty { String::new() } else { output },
+            stdin,
+            stdout,
+            stderr,
             terminal: assignment.spec.container.tty,
             ..Default::default()
         };
         let mut tasks = self.shared.client.tasks();
-        let pid = call("creating the process of", &id, LONG, tasks.create(request)).await.map_err(plain)?.pid;
+        let created = call("creating the process of", &id, LONG, tasks.create(request)).await.map_err(plain);
+        if created.is_err() {
+            self.end_streams(task).await;
+        }
+        let pid = created?.pid;
         let request = StartRequest { container_id: id.clone(), ..Default::default() };
         if let Err(error) = call("starting", &id, LONG, tasks.start(request)).await {
             if let Err(again) = self.delete_process(&id).await {
@@ -235,6 +241,7 @@ impl Runtime {
     /// Clears away the ended process, when its output is all in the log. The container and its files stay.
     pub async fn release_task(&self, task: TaskId) -> Result<()> {
         let deleted = self.delete_process(&container_id(task)).await;
+        self.end_streams(task).await;
         let left = self.leave_volumes(task).await;
         self.shared.task_files.remove(task).and(deleted).and(left)
     }
@@ -243,6 +250,7 @@ impl Runtime {
     pub async fn remove_task(&self, task: TaskId) -> Result<()> {
         let id = container_id(task);
         self.delete_process(&id).await?;
+        self.end_streams(task).await;
         self.shared.task_files.remove(task)?;
         self.leave_volumes(task).await?;
         let request = DeleteContainerRequest { id: id.clone() };

@@ -15,6 +15,7 @@ mod files;
 mod health;
 pub mod host;
 pub mod images;
+mod input;
 mod inspect;
 pub mod logs;
 pub mod mounting;

@@ -135,7 +135,8 @@ fn carry_out(order: &Order, target: &Path) -> Result<(), String> {
 /// Flags, how mounts below spread, and what is the file system's own to read.
 fn parse(options: &str) -> (MsFlags, MsFlags, String) {
     let (mut flags, mut propagation, mut data) = (MsFlags::empty(), MsFlags::empty(), Vec::new());
-    let find = |table: &[(&str, MsFlags)], word: &str| table.iter().find(|(name, _)| *name == word).map(|(_, flag)| *flag);
+    let find =
+        |table: &[(&str, MsFlags)], word: &str| table.iter().find(|(name, _)| *name == word).map(|(_, flag)| *flag);
     for word in options.split(',').filter(|word| !word.is_empty()) {
         if let Some(flag) = find(&SET, word) {
             flags |= flag;
@@ -165,7 +166,9 @@ fn with_address(order: &Order, resolve: impl Fn(&str) -> Result<IpAddr, String>)
             words[at] = format!("{key}={}", resolve(host)?);
         }
         (None, Some(host)) if !host.is_empty() => words.push(format!("addr={}", resolve(host)?)),
-        (None, _) => return Err("the device names no server: write SERVER:/PATH for nfs, //SERVER/SHARE for cifs".into()),
+        (None, _) => {
+            return Err("the device names no server: write SERVER:/PATH for nfs, //SERVER/SHARE for cifs".into());
+        }
     }
     Ok(words.join(","))
 }
@@ -181,7 +184,9 @@ fn resolve(host: &str) -> Result<IpAddr, String> {
 
 fn explained(error: Errno, kind: &str) -> String {
     match error {
-        Errno::ENODEV => format!("the kernel of this node has no file system {kind:?}: load its module (modprobe {kind})"),
+        Errno::ENODEV => {
+            format!("the kernel of this node has no file system {kind:?}: load its module (modprobe {kind})")
+        }
         Errno::EINVAL => format!("the kernel does not take these options for {kind:?} (dmesg may say which)"),
         Errno::EPERM => "the daemon may not mount: it needs CAP_SYS_ADMIN".into(),
         other => other.desc().into(),

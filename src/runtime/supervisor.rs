@@ -4,7 +4,6 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -227,11 +226,7 @@ fn spawn(paths: &Paths, binary: &Path) -> Result<tokio::process::Child> {
     command.arg("--config").arg(paths.config()).current_dir("/");
     command.stdin(Stdio::null()).stdout(out).stderr(err);
     program::without_own_settings(&mut command);
-    // SAFETY: between fork and exec only setsid is called, which is async-signal-safe. A session of its own keeps
-    // containerd from the signals of the daemon's terminal and process group.
-    unsafe {
-        command.pre_exec(|| nix::unistd::setsid().map(|_| ()).map_err(io::Error::from));
-    }
+    program::in_own_session(&mut command);
     tokio::process::Command::from(command)
         .spawn()
         .map_err(|source| RuntimeError::Spawn { path: binary.to_owned(), source })

@@ -180,7 +180,10 @@ mod tests {
         let first = labels(&[("type", "cifs"), ("device", "//s/x"), ("o", "password=hush")]);
         let made = volumes.create("db", &Labels::new(), &first).unwrap();
         assert_eq!((made.options, volumes.size("db")), (first.clone(), None));
-        assert!(volumes.create("db", &Labels::new(), &first).is_ok() && volumes.create("db", &first, &Labels::new()).is_ok());
+        assert!(
+            volumes.create("db", &Labels::new(), &first).is_ok()
+                && volumes.create("db", &first, &Labels::new()).is_ok()
+        );
         let second = labels(&[("type", "cifs"), ("device", "//s/x"), ("o", "password=quiet")]);
         let refused = volumes.create("db", &Labels::new(), &second).unwrap_err().to_string();
         assert!(refused.contains("db") && refused.contains("(o)"), "{refused}");

@@ -81,12 +81,7 @@ impl Volumes {
     }
 
     /// Finds or makes the host's side of a task's mounts.
-    pub async fn resolve(
-        &self,
-        mounts: &[Mount],
-        holder: Holder<'_>,
-        image: &ImageRoot,
-    ) -> Result<Vec<ResolvedMount>> {
+    pub async fn resolve(&self, mounts: &[Mount], holder: Holder<'_>, image: &ImageRoot) -> Result<Vec<ResolvedMount>> {
         let mut resolved = Vec::with_capacity(mounts.len());
         for (at, mount) in mounts.iter().enumerate() {
             let source = match mount.kind {
@@ -152,7 +147,8 @@ impl Volumes {
             return Ok(());
         }
         let (target, into) = (PathBuf::from(&mount.target), to.to_owned());
-        let copied = with_rootfs(image.mounts.clone(), image.at.clone(), move |root| copy_up(root, &target, &into)).await;
+        let copied =
+            with_rootfs(image.mounts.clone(), image.at.clone(), move |root| copy_up(root, &target, &into)).await;
         copied.map_err(RuntimeError::io("copying the image's content to volume (unless nocopy is given)", to))
     }
 }

@@ -32,8 +32,8 @@ const CACHE_OPTIONS: &[&str] = &[
 const SYSLOG_OPTIONS: &[&str] = &["syslog-address", "syslog-facility", "syslog-format"];
 
 const FACILITIES: [&str; 24] = [
-    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp", "audit",
-    "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
+    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp",
+    "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6", "local7",
 ];
 
 /// Who collects lines beside the node's own files.
@@ -113,7 +113,9 @@ impl LogDriver {
             "journald" => CACHE_OPTIONS.to_vec(),
             "syslog" => [SYSLOG_OPTIONS, CACHE_OPTIONS].concat(),
             other => {
-                return Err(format!("log driver {other:?} is not there: there are json-file, local, journald, syslog and none"));
+                return Err(format!(
+                    "log driver {other:?} is not there: there are json-file, local, journald, syslog and none"
+                ));
             }
         };
         if let Some(unknown) = self.options.keys().find(|key| !known.contains(&key.as_str())) {
@@ -169,7 +171,9 @@ impl Logging {
             "cache-disabled" => {
                 self.kept = !value.parse::<bool>().map_err(|_| "it is neither true nor false")?;
             }
-            "mode" if !matches!(value, "blocking" | "non-blocking") => return Err("write blocking or non-blocking".into()),
+            "mode" if !matches!(value, "blocking" | "non-blocking") => {
+                return Err("write blocking or non-blocking".into());
+            }
             "tag" => {
                 expand(value, &|_| String::new())?;
                 self.tag = Some(value.to_owned());
@@ -195,7 +199,8 @@ impl Logging {
             found.extend(container.labels.get(key).map(|value| (key.clone(), value.clone())));
         }
         for key in &self.env {
-            let value = container.env.iter().find_map(|variable| variable.strip_prefix(key.as_str())?.strip_prefix('='));
+            let value =
+                container.env.iter().find_map(|variable| variable.strip_prefix(key.as_str())?.strip_prefix('='));
             found.extend(value.map(|value| (key.clone(), value.to_owned())));
         }
         if self.collector.is_none() && self.tag.is_some() {
@@ -361,7 +366,10 @@ mod tests {
             "log driver \"fluentd\" is not there: there are json-file, local, journald, syslog and none"
         );
         let unknown = refused("journald", &[("syslog-address", "udp://x")]);
-        assert!(unknown.starts_with("log driver \"journald\" has no option \"syslog-address\": its options are"), "{unknown}");
+        assert!(
+            unknown.starts_with("log driver \"journald\" has no option \"syslog-address\": its options are"),
+            "{unknown}"
+        );
         assert!(refused("json-file", &[("max-size", "ten")]).starts_with("log option max-size=ten: it is no size"));
         assert!(refused("json-file", &[("max-file", "0")]).contains("max-file=0"));
         assert!(refused("syslog", &[("mode", "fast")]).contains("blocking or non-blocking"));
@@ -383,8 +391,7 @@ mod tests {
             assert!(address(text).unwrap_err().starts_with("log option syslog-address="), "{text}");
         }
         let read = driver("syslog", &[("syslog-facility", "local7"), ("syslog-format", "rfc5424")]).read().unwrap();
-        let wanted =
-            Collector::Syslog { address: SyslogAddress::Local, facility: 23, format: SyslogFormat::Rfc5424 };
+        let wanted = Collector::Syslog { address: SyslogAddress::Local, facility: 23, format: SyslogFormat::Rfc5424 };
         assert_eq!(read.collector, Some(wanted));
         assert_eq!(facility(Some("4")), Ok(4));
         assert!(refused("syslog", &[("syslog-facility", "24")]).contains("local7"));

@@ -35,7 +35,10 @@ impl VolumeMount {
     /// From a volume's driver options; `None` where there are none.
     pub fn read(options: &Labels) -> Result<Option<VolumeMount>, String> {
         if options.contains_key("size") {
-            return Err("the option size needs disk quotas, which local volumes do not have: for a tmpfs write o=size=64m".into());
+            return Err(
+                "the option size needs disk quotas, which are not supported yet: for a tmpfs write o=size=64m"
+                    .into(),
+            );
         }
         if let Some(unknown) = options.keys().find(|key| !OPTIONS.contains(&key.as_str())) {
             return Err(format!("invalid option: {unknown:?}: the driver local has {}", OPTIONS.join(", ")));
@@ -53,9 +56,9 @@ impl VolumeMount {
 /// Whether what is written to a volume with these options stays on the node: a directory or disk of its own does, a server's
 /// or the memory's does not.
 pub fn is_of_node(options: &Labels) -> bool {
-    options.get("device").is_none_or(|device| {
-        device.is_empty() || (device.starts_with('/') && !device.starts_with("//"))
-    })
+    options
+        .get("device")
+        .is_none_or(|device| device.is_empty() || (device.starts_with('/') && !device.starts_with("//")))
 }
 
 /// Mount options with passwords made unreadable.
@@ -96,7 +99,10 @@ mod tests {
     fn dockers_options_name_a_file_system() {
         let read = VolumeMount::read(&options(&[("type", "nfs"), ("device", "10.0.0.5:/x"), ("o", "ro,vers=4")]));
         let read = read.unwrap().unwrap();
-        assert_eq!((read.kind.as_str(), read.device.as_str(), read.options.as_str()), ("nfs", "10.0.0.5:/x", "ro,vers=4"));
+        assert_eq!(
+            (read.kind.as_str(), read.device.as_str(), read.options.as_str()),
+            ("nfs", "10.0.0.5:/x", "ro,vers=4")
+        );
         assert_eq!(VolumeMount::read(&Labels::new()), Ok(None));
         let refused = |pairs: &[(&str, &str)]| VolumeMount::read(&options(pairs)).unwrap_err();
         assert_eq!(refused(&[("device", "/x")]), "missing required option: \"type\"");

@@ -94,12 +94,20 @@ fn mounts_what_options_say(swarm: &Swarm, host: usize) {
 
     // The same by flok's own commands, which show no password.
     let secret = ["--opt", "type=cifs", "--opt", "device=//nas/share", "--opt", "o=username=u,password=hush"];
-    assert_eq!(at.ok(&[["volume", "create", "--label", "a=b"].as_slice(), &secret, &["share"]].concat()).trim(), "share");
+    assert_eq!(
+        at.ok(&[["volume", "create", "--label", "a=b"].as_slice(), &secret, &["share"]].concat()).trim(),
+        "share"
+    );
     let shown = at.ok(&["volume", "inspect", "share"]);
     assert!(shown.contains("password=********") && !shown.contains("hush"), "{shown}");
     assert!(at.ok(&["volume", "ls", "--filter", "label=a=b"]).contains("share"));
-    assert!(at.refused(&["volume", "create", "--opt", "device=/x", "bad"]).contains("missing required option: \"type\""));
-    assert!(at.refused(&["volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "share"]).contains("other options"));
+    assert!(
+        at.refused(&["volume", "create", "--opt", "device=/x", "bad"]).contains("missing required option: \"type\"")
+    );
+    assert!(
+        at.refused(&["volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "share"])
+            .contains("other options")
+    );
     assert_eq!(at.ok(&["volume", "rm", "share"]).trim(), "share");
     let mount = "type=volume,source=c,target=/c,volume-driver=rexray";
     let refused = refused(at, &["service", "create", "--detach", "--name", "no", "--mount", mount, IMAGE]);

@@ -5,6 +5,7 @@
 mod confined;
 mod host;
 mod images;
+mod input;
 mod logs;
 mod measure;
 mod tasks;

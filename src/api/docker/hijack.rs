@@ -9,10 +9,11 @@ use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
+
+use crate::api::connection::Connection;
 
 const PIECE_BYTES: usize = 32 * 1024;
 
@@ -61,11 +62,8 @@ impl Hijack {
     }
 
     /// `None` where the client asked for no upgrade.
-    pub fn join(self, mut other: tokio::net::TcpStream) -> Option<Response> {
-        let work = async move |mut io: TokioIo<Upgraded>| {
-            // Whoever breaks off has said what there was to say.
-            let _ = tokio::io::copy_bidirectional(&mut io, &mut other).await;
-        };
+    pub fn join(self, other: tokio::net::TcpStream) -> Option<Response> {
+        let work = async move |client: Connection| client.join(other, true).await;
         Some(switched(self.0?, content_type(true), work))
     }
 }
@@ -77,27 +75,34 @@ pub fn content_type(raw: bool) -> &'static str {
 fn switched<F: Future<Output = ()> + Send + 'static>(
     upgrade: OnUpgrade,
     kind: &'static str,
-    work: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static,
+    work: impl FnOnce(Connection) -> F + Send + 'static,
 ) -> Response {
     tokio::spawn(async move {
         if let Ok(upgraded) = upgrade.await {
-            work(TokioIo::new(upgraded)).await;
+            work(Connection::new(upgraded)).await;
         }
     });
     let headers = [(header::CONTENT_TYPE, kind), (header::CONNECTION, "Upgrade"), (header::UPGRADE, "tcp")];
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
-async fn carry(io: TokioIo<Upgraded>, streams: Streams) {
+async fn carry(client: Connection, streams: Streams) {
     let Streams { input, mut output, raw } = streams;
+    let Connection { io, watch } = client;
     let (mut from, mut to) = tokio::io::split(io);
     let feeding = async move {
         let mut buffer = vec![0; PIECE_BYTES];
-        // The end of what the client sends is the end of the input, not of the output.
-        while let Ok(count) = from.read(&mut buffer).await {
-            let Some(input) = input.as_ref().filter(|_| count > 0) else { if count == 0 { break } else { continue } };
-            if input.send(Bytes::copy_from_slice(&buffer[..count])).await.is_err() {
-                break;
+        loop {
+            match from.read(&mut buffer).await {
+                // The end of what the client sends is the end of the input, not of the output.
+                Ok(0) => break,
+                Ok(count) => {
+                    let Some(input) = &input else { continue };
+                    if input.send(Bytes::copy_from_slice(&buffer[..count])).await.is_err() {
+                        break;
+                    }
+                }
+                Err(_) => return,
             }
         }
         drop(input);
@@ -115,6 +120,7 @@ async fn carry(io: TokioIo<Upgraded>, streams: Streams) {
     tokio::select! {
         () = printing => {}
         () = feeding => {}
+        () = watch.left() => {}
     }
 }
 

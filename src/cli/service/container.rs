@@ -18,6 +18,9 @@ pub struct ContainerArgs {
     /// Isolation of the container: default is all that Linux has
     #[arg(long, value_parser = ["default"])]
     isolation: Option<String>,
+    /// Keep the container's input open, for who attaches
+    #[arg(long, short, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    interactive: Option<bool>,
     /// Give the container a terminal
     #[arg(long, short, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     tty: Option<bool>,
@@ -76,6 +79,7 @@ impl ContainerArgs {
         let container = task.container_spec.get_or_insert_default();
         set(&mut container.init, self.init);
         set(&mut container.tty, self.tty);
+        set(&mut container.open_stdin, self.interactive);
         let isolation = self.isolation.map(|_| TaskSpecContainerSpecIsolationEnum::DEFAULT);
         set(&mut container.isolation, isolation);
     }

@@ -5,8 +5,8 @@ use clap::Args;
 use rand::TryRng;
 
 use super::edit::{Values, network};
-use super::mount::mount;
 use super::files::{self, FileArg, file};
+use super::mount::mount;
 use super::publish::{self, Published, published};
 use crate::api::client::Client;
 use crate::cli::output::print;

@@ -32,13 +32,15 @@ fn set(mount: &mut Mount, key: &str, value: &str) -> Result<(), String> {
         "target" | "dst" | "destination" => mount.target = Some(value.into()),
         "readonly" | "ro" => mount.read_only = Some(flag(key, value)?),
         "bind-propagation" => {
-            let propagation = value.parse().map_err(|_| format!("{value:?} is no propagation: write for example rslave"))?;
+            let propagation =
+                value.parse().map_err(|_| format!("{value:?} is no propagation: write for example rslave"))?;
             mount.bind_options.get_or_insert_default().propagation = Some(propagation);
         }
         "bind-nonrecursive" => mount.bind_options.get_or_insert_default().non_recursive = Some(flag(key, value)?),
         "bind-create-src" => mount.bind_options.get_or_insert_default().create_mountpoint = Some(flag(key, value)?),
         "volume-driver" => {
-            mount.volume_options.get_or_insert_default().driver_config.get_or_insert_default().name = Some(value.into());
+            mount.volume_options.get_or_insert_default().driver_config.get_or_insert_default().name =
+                Some(value.into());
         }
         "volume-opt" => {
             let (key, value) = key_value(value)?;

@@ -6,8 +6,8 @@ use clap::Args;
 
 use super::create::image;
 use super::edit::{Values, network};
-use super::mount::mount;
 use super::files::{self, FileArg, file};
+use super::mount::mount;
 use super::publish::{self, Published, Targets, published, targets};
 use super::{Store, fetch, store};
 use crate::api::client::Client;

@@ -158,7 +158,6 @@ impl Tools {
         assignment: &Assignment,
         dependencies: &BTreeMap<DependencyId, Dependency>,
     ) -> Result<(Created, TaskNetwork), String> {
-        refuse_unsupported(assignment)?;
         let expander = Expander::new(assignment, &self.node, dependencies);
         let container = expander.container()?;
         let files = expander.files(&container)?;
@@ -278,16 +277,6 @@ impl Tools {
                 EventKind::RemoveFailed(message)
             }
         }
-    }
-}
-
-/// What another part of the swarm may already accept and this node cannot do is refused by name.
-fn refuse_unsupported(assignment: &Assignment) -> Result<(), String> {
-    let container = &assignment.spec.container;
-    let unsupported = [(container.stdin_open && !container.tty, "an open stdin")];
-    match unsupported.iter().find(|(asked, _)| *asked) {
-        Some((_, what)) => Err(RuntimeError::Unsupported((*what).to_owned()).to_string()),
-        None => Ok(()),
     }
 }
 

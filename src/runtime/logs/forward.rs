@@ -110,7 +110,8 @@ impl Queue {
 impl Forwarder {
     pub fn start(forward: Forward, attributes: BTreeMap<String, String>) -> io::Result<Forwarder> {
         let name = name_of(&forward.collector);
-        let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new(), most_bytes: forward.buffer_bytes });
+        let queue =
+            Arc::new(Queue { state: Mutex::default(), changed: Condvar::new(), most_bytes: forward.buffer_bytes });
         let courier = Courier { queue: Arc::clone(&queue), forward, attributes, wire: None };
         thread::Builder::new().name("forward".into()).spawn(move || courier.run())?;
         Ok(Forwarder { queue, name, told: None })
@@ -252,7 +253,8 @@ impl Wire {
         match address {
             SyslogAddress::Local => {
                 let open = |path: &&str| unixgram(path).or_else(|_| unix(path)).ok();
-                let missing = || io::Error::new(io::ErrorKind::NotFound, "this host has no syslog socket such as /dev/log");
+                let missing =
+                    || io::Error::new(io::ErrorKind::NotFound, "this host has no syslog socket such as /dev/log");
                 LOCAL_SOCKETS.iter().find_map(open).ok_or_else(missing)
             }
             SyslogAddress::Unix(path) => unix(path),
@@ -386,6 +388,9 @@ mod tests {
         let forwarder = forwarder(SyslogAddress::Unixgram("/nowhere/at/all".into()), 1 << 20);
         forwarder.push(line("one"));
         let note = forwarder.finish(PAUSES.0).unwrap();
-        assert!(note.starts_with("flok: 1 lines did not reach syslog at unixgram:///nowhere/at/all: No such file"), "{note}");
+        assert!(
+            note.starts_with("flok: 1 lines did not reach syslog at unixgram:///nowhere/at/all: No such file"),
+            "{note}"
+        );
     }
 }

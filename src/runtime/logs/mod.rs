@@ -3,6 +3,7 @@
 //! has one; the files are then what `logs` reads.
 
 pub mod forward;
+pub mod live;
 mod reader;
 mod syslog;
 pub mod writer;
@@ -23,10 +24,12 @@ pub use reader::{LogLine, LogQuery, LogStream};
 
 /// The hidden first argument that makes flok's binary a log writer.
 pub const WRITER_ARGUMENT: &str = "__log-writer";
+/// The same, for a container whose output goes through named pipes beside its log.
+pub const PIPES_ARGUMENT: &str = "__log-writer-pipes";
 
 pub const CURRENT: &str = "log.json";
 /// Present while no writer is there: who follows the log has seen its end.
-const CLOSED: &str = "log.closed";
+pub const CLOSED: &str = "log.closed";
 /// What the writer is told of the container; values of its environment may be in it.
 const CONTEXT: &str = "log.context";
 
@@ -53,6 +56,8 @@ pub struct LogTarget {
     pub max_files: u32,
     /// There is a [`LogContext`] beside the log.
     pub has_context: bool,
+    /// False: what is printed goes to those who are attached, and nowhere else.
+    pub is_kept: bool,
 }
 
 /// What else a writer is to do with lines; in a file, as arguments are everybody's to read.
@@ -82,7 +87,8 @@ impl LogTarget {
     /// From a service's log driver; `None`: nothing is to be written.
     pub fn new(driver: Option<&LogDriver>, defaults: LogDefaults, dir: &Path) -> Result<Option<LogTarget>> {
         let LogDefaults { max_bytes, max_files } = defaults;
-        let mut target = LogTarget { dir: dir.to_owned(), max_bytes, max_files, has_context: dir.join(CONTEXT).exists() };
+        let has_context = dir.join(CONTEXT).exists();
+        let mut target = LogTarget { dir: dir.to_owned(), max_bytes, max_files, has_context, is_kept: true };
         let Some(driver) = driver else {
             return Ok(Some(target));
         };
@@ -95,10 +101,20 @@ impl LogTarget {
         Ok(Some(target))
     }
 
+    /// For a container that logs nothing, and still has an input that is to stay open.
+    pub fn nowhere(dir: &Path) -> LogTarget {
+        LogTarget { dir: dir.to_owned(), max_bytes: u64::MAX, max_files: 1, has_context: false, is_kept: false }
+    }
+
+    /// What a log writer is started with.
+    pub fn argument(&self) -> String {
+        serde_json::to_string(self).expect("paths in the data directory are UTF-8")
+    }
+
     /// For containerd's `stdout` and `stderr`: it starts `program`, with the one key of the query and its value as arguments.
     pub fn uri(&self, program: &Path) -> String {
-        let target = serde_json::to_string(self).expect("paths in the data directory are UTF-8");
-        format!("binary://{}?{WRITER_ARGUMENT}={}", escaped(&program.to_string_lossy(), b"/"), escaped(&target, b""))
+        let (program, target) = (program.to_string_lossy(), self.argument());
+        format!("binary://{}?{WRITER_ARGUMENT}={}", escaped(&program, b"/"), escaped(&target, b""))
     }
 
     fn current(&self) -> PathBuf {
@@ -111,7 +127,7 @@ impl LogTarget {
 
     fn context(&self) -> std::io::Result<LogContext> {
         if !self.has_context {
-            return Ok(LogContext { kept: true, attributes: BTreeMap::new(), forward: None });
+            return Ok(LogContext { kept: self.is_kept, attributes: BTreeMap::new(), forward: None });
         }
         serde_json::from_slice(&fs::read(self.dir.join(CONTEXT))?).map_err(std::io::Error::other)
     }
@@ -185,8 +201,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let labels = crate::spec::Labels::new();
         let env = ["TOKEN=hush".to_owned()];
-        let container =
-            LoggedContainer { id: "0123456789abcdef", name: "web.1", image_name: "i", image_id: "", labels: &labels, env: &env };
+        let container = LoggedContainer {
+            id: "0123456789abcdef",
+            name: "web.1",
+            image_name: "i",
+            image_id: "",
+            labels: &labels,
+            env: &env,
+        };
         let given = driver("syslog", &[("env", "TOKEN"), ("tag", "{{.Name}}")]);
         write_context(Some(&given), container, "host", dir.path()).unwrap();
         let target = LogTarget::new(Some(&given), LogDefaults::default(), dir.path()).unwrap().unwrap();

@@ -131,7 +131,8 @@ mod tests {
 
     #[test]
     fn the_journal_gets_dockers_fields() {
-        let attributes = [("com.example.team", "a"), ("__", "x"), ("two", "1\n2")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let attributes =
+            [("com.example.team", "a"), ("__", "x"), ("two", "1\n2")].map(|(k, v)| (k.to_owned(), v.to_owned()));
         let entry = journal_entry(&line("hi"), &forward(), &attributes.into());
         let text = String::from_utf8_lossy(&entry);
         for field in [
@@ -150,6 +151,9 @@ mod tests {
         }
         assert!(!text.contains("PARTIAL") && !text.contains("=x"));
         let cut = Line { partial: true, ..line("a") };
-        assert!(String::from_utf8_lossy(&journal_entry(&cut, &forward(), &BTreeMap::new())).contains("CONTAINER_PARTIAL_MESSAGE=true\n"));
+        assert!(
+            String::from_utf8_lossy(&journal_entry(&cut, &forward(), &BTreeMap::new()))
+                .contains("CONTAINER_PARTIAL_MESSAGE=true\n")
+        );
     }
 }

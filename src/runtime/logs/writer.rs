@@ -1,5 +1,6 @@
 //! The log writer: a process of its own for each container, started by containerd's shim with stdout on descriptor 3 and
-//! stderr on 4, which waits until 5 is closed. Small and synchronous; it ends when both streams do.
+//! stderr on 4, which waits until 5 is closed; or by the daemon, with named pipes in the log's directory. Small and
+//! synchronous; it ends when both streams do. It holds the container's input open, where it has one.
 //!
 //! It never blocks the container for long: what cannot be written (a full disk, a collector that is away) is dropped.
 
@@ -7,13 +8,16 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, FromRawFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 use super::forward::{DRAIN_WITHIN, Forwarder};
+use super::live::Live;
 use super::syslog::Line;
 use super::{CLOSED, LogTarget};
+use crate::runtime::input::{STDERR, STDIN, STDOUT};
 
 /// Longest line that is kept whole, as in Docker; a longer one becomes several entries.
 const MAX_LINE_BYTES: usize = 16 * 1024;
@@ -21,15 +25,44 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// Runs as the log writer with the target from [`LogTarget::uri`]; returns the process's exit code.
 pub fn run(target: &str) -> i32 {
-    let Ok(target) = serde_json::from_str::<LogTarget>(target) else {
+    let Some(target) = read(target) else { return 2 };
+    // SAFETY: the shim's contract: these three descriptors are open and ours.
+    let (stdout, stderr, ready) = unsafe { (File::from_raw_fd(3), File::from_raw_fd(4), File::from_raw_fd(5)) };
+    write(target, stdout, stderr, || drop(ready))
+}
+
+/// The same for a container whose output goes through named pipes; says that it is there by a byte on its own output.
+pub fn run_on_pipes(target: &str) -> i32 {
+    let Some(target) = read(target) else { return 2 };
+    // Opened without waiting for the shim, which waits for this.
+    let open = |name| File::options().read(true).custom_flags(libc::O_NONBLOCK).open(target.dir.join(name));
+    match (open(STDOUT), open(STDERR)) {
+        (Ok(stdout), Ok(stderr)) => write(target, stdout, stderr, || {
+            let mut daemon = io::stdout();
+            // A daemon that has ended meanwhile is told nothing.
+            let _ = daemon.write_all(b"\n").and_then(|()| daemon.flush());
+        }),
+        (Err(error), _) | (_, Err(error)) => {
+            eprintln!("flok's log writer: {error}");
+            1
+        }
+    }
+}
+
+fn read(target: &str) -> Option<LogTarget> {
+    let read = serde_json::from_str(target).ok();
+    if read.is_none() {
         eprintln!("flok's log writer is started by containerd, not by hand");
-        return 2;
-    };
+    }
+    read
+}
+
+fn write(target: LogTarget, stdout: File, stderr: File, ready: impl FnOnce()) -> i32 {
     // SAFETY: the handler is the kernel's own. The shim sends SIGTERM when the container is deleted, and waits for what
     // is still in the pipes; their end is the sign to leave.
     let _ = unsafe { signal(Signal::SIGTERM, SigHandler::SigIgn) };
-    // SAFETY: the shim's contract: these three descriptors are open and ours.
-    let (stdout, stderr, ready) = unsafe { (File::from_raw_fd(3), File::from_raw_fd(4), File::from_raw_fd(5)) };
+    // As long as it is open here too, its reader never comes to the end; opened for both, it waits for nobody.
+    let _input = File::options().read(true).write(true).open(target.dir.join(STDIN)).ok();
     let mut log = match Log::open(target) {
         Ok(log) => log,
         Err(error) => {
@@ -37,7 +70,7 @@ pub fn run(target: &str) -> i32 {
             return 1;
         }
     };
-    drop(ready);
+    ready();
     copy(stdout, stderr, &mut log);
     log.close();
     0
@@ -46,14 +79,23 @@ pub fn run(target: &str) -> i32 {
 fn copy(stdout: File, stderr: File, log: &mut Log) {
     let mut streams = [Some(Source::new("stdout", stdout)), Some(Source::new("stderr", stderr))];
     while streams.iter().any(Option::is_some) {
-        let open: Vec<&Source> = streams.iter().flatten().collect();
-        let mut fds: Vec<PollFd<'_>> =
-            open.iter().map(|source| PollFd::new(source.file.as_fd(), PollFlags::POLLIN)).collect();
+        let sources = streams.iter().flatten().map(|source| PollFd::new(source.file.as_fd(), PollFlags::POLLIN));
+        let mut fds: Vec<PollFd<'_>> = sources.collect();
+        let count = fds.len();
+        let listeners = log.live.iter().flat_map(Live::watched);
+        fds.extend(listeners.map(|(fd, writes)| {
+            let flags = if writes { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+            PollFd::new(fd, flags)
+        }));
         if matches!(poll(&mut fds, PollTimeout::NONE), Err(error) if error != nix::errno::Errno::EINTR) {
             return;
         }
-        let mut readable = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect::<Vec<bool>>().into_iter();
+        let happened: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
         drop(fds);
+        if let (true, Some(live)) = (happened[count..].contains(&true), &mut log.live) {
+            live.attend();
+        }
+        let mut readable = happened.into_iter().take(count);
         for stream in &mut streams {
             if let Some(source) = stream
                 && readable.next().unwrap_or(false)
@@ -82,7 +124,9 @@ impl Source {
         let mut buffer = vec![0; READ_BYTES];
         let count = match self.file.read(&mut buffer) {
             Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
+            Err(error) if matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) => {
+                return true;
+            }
             Err(_) => 0,
         };
         if count == 0 {
@@ -91,6 +135,9 @@ impl Source {
             }
             log.flush();
             return false;
+        }
+        if let Some(live) = &mut log.live {
+            live.tell(self.name == "stderr", &buffer[..count]);
         }
         for part in buffer[..count].split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(part);
@@ -117,6 +164,8 @@ struct Log {
     kept: bool,
     attributes: BTreeMap<String, String>,
     forwarder: Option<Forwarder>,
+    /// For who is attached; `None` where its socket cannot be made.
+    live: Option<Live>,
 }
 
 impl Log {
@@ -127,7 +176,8 @@ impl Log {
         let context = target.context()?;
         let attributes = context.attributes;
         let forwarder = context.forward.map(|forward| Forwarder::start(forward, attributes.clone())).transpose()?;
-        Ok(Log { target, file, size, pending: Vec::new(), kept: context.kept, attributes, forwarder })
+        let (kept, live) = (context.kept, Live::open(&target.dir).ok());
+        Ok(Log { target, file, size, pending: Vec::new(), kept, attributes, forwarder, live })
     }
 
     fn entry(&mut self, stream: &str, line: &[u8]) {
@@ -208,5 +258,8 @@ impl Log {
         }
         self.flush();
         let _ = File::create(self.target.dir.join(CLOSED));
+        if let Some(live) = self.live {
+            live.close();
+        }
     }
 }

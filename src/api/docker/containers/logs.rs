@@ -19,6 +19,7 @@ use crate::api::{ApiError, Backend, Container, LogOptions};
 pub struct AttachQuery {
     logs: Option<String>,
     stream: Option<String>,
+    stdin: Option<String>,
     stdout: Option<String>,
     stderr: Option<String>,
 }
@@ -39,7 +40,7 @@ pub async fn logs<B: Backend>(
     Ok(Hijack::none().carry(Streams { input: None, output, raw }))
 }
 
-/// The output alone: the tasks of services have no input that somebody could hold.
+/// What is printed from now on, and the input of a container that was made with one. A client that goes ends neither.
 pub async fn attach<B: Backend>(
     State(backend): State<Arc<B>>,
     Here(container): Here,
@@ -50,16 +51,23 @@ pub async fn attach<B: Backend>(
     if goes_on && show::state(&container) == "exited" {
         return Err(ApiError::Conflict("You cannot attach to a stopped container, start it first".into()));
     }
-    let options = LogOptions {
-        stdout: truthy(query.stdout.as_deref()),
-        stderr: truthy(query.stderr.as_deref()),
-        follow: goes_on,
-        tail: (!from_start).then_some(0),
-        since: None,
-        until: None,
-    };
+    let (task, raw) = (container.task.task, container.task.spec.container.tty);
+    let wants_input = goes_on && container.task.spec.container.stdin_open && truthy(query.stdin.as_deref());
+    let input = if wants_input { Some(backend.container_input(task)?) } else { None };
+    let (stdout, stderr) = (truthy(query.stdout.as_deref()), truthy(query.stderr.as_deref()));
+    if goes_on
+        && !from_start
+        && let Ok(live) = backend.container_live(task).await
+    {
+        // A terminal has one stream for both.
+        let wanted =
+            move |(is_stderr, _): &(bool, Bytes)| std::future::ready(if *is_stderr && !raw { stderr } else { stdout });
+        return Ok(hijack.carry(Streams { input, output: live.filter(wanted).boxed(), raw }));
+    }
+    let options =
+        LogOptions { stdout, stderr, follow: goes_on, tail: (!from_start).then_some(0), since: None, until: None };
     let output = lines(&*backend, &container, options, false);
-    Ok(hijack.carry(Streams { input: None, output, raw: container.task.spec.container.tty }))
+    Ok(hijack.carry(Streams { input, output, raw }))
 }
 
 fn lines<B: Backend>(
