@@ -35,6 +35,23 @@ struct Words {
     slot: String,
 }
 
+/// What a task holds of its node's generic resources, in the variables that Docker gives: `DOCKER_RESOURCE_GPU=0,1`.
+fn held(resources: &[GenericResource]) -> Vec<String> {
+    let mut kinds: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for resource in resources {
+        let (kind, value) = match resource {
+            GenericResource::Discrete { kind, value } => (kind, value.to_string()),
+            GenericResource::Named { kind, value } => (kind, value.clone()),
+        };
+        kinds.entry(kind).or_default().push(value);
+    }
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    let variable = |(kind, values): (&str, Vec<String>)| {
+        format!("DOCKER_RESOURCE_{}={}", kind.chars().map(plain).collect::<String>(), values.join(","))
+    };
+    kinds.into_iter().map(variable).collect()
+}
+
 /// An assignment with what its templates ask for.
 pub struct Expander<'a> {
     assignment: &'a Assignment,
@@ -60,7 +77,9 @@ impl<'a> Expander<'a> {
 
     /// The container's spec; an error says which part cannot be filled in.
     pub fn container(&self) -> Result<ContainerSpec, String> {
-        self.assignment.spec.container.expanded(&self.context())
+        let mut container = self.assignment.spec.container.expanded(&self.context())?;
+        container.env.extend(held(&self.assignment.resources));
+        Ok(container)
     }
 
     /// Every secret and config of the task, with the variables of its filled-in `container`. An error never holds data.

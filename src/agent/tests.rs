@@ -112,6 +112,7 @@ fn assignment() -> Assignment {
         spec_version: Version(1),
         start_delay: Duration::ZERO,
         attachments: Vec::new(),
+        resources: Vec::new(),
         outcome_recorded: false,
     }
 }

@@ -100,6 +100,7 @@ fn assignment(task: &Task, service: Option<&Service>, spec: &TaskSpec) -> Assign
         spec_version: task.spec_version,
         start_delay: task.start_delay,
         attachments: task.attachments.clone(),
+        resources: task.generic.clone(),
         outcome_recorded: task.outcome.is_some(),
     }
 }

@@ -96,7 +96,7 @@ impl Host {
             resources: NodeResources {
                 nano_cpus: self.facts.nano_cpus.saturating_sub(self.config.reserve_nano_cpus),
                 memory_bytes: self.facts.memory_bytes.saturating_sub(self.config.reserve_memory_bytes),
-                generic: self.config.generic_resources.clone(),
+                generic: [self.config.generic_resources.as_slice(), &self.facts.devices].concat(),
             },
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
             engine_labels: self.config.labels.clone(),

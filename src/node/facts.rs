@@ -5,7 +5,7 @@ use anyhow::Context;
 use super::config::Config;
 use crate::runtime::oci::CgroupVersion;
 use crate::runtime::{Runtime, host};
-use crate::spec::Platform;
+use crate::spec::{GenericResource, Platform};
 
 /// What does not change while the daemon runs.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct Facts {
     /// 1 or 2.
     pub cgroup_version: u8,
     pub containerd_version: String,
+    /// What vendors describe here; looked for once, at the start.
+    pub devices: Vec<GenericResource>,
 }
 
 impl Facts {
@@ -37,6 +39,7 @@ impl Facts {
                 CgroupVersion::V2 => 2,
             },
             containerd_version: runtime.containerd_version().await?,
+            devices: runtime.devices(),
         })
     }
 }

@@ -30,7 +30,7 @@ use super::mounting::remove_tree;
 use super::oci::{self, ContainerInputs, ResolvedUser};
 use super::users::{Accounts, MAX_FILE_BYTES};
 use super::volumes::{Holder, ImageRoot};
-use super::{Runtime, files, host, rootfs};
+use super::{Runtime, cdi, files, host, rootfs};
 use crate::agent::{Check, Exit, Found, FoundState, TaskFile};
 use crate::spec::logging::LoggedContainer;
 use crate::spec::{Assignment, ContainerSpec, MountKind, TaskId};
@@ -125,7 +125,7 @@ impl Runtime {
         let etc = files::write(&dir, container, &hostname, network)?;
         let devices = host::devices(container)?;
         let init = container.init.unwrap_or(false).then(host::init_binary).flatten();
-        let spec = oci::build(&ContainerInputs {
+        let mut spec = oci::build(&ContainerInputs {
             container,
             resources: &prepare.assignment.spec.resources,
             image: &image_config,
@@ -141,6 +141,7 @@ impl Runtime {
             cgroup_path: &format!("/flok/{id}"),
             architecture: std::env::consts::ARCH,
         })?;
+        cdi::Devices::read(&self.shared.cdi_dirs).inject(&mut spec, &prepare.assignment.resources)?;
         let stop_signal = container.stop_signal.clone().or_else(|| image_config.stop_signal().clone());
         let check = self.make_check(task, container, prepare.image)?;
         self.write_log_context(prepare, &id, &spec, &dir)?;

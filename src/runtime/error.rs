@@ -56,6 +56,8 @@ pub enum RuntimeError {
     VolumeInUse { volume: String, task: crate::spec::TaskId },
     #[error("volume name {0:?} must be made of letters, digits, '_', '.' and '-', and begin with a letter or digit")]
     VolumeName(String),
+    #[error("device {device}: {reason}")]
+    Device { device: String, reason: String },
     #[error(transparent)]
     Spec(#[from] super::oci::SpecError),
     /// What is wrong with a log driver or its options.

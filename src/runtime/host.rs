@@ -92,7 +92,7 @@ pub fn devices(container: &ContainerSpec) -> Result<Vec<DeviceNode>> {
     Ok(devices)
 }
 
-fn device(host: &Path, container: &Path, permissions: &str) -> Option<DeviceNode> {
+pub(super) fn device(host: &Path, container: &Path, permissions: &str) -> Option<DeviceNode> {
     let metadata = fs::metadata(host).ok()?;
     let kind = metadata.file_type();
     let number = metadata.rdev();

@@ -5,6 +5,7 @@
 //! `node::worker` carries the agent's actions here.
 
 mod attached;
+mod cdi;
 mod client;
 mod containers;
 mod copy;
@@ -45,6 +46,7 @@ pub use stats::TaskStats;
 pub use volume_list::Volume;
 pub use volumes::Volumes;
 
+use crate::spec::GenericResource;
 use client::Client;
 use supervisor::{Paths, Supervisor};
 use task_files::TaskFiles;
@@ -61,6 +63,8 @@ pub struct RuntimeConfig {
     /// flok's own binary, which containerd starts as the writer of each container's log.
     pub logger: PathBuf,
     pub log_defaults: logs::LogDefaults,
+    /// Where descriptions of devices are looked for (Container Device Interface).
+    pub cdi_dirs: Vec<PathBuf>,
 }
 
 impl RuntimeConfig {
@@ -73,6 +77,7 @@ impl RuntimeConfig {
             registries: Registries::default(),
             logger: std::env::current_exe()?,
             log_defaults: logs::LogDefaults::default(),
+            cdi_dirs: cdi::DIRS.map(PathBuf::from).to_vec(),
         })
     }
 }
@@ -92,6 +97,7 @@ struct Shared {
     runc_root: PathBuf,
     logger: PathBuf,
     log_defaults: logs::LogDefaults,
+    cdi_dirs: Vec<PathBuf>,
     cgroup: oci::Cgroup,
     known: containers::Known,
     users: users::Users,
@@ -122,6 +128,7 @@ impl Runtime {
             runc_root,
             logger: config.logger,
             log_defaults: config.log_defaults,
+            cdi_dirs: config.cdi_dirs,
             cgroup: host::cgroup(Path::new("/sys/fs/cgroup")),
             known: containers::Known::default(),
             users: users::Users::default(),
@@ -139,6 +146,11 @@ impl Runtime {
 
     pub fn cgroup_version(&self) -> oci::CgroupVersion {
         self.shared.cgroup.version
+    }
+
+    /// The devices that this node's vendors describe, as what the node has to give.
+    pub fn devices(&self) -> Vec<GenericResource> {
+        cdi::Devices::read(&self.shared.cdi_dirs).resources()
     }
 
     pub fn images(&self) -> &Images {

@@ -495,18 +495,6 @@ fn a_task_that_may_start_empty_goes_elsewhere_only_when_it_must() {
 }
 
 #[test]
-fn a_volume_no_node_can_mount_is_named() {
-    let mut swarm = Swarm::of(2);
-    let db = swarm.service("db", 1, |task| {
-        let mut mount = local_volume("data");
-        mount.volume.driver = Some("nfs".into());
-        task.container.mounts = vec![mount];
-    });
-    swarm.tick();
-    assert_eq!(swarm.reasons(db), ["no suitable node (2 nodes: no volume driver nfs)"]);
-}
-
-#[test]
 fn a_global_task_takes_its_own_node_or_says_why_not() {
     let mut swarm = Swarm::of(3);
     let agent = swarm.fixture.global("agent", |spec| spec.task.resources.reservations.memory_bytes = 5 * GIB);

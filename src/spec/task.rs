@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Labels, NetworkId, NodeId, PortConfig, SecretBytes, ServiceId, TaskId, TaskSpec, Version};
+use super::{
+    GenericResource, Labels, NetworkId, NodeId, PortConfig, SecretBytes, ServiceId, TaskId, TaskSpec, Version,
+};
 
 /// The states of a task, in the order it goes through them; a task only moves forward.
 /// Those up to `Running` are reported by its node; from `Complete` on they are final.
@@ -154,6 +156,8 @@ pub struct Assignment {
     pub start_delay: Duration,
     /// Addresses on overlay networks.
     pub attachments: Vec<Attachment>,
+    /// Generic resources that the task holds on its node, named ones by their names.
+    pub resources: Vec<GenericResource>,
     /// The swarm holds this task's outcome in its log: the node may forget it.
     pub outcome_recorded: bool,
 }

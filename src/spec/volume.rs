@@ -36,8 +36,7 @@ impl VolumeMount {
     pub fn read(options: &Labels) -> Result<Option<VolumeMount>, String> {
         if options.contains_key("size") {
             return Err(
-                "the option size needs disk quotas, which are not supported yet: for a tmpfs write o=size=64m"
-                    .into(),
+                "the option size needs disk quotas, which are not supported yet: for a tmpfs write o=size=64m".into()
             );
         }
         if let Some(unknown) = options.keys().find(|key| !OPTIONS.contains(&key.as_str())) {

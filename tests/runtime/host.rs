@@ -130,6 +130,7 @@ impl Host {
         let mut config = RuntimeConfig::new(self.path()).unwrap();
         config.logger = env!("CARGO_BIN_EXE_flok").into();
         config.registries = self.registries.clone();
+        config.cdi_dirs = vec![self.path().join("cdi")];
         Runtime::start(config).await.unwrap()
     }
 
@@ -207,6 +208,7 @@ pub fn assignment(task: u128, script: &str) -> Assignment {
         spec_version: Version(1),
         start_delay: Duration::ZERO,
         attachments: Vec::new(),
+        resources: Vec::new(),
         outcome_recorded: false,
     }
 }

@@ -32,7 +32,8 @@ fn a_containers_input_outlives_who_is_attached_and_the_daemon() {
         let runtime = host.runtime().await;
         host.load_busybox(&runtime).await;
         let worker = host.worker(&runtime).await;
-        let script = "printf 'ready> '; while read line; do echo got $line; [ $line != end ] || exit 9; done; echo closed";
+        let script =
+            "printf 'ready> '; while read line; do echo got $line; [ $line != end ] || exit 9; done; echo closed";
         for (task, tty, driver) in [(1, false, "json-file"), (2, true, "json-file"), (3, false, "none")] {
             let mut given = assignment(task, script);
             given.spec.container.stdin_open = true;

@@ -343,6 +343,39 @@ pub fn mount(kind: MountKind, source: Option<&str>, target: &str) -> Mount {
     }
 }
 
+#[test]
+#[ignore = "needs root and containerd"]
+fn a_described_device_is_handed_in_with_what_belongs_to_it() {
+    on_a_host(|mut host| async move {
+        fs::create_dir(host.path().join("cdi")).unwrap();
+        let description = "\
+cdiVersion: 0.6.0
+kind: acme.com/accel
+containerEdits: {env: [ACME=yes]}
+devices:
+- {name: zero, containerEdits: {deviceNodes: [{path: /dev/acme0, hostPath: /dev/zero, permissions: r}]}}
+";
+        fs::write(host.path().join("cdi/acme.yaml"), description).unwrap();
+        let runtime = host.runtime().await;
+        let held = GenericResource::Named { kind: "acme.com/accel".into(), value: "zero".into() };
+        assert_eq!(runtime.devices(), [held.clone()]);
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        let script = "busybox head -c 3 /dev/acme0 | busybox wc -c; echo $ACME $DOCKER_RESOURCE_ACME_COM_ACCEL";
+        let mut given = assignment(1, script);
+        given.resources = vec![held];
+        host.want(&worker, given);
+        assert_eq!(reaches(&worker, 1, TaskState::Complete).await.exit_code, Some(0));
+        assert_eq!(super::logs::text_of(&runtime, 1).await, "3\nyes zero\n");
+        let mut gone = assignment(2, "exit 0");
+        gone.resources = vec![GenericResource::Named { kind: "acme.com/accel".into(), value: "one".into() }];
+        host.want(&worker, gone);
+        let rejected = reaches(&worker, 2, TaskState::Rejected).await;
+        assert!(rejected.message.contains("device acme.com/accel=one: "), "{}", rejected.message);
+        worker.shutdown().await;
+    });
+}
+
 trait WithVolume {
     fn with_volume(self, name: &str, target: &str) -> Self;
 }

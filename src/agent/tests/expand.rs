@@ -37,6 +37,20 @@ fn with_files() -> Assignment {
 }
 
 #[test]
+fn what_a_task_holds_of_its_node_is_told_in_its_environment() {
+    let named = |value: &str| GenericResource::Named { kind: "nvidia.com/gpu".into(), value: value.into() };
+    let mut given = assignment();
+    given.resources = vec![named("0"), named("2"), GenericResource::Discrete { kind: "ssd".into(), value: 3 }];
+    let node = NodeNames {
+        id: NodeId(1),
+        hostname: "n1".into(),
+        platform: Platform { os: "linux".into(), architecture: "x86_64".into() },
+    };
+    let container = Expander::new(&given, &node, &Default::default()).container().unwrap();
+    assert_eq!(container.env, ["DOCKER_RESOURCE_NVIDIA_COM_GPU=0,2", "DOCKER_RESOURCE_SSD=3"]);
+}
+
+#[test]
 fn hostname_environment_and_mounts_are_filled_in() {
     let (assignment, node, none) = (with_files(), node(), BTreeMap::new());
     let container = Expander::new(&assignment, &node, &none).container().unwrap();

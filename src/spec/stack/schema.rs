@@ -78,6 +78,7 @@ const SERVICE: &[Field] = &[
     used("configs", file_references),
     needs("depends_on", Feature::StartOrder, anything),
     used("devices", texts),
+    used("gpus", device_requests),
     used("privileged", boolean),
     used("security_opt", texts),
     used("shm_size", size),
@@ -119,7 +120,6 @@ const SERVICE: &[Field] = &[
     refused("credential_spec", "it exists only on Windows"),
     refused("develop", NOT_IN_SWARM),
     refused("device_cgroup_rules", NOT_IN_SWARM),
-    refused("gpus", "it has no meaning in a swarm: reserve generic_resources below deploy.resources.reservations"),
     refused("group_add", NOT_IN_SWARM),
     refused("label_file", NOT_IN_SWARM),
     refused("models", NOT_IN_SWARM),
@@ -177,7 +177,15 @@ const RESERVATIONS: &[Field] = &[
         })];
         reader.list(path, node, |reader, path, node| reader.object(path, node, GENERIC))
     }),
-    refused("devices", "it has no meaning in a swarm: use generic_resources"),
+    used("devices", device_requests),
+];
+
+const DEVICE_REQUEST: &[Field] = &[
+    used("capabilities", texts),
+    used("count", text),
+    used("device_ids", texts),
+    used("driver", text),
+    ignored("options"),
 ];
 
 const RESTART: &[Field] = &[
@@ -249,7 +257,7 @@ const FILE_OBJECT: &[Field] = &[
 
 /// Every key by the section it stands in, for the table in docs/stack-file.md.
 #[cfg(test)]
-pub(super) const SECTIONS: [(&str, &[Field]); 22] = [
+pub(super) const SECTIONS: [(&str, &[Field]); 23] = [
     ("The file", FILE),
     ("services.*", SERVICE),
     ("services.*.deploy", DEPLOY),
@@ -257,6 +265,7 @@ pub(super) const SECTIONS: [(&str, &[Field]); 22] = [
     ("services.*.deploy.resources", RESOURCES),
     ("services.*.deploy.resources.limits", LIMITS),
     ("services.*.deploy.resources.reservations", RESERVATIONS),
+    ("services.*.deploy.resources.reservations.devices and services.*.gpus", DEVICE_REQUEST),
     ("services.*.deploy.restart_policy", RESTART),
     ("services.*.deploy.update_config and rollback_config", UPDATE),
     ("services.*.ports, long form", super::forms::LONG_PORT),
@@ -361,6 +370,16 @@ fn volume_driver(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node
         reader.parsed(node.place, path, check_driver(Some(node.as_text())));
     }
     Some(node)
+}
+
+/// A list of requests, or `all`, which is one.
+fn device_requests(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
+    if let Value::Text(word) = &node.value {
+        let (place, count) = (node.place, Node::text(node.place, word.clone()));
+        let request = Node::new(place, Value::Map(vec![Entry { key: "count".into(), place, value: count }]));
+        return Some(Node::new(place, Value::List(vec![request])));
+    }
+    reader.list(path, node, |reader, path, node| reader.object(path, node, DEVICE_REQUEST))
 }
 
 fn ipam_config(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {

@@ -84,7 +84,7 @@ impl Converter<'_> {
         }
     }
 
-    pub(super) fn resources(&mut self, path: &str, deploy: Option<&Node>) -> Resources {
+    pub(super) fn resources(&mut self, path: &str, service: &Node, deploy: Option<&Node>) -> Resources {
         let resources = deploy.and_then(|deploy| deploy.get("resources"));
         let part = |name| resources.and_then(|resources| resources.get(name));
         let cpus = |node: Option<&Node>| {
@@ -100,7 +100,7 @@ impl Converter<'_> {
             reservations: ResourceReservations {
                 nano_cpus: cpus(reservations).unwrap_or(0),
                 memory_bytes: reservations.and_then(|reservations| reservations.bytes("memory")).unwrap_or(0),
-                generic: self.generic(path, reservations),
+                generic: [self.generic(path, reservations), self.devices(path, service, reservations)].concat(),
             },
         };
         if let Some(node) = reservations {
@@ -119,6 +119,22 @@ impl Converter<'_> {
         resources
     }
 
+    /// Devices by request, as generic resources: vendors' descriptions on a node are what it has of them.
+    fn devices(&mut self, path: &str, service: &Node, reservations: Option<&Node>) -> Vec<GenericResource> {
+        let reserved = reservations.and_then(|reservations| reservations.get("devices"));
+        let places = [("deploy.resources.reservations.devices", reserved), ("gpus", service.get("gpus"))];
+        let mut devices = Vec::new();
+        for (key, requests) in places {
+            for request in requests.map_or(&[][..], Node::items) {
+                match device_request(request) {
+                    Ok(wanted) => devices.extend(wanted),
+                    Err(why) => self.report.problem(request.place, &format!("{path}.{key}"), why),
+                }
+            }
+        }
+        devices
+    }
+
     fn generic(&mut self, path: &str, reservations: Option<&Node>) -> Vec<GenericResource> {
         let mut generic = Vec::new();
         let items = reservations.and_then(|reservations| reservations.get("generic_resources"));
@@ -133,6 +149,45 @@ impl Converter<'_> {
             }
         }
         generic
+    }
+}
+
+/// The names that vendors' tools give to their GPUs in the Container Device Interface.
+const GPUS: [(&str, &str); 3] = [("nvidia", "nvidia.com/gpu"), ("amd", "amd.com/gpu"), ("intel", "intel.com/gpu")];
+
+fn device_request(request: &Node) -> Result<Vec<GenericResource>, String> {
+    let (driver, ids) = (request.string("driver"), request.strings("device_ids"));
+    let named = |kind: &str, name: &str| GenericResource::Named { kind: kind.to_owned(), value: name.to_owned() };
+    let count = request.string("count");
+    if count.is_some() && !ids.is_empty() {
+        return Err("count and device_ids cannot both be given".into());
+    }
+    if driver.as_deref() == Some("cdi") {
+        let whole = |id: &String| {
+            id.split_once('=').filter(|(kind, _)| kind.contains('/')).map(|(kind, name)| named(kind, name))
+        };
+        let devices: Option<Vec<GenericResource>> = ids.iter().map(whole).collect();
+        let devices = devices.filter(|devices| !devices.is_empty());
+        return devices.ok_or_else(|| "the driver cdi wants device_ids such as vendor.com/class=name".into());
+    }
+    let kind = match driver.as_deref() {
+        Some(kind) if kind.contains('/') => kind.to_owned(),
+        Some(driver) => match GPUS.iter().find(|(name, _)| *name == driver) {
+            Some((_, kind)) => (*kind).to_owned(),
+            None => {
+                return Err(format!(
+                    "driver {driver:?} is not known: write nvidia, amd, intel, cdi, or a kind such as vendor.com/class"
+                ));
+            }
+        },
+        None => "nvidia.com/gpu".to_owned(),
+    };
+    if !ids.is_empty() {
+        return Ok(ids.iter().map(|id| named(&kind, id)).collect());
+    }
+    match count.as_deref().map(str::parse::<u64>) {
+        Some(Ok(value)) if value > 0 => Ok(vec![GenericResource::Discrete { kind, value }]),
+        _ => Err("say how many devices (count: 1), or name them with device_ids: all of a node's is not there".into()),
     }
 }
 

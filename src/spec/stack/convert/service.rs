@@ -30,7 +30,7 @@ impl Converter<'_> {
             endpoint: EndpointSpec { mode: self.endpoint_mode(&path, root_deploy, &ports), ports },
             task: TaskSpec {
                 container: self.container(&path, service, image),
-                resources: self.resources(&path, root_deploy),
+                resources: self.resources(&path, service, root_deploy),
                 restart: self.restart(&path, service, root_deploy),
                 placement: self.placement(&path, root_deploy),
                 networks: self.attachments(&path, &entry.key, service),

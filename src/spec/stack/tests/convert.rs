@@ -390,3 +390,30 @@ fn bad_networks_are_refused_where_they_stand() {
     let mode = problems(&web("    ports: ['80:80']\n    deploy: {endpoint_mode: dnsrr}\n"));
     assert!(mode.contains("dnsrr cannot be combined with ports in ingress mode"), "{mode}");
 }
+
+#[test]
+fn devices_by_request_are_resources_of_their_vendors_kind() {
+    let of = |keys: &str| {
+        let service = Case::new(&web(&format!("    {keys}\n"))).service();
+        service.task.resources.reservations.generic
+    };
+    let reserved = |request: &str| of(&format!("deploy: {{resources: {{reservations: {{devices: [{request}]}}}}}}"));
+    let named = |kind: &str, value: &str| GenericResource::Named { kind: kind.into(), value: value.into() };
+    let counted = |kind: &str, value: u64| GenericResource::Discrete { kind: kind.into(), value };
+    assert_eq!(reserved("{capabilities: [gpu], count: 2}"), [counted("nvidia.com/gpu", 2)]);
+    assert_eq!(
+        reserved("{driver: amd, device_ids: ['0', '3'], capabilities: [gpu]}"),
+        [named("amd.com/gpu", "0"), named("amd.com/gpu", "3")]
+    );
+    assert_eq!(reserved("{driver: cdi, device_ids: ['acme.com/x=y']}"), [named("acme.com/x", "y")]);
+    assert_eq!(of("gpus: [{driver: acme.com/x, count: 1}]"), [counted("acme.com/x", 1)]);
+    for (keys, message) in [
+        ("gpus: all", "services.web.gpus: say how many"),
+        ("gpus: [{driver: tpu, count: 1}]", "driver \"tpu\" is not known"),
+        ("gpus: [{count: 1, device_ids: ['0']}]", "cannot both"),
+        ("gpus: [{driver: cdi, device_ids: ['0']}]", "vendor.com/class=name"),
+    ] {
+        let problems = Case::new(&web(&format!("    {keys}\n"))).problems();
+        assert!(problems[0].contains(message), "{keys}: {problems:?}");
+    }
+}
