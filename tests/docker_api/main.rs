@@ -5,6 +5,7 @@
 
 mod containers;
 mod copying;
+mod discovery;
 #[path = "../e2e/docker_command.rs"]
 #[allow(dead_code, reason = "the hosts' tests use the rest")]
 mod docker_command;

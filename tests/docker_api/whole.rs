@@ -3,7 +3,7 @@
 use super::docker_command::ok;
 use super::lab::Host;
 use super::swarm::Swarm;
-use super::{containers, copying, exec, flok, routes, store};
+use super::{containers, copying, discovery, exec, flok, routes, store};
 
 /// A task on some node, asked for on another.
 pub struct Asked<'a> {
@@ -58,6 +58,7 @@ fn containers_answer_from_every_other_node() {
     swarm.load("busybox");
     // Of a worker by a manager that does not lead, of a manager by another.
     everything(&swarm, 1, "n3");
+    discovery::finds_what_runs(&swarm, 1);
     let task = start(&swarm, 0, "n2", "other", &[], &["sleep", "1000"]);
     assert_eq!(ok(task.host, &["exec", &task.container, "hostname"]).trim(), &task.container[..12]);
     // A worker shows its own, and no others.
