@@ -40,6 +40,8 @@ packages_of() {
     redis-server) echo redis-server ;;
     /usr/lib/postgresql/15/bin/postgres) echo postgresql-15 ;;
     nginx) echo nginx-light ;;
+    ufw) echo ufw ;;
+    firewalld) echo firewalld dbus ;;
     *) die "no package is known for $1" ;;
   esac
 }

@@ -57,7 +57,7 @@ need_tools() {
     need protoc cc curl systemd-analyze
     [ -n "$quick" ] || need containerd runc nft ip ps nsenter zstd openssl mkfs.ext4
     [ -n "$quick" ] || [ -z "$e2e" ] || need docker skopeo docker-registry /bin/busybox redis-server \
-      /usr/lib/postgresql/15/bin/postgres nginx "/usr/lib/$(uname -m)-linux-gnu/faketime/libfaketime.so.1"
+      /usr/lib/postgresql/15/bin/postgres nginx ufw firewalld "/usr/lib/$(uname -m)-linux-gnu/faketime/libfaketime.so.1"
   fi
 }
 

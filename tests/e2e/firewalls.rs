@@ -1,5 +1,7 @@
 //! Firewalls of others beside the swarm: told where they drop what is the swarm's, mended by what is told, and left alone.
 
+use std::path::Path;
+
 use super::client::{at, from_beside, get, in_task, works};
 use super::conditions::{all_is_well, conditions, told};
 use super::lab::Host;
@@ -110,4 +112,63 @@ fn dockers_policy_is_told_with_dockers_own_chain_in_both_kinds_of_iptables() {
         all_is_well(&swarm, 1);
         sh(&swarm.hosts[1], clear);
     }
+}
+
+/// Each with settings of its own: what is under `/etc` is the machine's.
+const WITH_OWN_SETTINGS: &str = "for dir in /etc/ufw /etc/firewalld; do
+    mkdir -p /run/own$dir; cp -a $dir/. /run/own$dir; mount --bind /run/own$dir $dir
+done";
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn ufw_and_firewalld_are_told_by_their_own_commands_which_let_the_swarm_pass() {
+    for (program, package) in
+        [("/usr/sbin/ufw", "ufw"), ("/usr/sbin/firewalld", "firewalld"), ("/usr/bin/dbus-daemon", "dbus")]
+    {
+        assert!(Path::new(program).exists(), "{program} is missing: install Debian's {package}");
+    }
+    let swarm = Swarm::of(2);
+    swarm.load("whoami");
+    swarm.deploy(0, "s", WEB);
+    let web = swarm.running(0, "s_web", 2);
+    let host = &swarm.hosts[1];
+    let ways = || {
+        works("the ways", || if passes(&swarm, &web) == [true; 2] { Ok(()) } else { Err(std::io::Error::other("no")) })
+    };
+    ways();
+    sh(host, WITH_OWN_SETTINGS);
+
+    sh(host, "ufw allow 2377; ufw --force enable");
+    mended_by_what_is_told(&swarm, &web, ["chain ip filter FORWARD", "chain ip filter INPUT"], "ufw ");
+    sh(host, "ufw disable");
+    ways();
+
+    sh(host, "firewall-offline-cmd --add-port=2377/tcp --add-port=2377/udp");
+    sh(
+        host,
+        "mkdir -p /run/dbus; { dbus-daemon --system --fork; firewalld --log-file /run/firewalld.log; } >/dev/null 2>&1",
+    );
+    works("firewalld", || match host.command("firewall-cmd").arg("--state").output()?.status.success() {
+        true => Ok(()),
+        false => Err(std::io::Error::other("it does not run")),
+    });
+    mended_by_what_is_told(
+        &swarm,
+        &web,
+        ["chain inet firewalld filter_FORWARD", "chain inet firewalld filter_INPUT"],
+        "firewall-cmd ",
+    );
+}
+
+/// The second host's firewall lets nothing pass between tasks until what is told of these two chains was done.
+fn mended_by_what_is_told(swarm: &Swarm, web: &[Task], chains: [&str; 2], command: &str) {
+    // A published port that a task of its own node serves may pass.
+    assert!(!passes(swarm, web)[0], "{command}");
+    for chain in chains {
+        let line = told(swarm, 1, &format!("{chain} seems to drop"));
+        assert!(remedy(&line).contains(command), "{line}");
+        sh(&swarm.hosts[1], remedy(&line));
+    }
+    works(command, || if passes(swarm, web) == [true; 2] { Ok(()) } else { Err(std::io::Error::other("no")) });
+    all_is_well(swarm, 1);
 }
