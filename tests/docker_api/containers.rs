@@ -1,6 +1,6 @@
 //! Listed, looked at, read, measured and ended.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use serde_json::Value;
@@ -132,6 +132,26 @@ pub fn tell_what_they_print(swarm: &Swarm, host: usize, on: &str) {
     }
     assert_eq!(ok(at, &["logs", "--tail", "1", id]), "three\n");
     ok(at, &["service", "rm", "talk"]);
+}
+
+/// A client that goes without a word ends neither the container nor its input.
+pub fn hold_their_input(swarm: &Swarm, host: usize, on: &str) {
+    let at = &swarm.hosts[host];
+    let place = format!("node.hostname=={on}");
+    let create = ["service", "create", "--detach", "--name", "reads", "--interactive", "--constraint", &place, IMAGE];
+    at.ok(&[create.as_slice(), &["sh", "-c", "while read line; do echo got $line; done"]].concat());
+    let container = swarm.running(host, "reads", 1).remove(0).container;
+    for word in ["one", "two"] {
+        let mut command = command(at, "docker");
+        command.args(["attach", "--sig-proxy=false", &container]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        writeln!(child.stdin.as_mut().unwrap(), "{word}").unwrap();
+        let line = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+        assert_eq!(line, format!("got {word}"));
+        kill_all_of(child);
+    }
+    assert_eq!(ok(at, &["inspect", "--format", "{{.State.Status}}", &container]).trim(), "running");
+    ok(at, &["service", "rm", "reads"]);
 }
 
 pub fn show_what_runs_and_what_it_uses(swarm: &Swarm, host: usize, on: &str) {

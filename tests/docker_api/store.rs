@@ -72,6 +72,46 @@ pub fn holds_volumes(swarm: &Swarm, host: usize) {
     let unnamed = ok(at, &["volume", "create"]);
     assert!(ok(at, &["volume", "prune", "--force"]).contains(unnamed.trim()));
     assert!(refused(at, &["volume", "create", "--driver", "nothing", "x"]).contains("nothing"));
+    mounts_what_options_say(swarm, host);
+}
+
+/// A volume that is a file system of its own, made by one command and used by a service.
+fn mounts_what_options_say(swarm: &Swarm, host: usize) {
+    let at = &swarm.hosts[host];
+    let options = ["--opt", "type=tmpfs", "--opt", "device=tmpfs", "--opt", "o=size=1m"];
+    ok(at, &[["volume", "create"].as_slice(), &options, &["small"]].concat());
+    let shown = ok(at, &["volume", "inspect", "--format", "{{json .Options}}", "small"]);
+    assert_eq!(json(&shown), serde_json::json!({"type": "tmpfs", "device": "tmpfs", "o": "size=1m"}));
+    let mount = ["--mount", "type=volume,source=small,target=/small"];
+    let task = start(swarm, host, &at.name(), "mounts", &mount, &["sleep", "1000"]);
+    let seen = ok(at, &["exec", &task.container, "grep", " /small ", "/proc/mounts"]);
+    assert!(seen.starts_with("tmpfs ") && seen.contains("size=1024k"), "{seen}");
+    ok(at, &["service", "rm", "mounts"]);
+    eventually("the volume to be free", PATIENCE, || {
+        let output = docker(at, &["volume", "rm", "small"]);
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    });
+
+    // The same by flok's own commands, which show no password.
+    let secret = ["--opt", "type=cifs", "--opt", "device=//nas/share", "--opt", "o=username=u,password=hush"];
+    assert_eq!(
+        at.ok(&[["volume", "create", "--label", "a=b"].as_slice(), &secret, &["share"]].concat()).trim(),
+        "share"
+    );
+    let shown = at.ok(&["volume", "inspect", "share"]);
+    assert!(shown.contains("password=********") && !shown.contains("hush"), "{shown}");
+    assert!(at.ok(&["volume", "ls", "--filter", "label=a=b"]).contains("share"));
+    assert!(
+        at.refused(&["volume", "create", "--opt", "device=/x", "bad"]).contains("missing required option: \"type\"")
+    );
+    assert!(
+        at.refused(&["volume", "create", "--opt", "type=tmpfs", "--opt", "device=tmpfs", "share"])
+            .contains("other options")
+    );
+    assert_eq!(at.ok(&["volume", "rm", "share"]).trim(), "share");
+    let mount = "type=volume,source=c,target=/c,volume-driver=rexray";
+    let refused = refused(at, &["service", "create", "--detach", "--name", "no", "--mount", mount, IMAGE]);
+    assert!(refused.contains("volume driver \"rexray\" is not there"), "{refused}");
 }
 
 pub fn tells_what_happens(swarm: &Swarm, host: usize) {

@@ -28,6 +28,7 @@ pub fn start<'a>(swarm: &'a Swarm, host: usize, on: &str, name: &str, more: &[&s
 fn everything(swarm: &Swarm, host: usize, on: &str) {
     containers::are_listed_and_looked_at(swarm, host, on);
     containers::tell_what_they_print(swarm, host, on);
+    containers::hold_their_input(swarm, host, on);
     containers::show_what_runs_and_what_it_uses(swarm, host, on);
     exec::runs_commands_with_their_streams(swarm, host, on);
     copying::goes_both_ways(swarm, host, on);
