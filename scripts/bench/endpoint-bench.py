@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Measures how soon an endpoint that is to stop, or whose node is suspected, is out of names and virtual addresses.
+"""Measures how soon an endpoint that is to stop, is unhealthy, or whose node is suspected, is out of names and virtual
+addresses.
 
-  scripts/bench/endpoint-bench.py            20 stops and 5 suspicions (about three minutes)
+  scripts/bench/endpoint-bench.py            20 stops, 10 sick tasks and 5 suspicions (about six minutes)
   scripts/bench/endpoint-bench.py --short    2 of each, to see that it works
 
 Three managers, a service of three tasks, and on each host a task that asks. A stop is an update of the service from three
 replicas to two; its clock starts before the request is sent, so the request, Raft's write and the leader's planning are in
 the figure. A suspicion is a host's link going down; its clock starts when the status of the leader first shows the node as
-suspect, asked every 2 ms. The clocks end, on each host that can be reached, when `nft monitor` tells of the virtual
+suspect, asked every 2 ms. A task falls sick by a file that its check looks for; its clock starts when the leader's
+explanation of the service first says that a check fails, asked every 2 ms. The clocks end, on each host that can be reached, when `nft monitor` tells of the virtual
 address' chain without the endpoint, and when an answer of the host's resolver to a task, asked every 2 ms, first lacks it.
 Everything is on one machine and reads one clock.
 
@@ -38,19 +40,21 @@ NEWNET = 0x40000000
 ASK_EVERY = 0.002
 WITHIN = 20
 LIBC = ctypes.CDLL(None, use_errno=True)
+WEB = ["sleep", "1000001"]
 STACK = """
 services:
   web:
     image: %(image)s
-    command: [sleep, '1000000']
+    command: %(web)s
     stop_signal: SIGKILL
+    healthcheck: { test: ['CMD', 'test', '!', '-e', '/sick'], interval: 500ms, timeout: 30s, retries: 1 }
     deploy: { replicas: 3, placement: { max_replicas_per_node: 1 } }
   client:
     image: %(image)s
     command: [sleep, '1000000']
     stop_signal: SIGKILL
     deploy: { mode: global }
-""" % {"image": IMAGE}
+""" % {"image": IMAGE, "web": json.dumps(WEB)}
 
 
 def say(*words):
@@ -147,7 +151,8 @@ class Bench:
         results = {"machine": machine(self.options.flok), "load": os.getloadavg()}
         self.chains = {host: Chains(host) for host in self.lab.hosts}
         time.sleep(1)
-        for kind, count, one in (("stop", self.options.stops, self.stop), ("suspect", self.options.suspects, self.suspect)):
+        for kind, count, one in (("stop", self.options.stops, self.stop), ("sick", self.options.sick, self.sick),
+                                 ("suspect", self.options.suspects, self.suspect)):
             found = {"name": [], "vip": []}
             for turn in range(count):
                 for what, seconds in one(turn).items():
@@ -206,16 +211,19 @@ class Bench:
         networks = [at for at in task["NetworksAttachments"] if not at["Network"]["Spec"].get("Ingress")]
         return networks[0]["Addresses"][0].split("/")[0]
 
-    def forgotten(self, hosts, names, since):
-        """Seconds from `since` until the names and the virtual address of each host lack an endpoint."""
+    def forgotten(self, hosts, names, since, begun=None):
+        """Seconds from `since` until the names and the virtual address of each host lack an endpoint, which may be before
+        it, but not before `begun`."""
+        begun = begun or since
+
         def look():
-            return all(names[host].gone and self.chains[host].left(self.vip, since) for host in hosts)
+            return all(names[host].gone and self.chains[host].left(self.vip, begun) for host in hosts)
         try:
             wait_for("an endpoint to be forgotten", WITHIN, look)
         except RuntimeError:
             for host in hosts:
                 say("n%d" % host.index, self.health(host.api()), names[host].gone and names[host].gone - since,
-                    self.chains[host].left(self.vip, since), look_up(self.asking[host], "tasks.s_web"),
+                    self.chains[host].left(self.vip, begun), look_up(self.asking[host], "tasks.s_web"),
                     "monitor: %s" % self.chains[host].process.poll(), run(*host.inside(
                         "nft", "list", "chain", "inet", "flok", "vip4_" + self.vip), check=False))
             raise
@@ -223,7 +231,7 @@ class Bench:
             for name in names.values():
                 name.ended = True
         return {"name": [names[host].gone - since for host in hosts],
-                "vip": [self.chains[host].left(self.vip, since) - since for host in hosts]}
+                "vip": [self.chains[host].left(self.vip, begun) - since for host in hosts]}
 
     def watch(self, hosts):
         names = {host: Names(self.asking[host], self.endpoints.values()) for host in hosts}
@@ -249,6 +257,22 @@ class Bench:
         if status != 200:
             raise RuntimeError("scaling: %s" % answer)
         return since
+
+    def sick(self, turn):
+        hosts = self.lab.hosts
+        pid = next(pid for pid, line in hosts[turn % 3].processes() if line[:2] == WEB)
+        names = self.watch(hosts)
+        asking = self.swarm.leader(hosts[0]).api()
+        begun = now()
+        with open("/proc/%d/root/sick" % pid, "w"):
+            pass
+        since = wait_for("a task to be known as sick", WITHIN, lambda: self.is_sick(asking) and now(), ASK_EVERY)
+        return self.forgotten(hosts, names, since, begun)
+
+    @staticmethod
+    def is_sick(asking):
+        asking.request("GET", "/flok/v1/services/s_web/explain")
+        return any("its health check fails" in task["why"] for task in json.loads(asking.getresponse().read())["tasks"])
 
     def suspect(self, turn):
         leader = self.swarm.leader(self.lab.hosts[0])
@@ -280,7 +304,7 @@ class Bench:
 
 def table(results):
     lines = ["ms from the clock's start       min   median      max   in 200 ms"]
-    for kind in ("stop", "suspect"):
+    for kind in ("stop", "sick", "suspect"):
         for what, row in results[kind].items():
             lines.append("%-8s out of the %-10s %9.1f %8.1f %8.1f   %d of %d" % (
                 kind, what + "s", row["min"], row["median"], row["max"], row["within_200"], row["n"]))
@@ -291,11 +315,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flok", default=os.path.join(os.environ.get("CARGO_TARGET_DIR", REPO + "/target"), "release/flok"))
     parser.add_argument("--stops", type=int, default=20)
+    parser.add_argument("--sick", type=int, default=10)
     parser.add_argument("--suspects", type=int, default=5)
     parser.add_argument("--short", action="store_true")
     options = parser.parse_args()
     if options.short:
-        options.stops = options.suspects = 2
+        options.stops = options.sick = options.suspects = 2
     images = "/var/tmp/flok-bench-images"
     run(REPO + "/docker/images.sh", images, "busybox")
     options.image = images + "/busybox.tar"
