@@ -31,7 +31,7 @@ struct Occupied {
 }
 
 impl Cutter {
-    /// A subnet that no network has, no node is in and none reaches otherwise. Nothing is written down: the caller gives it to
+    /// A subnet that no network has, nor any task that still stops, no node is in and none reaches otherwise. Nothing is written down: the caller gives it to
     /// a network. The error says what is missing.
     pub fn cut(&mut self, state: &State, around: &dyn Surroundings, ipv4: bool) -> Result<Subnet, String> {
         let exhausted = "no subnet is left in the swarm's address pools";
@@ -67,7 +67,10 @@ impl Cutter {
         while index < count {
             let subnet = Subnet::new(pool.at(index << bits), size)?;
             let outside = || self.occupied.as_ref()?.in_way_of(&subnet).map(|(held, _)| held);
-            index = match state.overlapping(&subnet).map(|(held, _)| held).or_else(outside) {
+            // A network may go before its last tasks have stopped: who comes into its place would be theirs to reach.
+            let stopping = || state.addresses_in(subnet).next().map(|_| subnet);
+            let taken = state.overlapping(&subnet).map(|(held, _)| held);
+            index = match taken.or_else(outside).or_else(stopping) {
                 // A large one is passed over as a whole.
                 Some(held) => (pool.offset_of(held.last()) >> bits).max(index) + 1,
                 None => {

@@ -307,6 +307,25 @@ fn a_subnet_that_comes_back_leaves_out_who_still_stops() {
     assert_eq!(swarm.state.address_holder(held).unwrap().user, crate::state::AddressUser::Task(old));
 }
 
+#[test]
+fn no_subnet_is_cut_from_which_somebody_still_stops() {
+    let mut swarm = Fixture::nodes(1);
+    let first = swarm.network("one", &[]);
+    tick(&mut swarm);
+    let held = subnets(&swarm, first);
+    let web = swarm.service("web", 1, |spec| spec.task.networks = vec![attach_to(first)]);
+    let old = swarm.running(web, 1, node(1));
+    swarm.command(Command::RemoveService { id: web });
+    swarm.command(Command::RemoveNetwork { id: first });
+    let second = swarm.network("two", &[]);
+    tick(&mut swarm);
+    assert_ne!(subnets(&swarm, second), held);
+    swarm.finish(old, TaskState::Complete);
+    let third = swarm.network("three", &[]);
+    tick(&mut swarm);
+    assert_eq!(subnets(&swarm, third), held);
+}
+
 #[derive(Debug, Clone)]
 enum Act {
     Create { name: u8, networks: Vec<usize>, publish: bool },

@@ -67,6 +67,10 @@ pub struct Endpoint {
     pub serving: bool,
 }
 
+pub(super) fn subnets<'a>(views: impl Iterator<Item = &'a Arc<NetworkView>>) -> BTreeMap<String, Vec<Subnet>> {
+    views.map(|view| (view.name.clone(), view.subnets.clone())).collect()
+}
+
 /// From one view of a node's networks to a newer one; or, as a snapshot, a whole one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NetworksUpdate {
@@ -89,6 +93,11 @@ pub enum NetworkChange {
 }
 
 impl Networks {
+    /// Of every network, by its name.
+    pub fn subnets(&self) -> BTreeMap<String, Vec<Subnet>> {
+        subnets(self.list.values())
+    }
+
     /// What takes a holder of `self` to `newer`.
     pub fn update_to(&self, newer: &Networks) -> NetworksUpdate {
         self.update_with(newer, |_, _| None)

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::networks::{Endpoint, NetworkChange, NetworkView, Networks, NetworksUpdate, ServiceView};
+use super::networks::{Endpoint, NetworkChange, NetworkView, Networks, NetworksUpdate, ServiceView, subnets};
 use super::view::task_name;
 use crate::gossip::{NodeRecord, Table};
 use crate::spec::{template, *};
@@ -39,6 +39,11 @@ impl SwarmNetworks {
             }
         }
         Networks { list }
+    }
+
+    /// Of every network of the swarm, by its name.
+    pub fn subnets(&self) -> BTreeMap<String, Vec<Subnet>> {
+        subnets(self.list.values())
     }
 
     /// What takes a node from `held` to `newer`, which is of this moment.

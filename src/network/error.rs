@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::program::ProgramError;
-use crate::spec::{NetworkId, Protocol, TaskId};
+use crate::spec::{NetworkId, Protocol, Subnet, TaskId};
 
 /// Unless said otherwise, what was made before the error has been undone.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,11 @@ pub enum NetworkError {
          the node first (flok node update --availability drain) and wait until no task runs on it"
     )]
     OtherSubnet { tasks: usize, former: String, subnet: String },
+    #[error(
+        "local-subnet {subnet} of this node overlaps with {held} of the swarm's network {network}: choose a block that no network \
+         has with --local-subnet, FLOK_LOCAL_SUBNET or local-subnet in the configuration file"
+    )]
+    SubnetOfNetwork { subnet: String, held: Subnet, network: String },
     #[error("port {port}/{} is taken by another process on this node: free it, or publish another port", .protocol.as_str())]
     PortTaken { port: u16, protocol: Protocol },
     #[error("port {port}/{} is already published by task {task}", .protocol.as_str())]

@@ -35,6 +35,8 @@ const AUDIT_AFTER_BELL: Duration = Duration::from_millis(100);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// Refusals told apart; where there are more, these are enough to go after.
 const MAX_TROUBLES: usize = 8;
+/// Refusals that are remembered until the whole is looked at again.
+const MAX_REFUSED: usize = 1024;
 /// Around a packet: Ethernet, IP, UDP and VXLAN.
 const OVERHEAD4: u32 = 50;
 const OVERHEAD6: u32 = 70;
@@ -390,8 +392,7 @@ impl Keeper {
             tracing::warn!(what, "the kernel refuses a part of the network");
         }
         if !whole {
-            refused.splice(0..0, self.refused.drain(..));
-            refused.dedup();
+            refused = both(std::mem::take(&mut self.refused), refused);
         }
         self.refused = refused;
         if !self.refused.is_empty() {
@@ -419,13 +420,14 @@ impl Keeper {
         self.under = under(self.under, overlay.address, found.ok());
     }
 
-    /// A task whose interface was deleted gets another; its sockets never notice.
+    /// A task whose interface was deleted gets another, and one that was taken down is put up; its sockets never notice.
     fn repair_wires(&mut self) {
         let Ok(links) = self.routing.links() else { return };
-        for wired in self.wired.values().filter(|wired| !links.contains_key(&wired.task.interface)) {
-            tracing::warn!(interface = %wired.task.interface, "a task's interface is gone and is made anew");
+        let is_up = |interface| links.get(&interface).is_some_and(|link| link.up);
+        for wired in self.wired.values().filter(|wired| !is_up(wired.task.interface)) {
+            tracing::warn!(interface = %wired.task.interface, "a task's interface is gone or down and is repaired");
             if let Err(error) = veth::connect(&wired.wire) {
-                tracing::warn!(interface = %wired.task.interface, %error, "a task's interface cannot be made anew");
+                tracing::warn!(interface = %wired.task.interface, %error, "a task's interface cannot be repaired");
             }
         }
     }
@@ -478,6 +480,18 @@ impl Keeper {
     }
 }
 
+/// Each refusal once, however often it is met; of too many, the oldest are given up.
+fn both(before: Refused, mut now: Refused) -> Refused {
+    now.extend(before);
+    let mut all = Refused::new();
+    for one in now {
+        if all.len() < MAX_REFUSED && !all.contains(&one) {
+            all.push(one);
+        }
+    }
+    all
+}
+
 /// What lies under the overlay: `found` is the MTU of the interface that has the own address, where one has it. Where
 /// nothing could be found out, what was known stays: to take nothing for an answer would make the device anew.
 fn under(known: (Option<IpAddr>, u32), own: IpAddr, found: Option<Option<u32>>) -> (Option<IpAddr>, u32) {
@@ -517,5 +531,21 @@ mod tests {
         assert_eq!(under(known, own, None), known);
         assert_eq!(under(known, other, None), (None, 1450), "of another address nothing was known");
         assert_eq!(under(known, own, Some(None)), (None, 1450), "no interface has it any more");
+    }
+
+    #[test]
+    fn refusals_that_come_again_and_again_are_remembered_once_and_the_newest_of_too_many() {
+        let refusal = |number: usize| Refusal { what: number.to_string(), port_in_use: false, interface: None };
+        let mut known = Refused::new();
+        for _ in 0..3 {
+            known = both(known, vec![refusal(1), refusal(2)]);
+            known = both(known, vec![refusal(3)]);
+        }
+        assert_eq!(known, [refusal(3), refusal(1), refusal(2)]);
+        known = both(known, (10..10 + MAX_REFUSED).map(refusal).collect());
+        assert_eq!(
+            (known.len(), known.contains(&refusal(3)), known.contains(&refusal(10))),
+            (MAX_REFUSED, false, true)
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! What was made for each task, one small JSON file a task, written before it is made and deleted after it is gone.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -7,11 +8,14 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::names::task_interface;
 use super::{NetworkError, pool};
 use crate::spec::{Attachment, PortConfig, Subnet, TaskId};
 
 /// Of the tasks on this node, in a file beside their records.
 const LOCAL_SUBNET: &str = "local-subnet";
+/// The swarm's networks that this node knew last, in another one.
+const NETWORKS: &str = "networks";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -28,6 +32,9 @@ pub struct Record {
     /// Of those subnets, the ones whose network's maker asked for smaller packets.
     #[serde(default)]
     pub smaller: Vec<(Subnet, u32)>,
+    /// Its addresses on networks that are gone, where others have their place now: it speaks from there no more.
+    #[serde(default)]
+    pub lost: Vec<IpAddr>,
     /// On internal networks only.
     #[serde(default)]
     pub confined: bool,
@@ -38,6 +45,25 @@ pub struct Record {
     /// What a packet on the overlay may be, as it was known last.
     #[serde(default)]
     pub mtu: Option<u32>,
+}
+
+impl Record {
+    /// Of a task that nothing is known of yet but its places.
+    pub fn new(task: TaskId, address: Ipv4Addr, ports: Vec<PortConfig>, attachments: Vec<Attachment>) -> Record {
+        Record {
+            task,
+            interface: task_interface(task),
+            address,
+            ports,
+            attachments,
+            routes: Vec::new(),
+            smaller: Vec::new(),
+            lost: Vec::new(),
+            confined: false,
+            outward: Vec::new(),
+            mtu: None,
+        }
+    }
 }
 
 /// The extension of a namespace's file, beside its record.
@@ -64,12 +90,26 @@ impl Records {
         fs::write(&path, format!("{subnet}\n")).map_err(|source| NetworkError::Write { path, source })
     }
 
+    /// Subnets of the swarm's networks, by name, as this node knew them last.
+    pub fn networks(&self) -> BTreeMap<String, Vec<Subnet>> {
+        let text = fs::read(self.dir.join(NETWORKS)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    pub fn write_networks(&self, networks: &BTreeMap<String, Vec<Subnet>>) -> Result<(), NetworkError> {
+        let text = serde_json::to_vec(networks).expect("names and subnets are plain data");
+        self.replace(self.dir.join(NETWORKS), &text)
+    }
+
     pub fn write(&self, record: &Record) -> Result<(), NetworkError> {
-        let path = self.path(record.task);
-        let new = path.with_extension("new");
         let text = serde_json::to_vec(record).expect("a record is plain data");
-        // No fsync: after a power cut the namespaces are gone too.
-        let written = fs::write(&new, &text).and_then(|()| fs::rename(&new, &path));
+        self.replace(self.path(record.task), &text)
+    }
+
+    /// As a whole. No fsync: after a power cut the namespaces are gone too.
+    fn replace(&self, path: PathBuf, text: &[u8]) -> Result<(), NetworkError> {
+        let new = path.with_extension("new");
+        let written = fs::write(&new, text).and_then(|()| fs::rename(&new, &path));
         written.map_err(|source| NetworkError::Write { path, source })
     }
 

@@ -13,14 +13,13 @@ use tokio::time::timeout;
 
 use super::kernel::routing::{Routing, task_interfaces};
 use super::kernel::{sysctl, veth};
-use super::names::{local6, task_interface};
-use super::plan::{LocalTask, is_confined};
 use super::plane::{Plane, SwarmView, Wired};
 use super::pool::Subnet;
 use super::ports::{self, HeldPorts};
-use super::records::{NAMESPACE, Record, Records};
-use super::state::{Interface, Mac};
+use super::records::{Record, Records};
+use super::state::Interface;
 use super::turns::Turns;
+use super::wiring::{addresses_of, interface, namespace_path, place, wired};
 use super::{NetworkError, doctor, firewall, namespace, probe};
 use crate::dispatcher::Networks;
 use crate::spec::{Attachment, Condition, Finding, NetworkId, PortConfig, Protocol, TaskId, Way};
@@ -69,6 +68,8 @@ struct Shared {
     gate: RwLock<()>,
     turns: Turns,
     inner: Mutex<Inner>,
+    /// Subnets of the swarm's networks, by name, as they were written down last.
+    noted: Mutex<Option<BTreeMap<String, Vec<crate::spec::Subnet>>>>,
 }
 
 #[derive(Default)]
@@ -77,6 +78,14 @@ struct Inner {
     taken: BTreeSet<Ipv4Addr>,
     next: u32,
     ports: HeldPorts,
+    /// Tasks of which something is left that could not be removed: their networks are nobody's any more.
+    half: BTreeSet<TaskId>,
+}
+
+impl Inner {
+    fn whole(&self) -> impl Iterator<Item = &Record> {
+        self.tasks.values().filter(|record| !self.half.contains(&record.task))
+    }
 }
 
 impl TaskNetworks {
@@ -85,6 +94,10 @@ impl TaskNetworks {
     /// is not in [`Self::all`].
     pub async fn start(config: NetworkConfig, keep: &BTreeSet<TaskId>) -> Result<TaskNetworks, NetworkError> {
         let records = Records::open(config.dir.clone())?;
+        if records.local_subnet() != Some(config.subnet) {
+            let known = records.networks();
+            apart(config.subnet, known.iter().map(|(name, subnets)| (name.as_str(), &subnets[..])))?;
+        }
         let mut inner = Inner::default();
         for record in records.all()? {
             let whole = namespace::is_held(&namespace_path(&config, record.task)) && veth::exists(interface(&record));
@@ -106,8 +119,8 @@ impl TaskNetworks {
         let wired = inner.tasks.values().map(|record| (record.task, wired(&config, record, ipv6))).collect();
         let plane = Plane::start(config.subnet, wired).await?;
         let (networks, gate, inner) = (watch::Sender::new(None), RwLock::new(()), Mutex::new(inner));
-        let turns = Turns::default();
-        let shared = Arc::new(Shared { config, records, plane, ipv6, networks, gate, turns, inner });
+        let (turns, noted) = (Turns::default(), Mutex::default());
+        let shared = Arc::new(Shared { config, records, plane, ipv6, networks, gate, turns, inner, noted });
         tokio::spawn(follow_mtu(Arc::downgrade(&shared), shared.plane.mtu()));
         Ok(TaskNetworks { shared })
     }
@@ -118,6 +131,19 @@ impl TaskNetworks {
         self.shared.plane.set_swarm(view);
         self.shared.networks.send_replace(Some(networks.clone()));
         self.follow(&networks);
+    }
+
+    /// Writes down which subnets the swarm's networks have, all that this node knows of, for its next start. On an error it
+    /// goes by what it knew before.
+    pub fn note_networks(&self, networks: BTreeMap<String, Vec<crate::spec::Subnet>>) {
+        let mut noted = self.shared.noted.lock().expect("no holder of this lock panics");
+        if noted.as_ref() == Some(&networks) {
+            return;
+        }
+        match self.shared.records.write_networks(&networks) {
+            Ok(()) => *noted = Some(networks),
+            Err(error) => tracing::warn!(%error, "the swarm's networks are not written down"),
+        }
     }
 
     /// Returns once all that was told so far is in force.
@@ -154,7 +180,7 @@ impl TaskNetworks {
         let mut findings = doctor::node(&*self.shared.plane.examine().await?, &conditions);
         let served: Vec<(TaskId, IpAddr)> = {
             let inner = self.inner();
-            inner.tasks.values().filter_map(|record| Some((record.task, record.routes.first()?.1))).collect()
+            inner.whole().filter_map(|record| Some((record.task, record.routes.first()?.1))).collect()
         };
         let asked = served.iter().take(LOOK_UPS).map(|(task, own)| self.look_up(*task, *own));
         let answers = join_all(asked).await;
@@ -208,6 +234,8 @@ impl TaskNetworks {
         attachments: &[Attachment],
     ) -> Result<TaskNetwork, NetworkError> {
         let networks = self.networks_of(attachments).await?;
+        let own = attachments.iter().filter_map(|at| networks.list.get(&at.network));
+        apart(self.shared.config.subnet, own.map(|view| (view.name.as_str(), &view.subnets[..])))?;
         let (waited, answer) = oneshot::channel();
         let (own, ports, attachments) = (self.clone(), ports.to_vec(), attachments.to_vec());
         tokio::spawn(async move {
@@ -218,7 +246,7 @@ impl TaskNetworks {
             let _shared = own.shared.gate.read().await;
             let (made, is_new) = match own.get(task) {
                 Some(network) => (Ok(network), false),
-                None => (own.make(task, &ports, &attachments, &networks).await, true),
+                None => (own.make_anew(task, &ports, &attachments, &networks).await, true),
             };
             if let Err(Ok(_)) = waited.send(made)
                 && is_new
@@ -227,6 +255,18 @@ impl TaskNetworks {
             }
         });
         answer.await.unwrap_or(Err(NetworkError::Stopped))
+    }
+
+    /// After what an earlier attempt may have left.
+    async fn make_anew(
+        &self,
+        task: TaskId,
+        ports: &[PortConfig],
+        attachments: &[Attachment],
+        networks: &Networks,
+    ) -> Result<TaskNetwork, NetworkError> {
+        self.take_away(task).await?;
+        self.make(task, ports, attachments, networks).await
     }
 
     async fn make(
@@ -266,21 +306,26 @@ impl TaskNetworks {
         let cleared = self.shared.plane.set(task, None).await;
         let (config, records, gone) = (self.shared.config.clone(), self.shared.records.clone(), record.clone());
         let undone = spawn_blocking(move || undo(&config, &records, &gone)).await.unwrap_or(Err(NetworkError::Stopped));
+        let mut inner = self.inner();
         if undone.is_ok() {
-            let mut inner = self.inner();
             inner.tasks.remove(&task);
+            inner.half.remove(&task);
             inner.taken.remove(&record.address);
             inner.ports.release(task);
+        } else {
+            inner.half.insert(task);
         }
+        drop(inner);
         cleared.and(undone)
     }
 
     pub fn get(&self, task: TaskId) -> Option<TaskNetwork> {
-        self.inner().tasks.get(&task).map(|record| self.network_of(record))
+        let inner = self.inner();
+        inner.tasks.get(&task).filter(|_| !inner.half.contains(&task)).map(|record| self.network_of(record))
     }
 
     pub fn all(&self) -> Vec<TaskNetwork> {
-        self.inner().tasks.values().map(|record| self.network_of(record)).collect()
+        self.inner().whole().map(|record| self.network_of(record)).collect()
     }
 
     /// Networks that hold all of `attachments`, waited for.
@@ -314,18 +359,8 @@ impl TaskNetworks {
             return Err(NetworkError::Exhausted(self.shared.config.subnet.to_string()));
         };
         inner.next = inner.next.wrapping_add(1);
-        let mut record = Record {
-            task,
-            interface: task_interface(task),
-            address,
-            ports,
-            attachments: attachments.to_vec(),
-            routes: Vec::new(),
-            smaller: Vec::new(),
-            confined: false,
-            outward: Vec::new(),
-            mtu: *self.shared.plane.mtu().borrow(),
-        };
+        let mut record = Record::new(task, address, ports, attachments.to_vec());
+        record.mtu = *self.shared.plane.mtu().borrow();
         place(&mut record, networks);
         // They may have changed since; what changes from here on finds the record.
         self.shared.networks.borrow().iter().for_each(|now| place(&mut record, now));
@@ -355,7 +390,9 @@ impl TaskNetworks {
     /// Wires those anew that are another after `change`.
     fn change(&self, change: impl Fn(&mut Record)) {
         let mut changed = Vec::new();
-        for record in self.inner().tasks.values_mut().filter(|record| !record.attachments.is_empty()) {
+        let Inner { tasks, half, .. } = &mut *self.inner();
+        let whole = tasks.values_mut().filter(|record| !half.contains(&record.task));
+        for record in whole.filter(|record| !record.attachments.is_empty()) {
             let before = record.clone();
             change(record);
             if *record != before {
@@ -371,7 +408,7 @@ impl TaskNetworks {
     async fn rewire(self, tasks: Vec<TaskId>) {
         let _alone = self.shared.gate.write().await;
         for task in tasks {
-            let Some(record) = self.inner().tasks.get(&task).cloned() else { continue };
+            let Some(record) = self.inner().whole().find(|record| record.task == task).cloned() else { continue };
             if let Err(error) = self.wire_anew(&record).await {
                 tracing::warn!(%task, %error, "a task does not follow a change of its networks");
             }
@@ -435,6 +472,18 @@ fn undo(config: &NetworkConfig, records: &Records, record: &Record) -> Result<()
     if result.is_ok() { records.delete(record.task) } else { result }
 }
 
+/// Fails where a network has addresses that tasks get on this node alone.
+fn apart<'a>(
+    local: Subnet,
+    mut networks: impl Iterator<Item = (&'a str, &'a [crate::spec::Subnet])>,
+) -> Result<(), NetworkError> {
+    let block = local.block();
+    let met = networks.find_map(|(name, subnets)| Some((name, subnets.iter().find(|held| held.overlaps(&block))?)));
+    met.map_or(Ok(()), |(network, held)| {
+        Err(NetworkError::SubnetOfNetwork { subnet: local.to_string(), held: *held, network: network.to_owned() })
+    })
+}
+
 /// Tasks that run keep their addresses for good, so that they hold the subnet; without any, nothing of the former is left.
 fn change_subnet(records: &Records, subnet: Subnet, taken: Vec<Ipv4Addr>) -> Result<(), NetworkError> {
     let former = records.local_subnet();
@@ -470,82 +519,6 @@ fn remove_strays(config: &NetworkConfig, records: &Records, inner: &Inner) -> Re
         }
     }
     Ok(())
-}
-
-/// What follows for a task from the networks it is on. One that is not known any more changes nothing.
-fn place(record: &mut Record, networks: &Networks) {
-    let views = || record.attachments.iter().filter_map(|at| networks.list.get(&at.network).map(|view| (at, view)));
-    if views().count() < record.attachments.len() {
-        return;
-    }
-    let mut routes = Vec::new();
-    for (attachment, view) in views().filter(|(_, view)| !view.ingress) {
-        for subnet in &view.subnets {
-            let own = attachment.addresses.iter().find(|address| address.is_ipv6() == subnet.base().is_ipv6());
-            routes.extend(own.map(|own| (*subnet, *own)));
-        }
-    }
-    let ingress = views().filter(|(_, view)| view.ingress).flat_map(|(attachment, _)| &attachment.addresses);
-    record.outward = ingress.copied().collect();
-    record.confined = is_confined(views().map(|(_, view)| view.as_ref()));
-    record.routes = routes;
-    let asked = views().filter_map(|(_, view)| Some((view, view.mtu?)));
-    record.smaller = asked.flat_map(|(view, mtu)| view.subnets.iter().map(move |subnet| (*subnet, mtu))).collect();
-}
-
-/// As whom a task speaks to all that is on no network of its own: one address of each family.
-fn outward(record: &Record) -> Vec<IpAddr> {
-    let local = [IpAddr::V4(record.address), local6(record.address).into()];
-    let instead = |local: &IpAddr| record.outward.iter().find(|own| own.is_ipv6() == local.is_ipv6()).copied();
-    local.iter().map(|local| instead(local).unwrap_or(*local)).collect()
-}
-
-fn wired(config: &NetworkConfig, record: &Record, ipv6: bool) -> Wired {
-    let (interface, mac, addresses) = (interface(record), task_mac(record.address), addresses_of(record).collect());
-    let wire = veth::Wire {
-        namespace: namespace_path(config, record.task),
-        interface,
-        mac,
-        address: record.address,
-        addresses,
-        outward: outward(record),
-        routes: record.routes.iter().map(|(subnet, source)| (*subnet, *source, mtu(record, subnet))).collect(),
-        ipv6,
-    };
-    let task = LocalTask {
-        interface,
-        mac,
-        address: record.address,
-        addresses: wire.addresses.clone(),
-        outward: wire.outward.clone(),
-        ports: record.ports.clone(),
-        confined: record.confined,
-    };
-    Wired { task, wire }
-}
-
-/// What a packet to this subnet may be: what the path takes, or less.
-fn mtu(record: &Record, subnet: &crate::spec::Subnet) -> Option<u32> {
-    let asked = record.smaller.iter().find(|(smaller, _)| smaller == subnet).map(|(_, mtu)| *mtu);
-    record.mtu.into_iter().chain(asked).min()
-}
-
-fn addresses_of(record: &Record) -> impl Iterator<Item = IpAddr> {
-    record.attachments.iter().flat_map(|attachment| attachment.addresses.iter().copied())
-}
-
-fn interface(record: &Record) -> Interface {
-    Interface::new(&record.interface)
-}
-
-/// A locally administered MAC address, from the task's address.
-fn task_mac(address: Ipv4Addr) -> Mac {
-    let [a, b, c, d] = address.octets();
-    Mac([0x02, 0x42, a, b, c, d])
-}
-
-fn namespace_path(config: &NetworkConfig, task: TaskId) -> PathBuf {
-    config.dir.join(format!("{task}.{NAMESPACE}"))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The daemon: what lives from start to stop of the process, in a swarm or not, and the changes between the two.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -139,8 +140,10 @@ impl Host {
         self.worker.assign(Wanted { assignments: view.assignments.clone(), dependencies: view.dependencies.clone() });
     }
 
-    /// What is as it was is not told again.
-    pub fn set_networks(&self, networks: Networks) {
+    /// The networks of this node's tasks, and which subnets the networks of the swarm have, all that are known. What is as it
+    /// was is not told again.
+    pub fn set_networks(&self, networks: Networks, subnets: BTreeMap<String, Vec<Subnet>>) {
+        self.worker.networks().note_networks(subnets);
         let told = self.networks.send_if_modified(|known| {
             let differs = known.as_deref() != Some(&networks);
             if differs {
@@ -185,6 +188,7 @@ impl Host {
     fn forget_networks(&self) {
         *self.lock_members() = None;
         self.networks.send_replace(None);
+        self.worker.networks().note_networks(BTreeMap::new());
         self.worker.networks().set_swarm(SwarmView::default());
     }
 

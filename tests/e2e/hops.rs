@@ -40,14 +40,13 @@ fn each_hop_that_is_broken_by_hand_is_named_with_its_node() {
     let on = |host: usize| web.iter().find(|task| task.node == swarm.node_id(0, host)).unwrap();
     let (here, there) = (on(0), on(1));
     let [own, other]: [IpAddr; 2] = [here, there].map(|task| swarm.addresses(0, &task.id)[0]);
-    let whole = |mend: &dyn Fn()| {
+    let whole = || {
         eventually("a whole way", PATIENCE, || {
-            mend();
             let found = broken(&swarm, &here.id, &there.id)?;
             if found.is_empty() { Ok(()) } else { Err(format!("{found:?}")) }
         });
     };
-    whole(&|| {});
+    whole();
     let gateway = sh(&swarm.hosts[0], &format!("ip route show {other}")).split(' ').nth(2).unwrap().to_owned();
     let veth = sh(&swarm.hosts[0], &format!("ip route get {own}")).split(' ').nth(2).unwrap().to_owned();
     // What is flok's own is made again at once, so it is broken again and again until it was seen.
@@ -69,12 +68,7 @@ fn each_hop_that_is_broken_by_hand_is_named_with_its_node() {
             if named { Ok(()) } else { Err(format!("{found:?}")) }
         });
         kill_all_of(harming);
-        // Who takes a task's interface down puts it up; its last command may still be on its way.
-        whole(&|| {
-            if hop == "interface" {
-                sh(&swarm.hosts[host], &harm.replace("down", "up"));
-            }
-        });
+        whole();
     }
     // What is another's stays.
     for (host, hook, rule, said) in [
@@ -91,6 +85,6 @@ fn each_hop_that_is_broken_by_hand_is_named_with_its_node() {
         let named = named.unwrap_or_else(|| panic!("{rule}: {found:?}"));
         assert!(named.2.starts_with("the firewall's chain ip other c drops"), "{named:?}");
         sh(&swarm.hosts[host], "nft delete table ip other");
-        whole(&|| {});
+        whole();
     }
 }

@@ -7,7 +7,7 @@ use super::lab::{Host, Lab, eventually, flok, run};
 use super::swarm::{PATIENCE, Swarm};
 
 /// What a daemon that does not start says. It ends by itself, and with a code that says so.
-fn refused_start(host: &Host, path: Option<&Path>, args: &[&str]) -> String {
+pub fn refused_start(host: &Host, path: Option<&Path>, args: &[&str]) -> String {
     let mut command = host.command("timeout");
     command.arg("20").arg(flok()).arg("daemon").args(args);
     if let Some(path) = path {

@@ -2,6 +2,7 @@
 
 use super::client::in_task;
 use super::lab::{Host, Lab, eventually};
+use super::refusals::refused_start;
 use super::swarm::{PATIENCE, Swarm};
 
 fn sh(host: &Host, script: &str) -> String {
@@ -25,7 +26,7 @@ fn no_network_takes_a_nodes_own_lan_from_it() {
     // Of the default pool. The first /24, which the ingress network has before the second host comes, is not in it.
     sh(&lab.hosts[1], "ip link add lan0 type bridge; ip addr add 10.0.1.1/24 dev lan0; ip link set lan0 up");
     lab.hosts.iter_mut().for_each(|host| host.start_daemon(&[]));
-    let swarm = Swarm::begin(lab);
+    let mut swarm = Swarm::begin(lab);
     swarm.hosts[0].ok(&["network", "create", "back"]);
     assert_eq!(subnet(&swarm, "back"), "10.0.2.0/24");
 
@@ -49,6 +50,23 @@ services: { web: { image: flok/whoami:latest, networks: [lan] } }";
         swarm.hosts[0].ok(&["network", "rm", "later"]);
         Err("it is not refused".to_owned())
     });
+    // Nor does a node come back that would have a network's addresses for its own tasks alone.
+    let known = swarm.hosts[1].data_dir().join("network/networks");
+    eventually("the networks to be noted", PATIENCE, || match std::fs::read_to_string(&known).unwrap_or_default() {
+        noted if noted.contains("10.0.2.0") => Ok(()),
+        noted => Err(noted),
+    });
+    swarm.host(1).stop_daemon();
+    let host = &swarm.hosts[1];
+    let (data, socket, listen) = (host.data_dir(), host.socket(), host.underlay());
+    let own = ["--data-dir", data.to_str().unwrap(), "--socket", socket.to_str().unwrap(), "--listen-addr", &listen];
+    let refused = refused_start(host, None, &[own.as_slice(), &["--local-subnet", "10.0.2.0/24"]].concat());
+    assert!(
+        refused.contains("10.0.2.0/24 of this node overlaps with 10.0.2.0/24 of the swarm's network back"),
+        "{refused}"
+    );
+    swarm.host(1).start_daemon(&[]);
+    swarm.nodes_are(1, 2, "ready");
     // Nor does a machine come that would be cut off by a network that is there.
     swarm.hosts[1].ok(&["swarm", "leave", "--force"]);
     sh(&swarm.hosts[1], "ip route add 10.0.0.0/20 via 10.0.1.9");

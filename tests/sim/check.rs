@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use flok::consensus::replica::Replica;
 use flok::consensus::wire::MembershipContext;
-use flok::dispatcher::{NetworkBuilder, Networks};
+use flok::dispatcher::{NetworkBuilder, Networks, SwarmNetworks};
 use flok::gossip::Table;
 use flok::spec::*;
 use flok::state::watch::{self, Difference, ObjectChange};
@@ -17,9 +17,13 @@ use sha2::{Digest, Sha256};
 
 use crate::context::Ms;
 use crate::daemon::surroundings;
+use crate::isolation;
 
 /// States kept for comparison with holders that come later.
 const KEPT_STATES: u64 = 256;
+
+/// Entries from one look at the nodes' plans to the next, which takes longer than all else that is looked at.
+const PLANS_EVERY: u64 = 8;
 
 /// Counted for the summary of a run.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -54,6 +58,8 @@ pub struct Checker {
     acknowledged_up_to: u64,
     trace: Sha256,
     networks: NetworkBuilder,
+    /// As they were made last, and whether the nodes' plans of them were looked at.
+    latest: (SwarmNetworks, bool),
     pub verbose: bool,
 }
 
@@ -78,6 +84,7 @@ impl Checker {
             acknowledged_up_to: 0,
             trace: Sha256::new(),
             networks: NetworkBuilder::default(),
+            latest: (SwarmNetworks::default(), true),
             verbose,
         }
     }
@@ -270,6 +277,10 @@ impl Checker {
         check_addresses(&after);
         if let Some(networks) = self.networks.build(&after, &Table::default()) {
             after.nodes().for_each(|node| check_isolation(&after, node.id, &networks.of(node.id)));
+            self.latest = (networks, false);
+        }
+        if after.applied().is_multiple_of(PLANS_EVERY) {
+            self.check_plans();
         }
         if let Some(swarm) = after.swarm() {
             let knows_less = after.nodes().find(|node| node.description.feature_level < swarm.feature_level);
@@ -278,6 +289,13 @@ impl Checker {
         let mut raft_ids = BTreeSet::new();
         for raft in after.nodes().filter_map(|node| node.raft) {
             assert!(raft_ids.insert(raft.raft_id), "raft id {} is held twice", raft.raft_id);
+        }
+    }
+
+    /// Looks at the plans that the nodes make of the networks, unless they are as they were.
+    pub fn check_plans(&mut self) {
+        if !std::mem::replace(&mut self.latest.1, true) {
+            isolation::check(&self.reference, &self.latest.0);
         }
     }
 

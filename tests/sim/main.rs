@@ -7,6 +7,7 @@ mod converge;
 mod daemon;
 mod disk;
 mod faults;
+mod isolation;
 mod leader;
 mod log;
 mod run;

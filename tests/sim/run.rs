@@ -64,6 +64,7 @@ pub fn run(seed: u64) -> Outcome {
     world.run(QUIET, |_| false);
     let entries = world.check.counts.entries - entries;
     assert!(entries <= QUIET_ENTRIES, "{entries} entries in a quiet swarm");
+    world.check.check_plans();
     for at in world.log_holders() {
         let node = world.hosts[at].node;
         let daemon = world.hosts[at].daemon.as_ref().expect("it holds the log");

@@ -48,17 +48,23 @@ pub struct Wire {
     pub ipv6: bool,
 }
 
-/// Makes the pair where it is missing, and sets up the inside.
+/// Makes the pair where it is missing, puts the host's end up, and sets up the inside.
 pub fn connect(wire: &Wire) -> Result<(), NetworkError> {
-    let added = add_pair(wire);
-    if let Err(error) = added
-        && error.raw_os_error() != Some(libc::EEXIST)
-    {
-        return Err(failed("add the task's veth pair")(error));
+    match add_pair(wire) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => put_up(wire.interface)?,
+        added => added.map_err(failed("add the task's veth pair"))?,
     }
     sysctl::prepare_interface(wire.interface.name())?;
     let (path, wire) = (wire.namespace.clone(), wire.clone());
     namespace::within(&path, move || Ok(inside(&wire))).map_err(NetworkError::Namespace)?
+}
+
+fn put_up(interface: Interface) -> Result<(), NetworkError> {
+    let mut body = link(0, UP);
+    body.text(3, interface.name());
+    let refused = open()?.each(&[Request { kind: NEWLINK, flags: 0, body: body.done() }]);
+    let refused = refused.map_err(failed("put the veth up"))?;
+    refused.into_iter().next().map_or(Ok(()), |(_, error)| Err(failed("put the veth up")(error)))
 }
 
 /// Deletes the host's end, and with it the pair. Nothing there is success.

@@ -126,7 +126,7 @@ async fn when_cut_off(shared: &Shared, log: &Consensus) {
 fn take_own_networks(shared: &Shared, networks: &mut watch::Receiver<Option<Arc<SwarmNetworks>>>) {
     let newest = networks.borrow_and_update().clone();
     if let Some(newest) = newest {
-        shared.host.set_networks(newest.of(shared.me));
+        shared.host.set_networks(newest.of(shared.me), newest.subnets());
     }
 }
 
@@ -168,7 +168,7 @@ fn take_message(shared: &Shared, from: NodeId, message: Downlink, networks: &Mut
         Downlink::Networks(update) => {
             let mut held = networks.lock().unwrap_or_else(PoisonError::into_inner);
             match held.apply(*update) {
-                Ok(()) => shared.host.set_networks(held.clone()),
+                Ok(()) => shared.host.set_networks(held.clone(), held.subnets()),
                 Err(error) => {
                     tracing::debug!(%from, %error, "an update of networks was refused");
                     shared.transport.redial(from);
