@@ -416,7 +416,7 @@ mod tests {
         let whole = tag("{{.ImageName}}/{{ .Name | upper }}/{{lower .ImageID}}/{{.DaemonName}}");
         assert_eq!(whole.as_deref(), Ok("redis:7/WEB.1.T/fedcba987654/flok"));
         for (text, part) in [
-            ("{{.Nmae}}", ".Nmae is no field of a tag"),
+            ("{{.Nope}}", ".Nope is no field of a tag"),
             ("{{.Name", "not closed"),
             ("{{split .Name}}", "function \"split\""),
             ("{{if .Name}}x{{end}}", "function \"if\""),

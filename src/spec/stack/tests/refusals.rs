@@ -37,7 +37,7 @@ fn what_is_not_supported_yet_is_refused_by_name() {
         ("extends: {service: a}", "services.web.extends: it is not supported yet"),
         ("profiles: [a]", "services.web.profiles: it is not supported yet"),
         ("logging: {driver: gelf}", "services.web.logging: log driver \"gelf\" is not there"),
-        ("logging: {options: {max-sise: 1m}}", "services.web.logging: log driver \"json-file\" has no option"),
+        ("logging: {options: {max-speed: 1m}}", "services.web.logging: log driver \"json-file\" has no option"),
         ("volumes: [{type: cluster, source: a, target: /a}]", "services.web.volumes[0]: cluster volumes"),
     ];
     for (keys, message) in cases {
