@@ -77,8 +77,7 @@ impl<'s> Census<'s> {
                 Footing::Own(Eligible::by(placement))
             };
             let update = service.update.as_ref().map(|update| update.state);
-            let updates = matches!(update, Some(UpdateState::Updating | UpdateState::RollbackStarted));
-            let restless = updates || service.is_held();
+            let restless = matches!(update, Some(UpdateState::Updating | UpdateState::RollbackStarted));
             census.counts.insert(service.id, Count { service, number, live: 0, restless, footing });
         }
         census

@@ -9,7 +9,6 @@
 //!   delay only, so that an update that continues on failure is not held up.
 //!
 //! The update is complete when no slot is outdated or in flight and every new task has been up for `monitor`.
-//! A service that is held for what it depends on (see `start_order`) is updated when it is released.
 //! `UpdateStatus` goes the way Docker shows it: updating, then completed or paused, or rolled back: rollback started, then
 //! rollback completed or paused. A new spec clears it, and ends a pause.
 
@@ -18,42 +17,27 @@ use std::time::Duration;
 use super::drain::{failed_try, retried};
 use super::restart::{self, Next};
 use super::slots::{Fleet, SlotTasks};
-use super::{Birth, Tick, start_order};
+use super::{Birth, Tick};
 use crate::spec::*;
 use crate::state::{Change, Task, UpdateState, UpdateStatus};
-
-const IN_PROGRESS: &str = "update in progress";
 
 pub(super) fn plan(tick: &mut Tick<'_>, fleet: &Fleet<'_>) {
     if fleet.service.spec.mode.is_job() || fleet.is_paused() {
         return;
     }
-    let waits = if fleet.service.is_held() { start_order::waits_for(tick, fleet.service) } else { None };
-    match (&fleet.service.update, waits) {
-        (Some(status), Some(why)) if fleet.is_updating() => say(tick, fleet, status, format!("update {why}")),
-        (Some(status), None) if fleet.is_updating() => {
-            say(tick, fleet, status, IN_PROGRESS.to_owned());
-            advance(tick, fleet, status);
-        }
+    match &fleet.service.update {
+        Some(status) if fleet.is_updating() => advance(tick, fleet, status),
         _ => {
             if fleet.slots().any(|slot| is_outdated(fleet, &slot)) {
                 let status = UpdateStatus {
                     state: UpdateState::Updating,
-                    since: Version::default(),
                     started_at: tick.now.unix,
                     completed_at: None,
-                    message: IN_PROGRESS.into(),
+                    message: "update in progress".into(),
                 };
                 set_status(tick, fleet, status);
             }
         }
-    }
-}
-
-/// Why a rollback began is worth more than how it goes.
-fn say(tick: &mut Tick<'_>, fleet: &Fleet<'_>, status: &UpdateStatus, message: String) {
-    if status.state == UpdateState::Updating && status.message != message {
-        set_status(tick, fleet, UpdateStatus { message, ..status.clone() });
     }
 }
 
@@ -71,7 +55,7 @@ fn set_status(tick: &mut Tick<'_>, fleet: &Fleet<'_>, status: UpdateStatus) {
 fn advance(tick: &mut Tick<'_>, fleet: &Fleet<'_>, status: &UpdateStatus) {
     let rolling_back = status.state == UpdateState::RollbackStarted;
     let config = if rolling_back { &fleet.service.spec.rollback } else { &fleet.service.spec.update };
-    let progress = Progress::of(tick, fleet, config, status.since);
+    let progress = Progress::of(tick, fleet, config, status.started_at);
     if let Some(task) = progress.failure_to_act_on(config) {
         act_on_failure(tick, fleet, config.failure_action, status, task);
     } else if !progress.outdated.is_empty() {
@@ -114,7 +98,7 @@ pub(super) struct Progress<'f> {
 }
 
 impl<'f> Progress<'f> {
-    pub fn of(tick: &Tick<'_>, fleet: &'f Fleet<'_>, config: &UpdateConfig, since: Version) -> Progress<'f> {
+    pub fn of(tick: &Tick<'_>, fleet: &'f Fleet<'_>, config: &UpdateConfig, since: UnixMs) -> Progress<'f> {
         let mut progress =
             Progress { slots: 0, outdated: Vec::new(), in_flight: 0, failed: Vec::new(), watched: false };
         let monitor = config.monitor.unwrap_or(UpdateConfig::DEFAULT_MONITOR);
@@ -126,7 +110,7 @@ impl<'f> Progress<'f> {
                 progress.outdated.push(slot);
                 continue;
             }
-            let new = slot.live().find(|task| fleet.is_current(task) && task.created >= since);
+            let new = slot.live().find(|task| fleet.is_current(task) && task.meta.created_at >= since);
             let Some(new) = new else { continue };
             match (tick.up_for(new), failed) {
                 (Some(up), _) => {
@@ -155,13 +139,13 @@ impl<'f> Progress<'f> {
 }
 
 /// A task of this update in `slot` that ended by itself before it had been up for `monitor`.
-fn early_failure<'s>(fleet: &Fleet<'_>, slot: &SlotTasks<'s>, since: Version, monitor: Duration) -> Option<&'s Task> {
+fn early_failure<'s>(fleet: &Fleet<'_>, slot: &SlotTasks<'s>, since: UnixMs, monitor: Duration) -> Option<&'s Task> {
     let failures = slot.ended().filter(|task| {
         let by_itself = |outcome: &Outcome| {
             let own = matches!(outcome.state, TaskState::Complete | TaskState::Failed | TaskState::Rejected);
             own && outcome.ran_for.unwrap_or_default() <= monitor
         };
-        fleet.is_current(task) && task.created >= since && task.outcome.as_ref().is_some_and(by_itself)
+        fleet.is_current(task) && task.meta.created_at >= since && task.outcome.as_ref().is_some_and(by_itself)
     });
     failures.max_by_key(|task| (task.meta.version, task.id))
 }

@@ -256,7 +256,6 @@ pub fn service_spec(name: &str, replicas: u64) -> ServiceSpec {
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
-        depends_on: Vec::new(),
     }
 }
 

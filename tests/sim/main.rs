@@ -11,7 +11,6 @@ mod isolation;
 mod leader;
 mod log;
 mod run;
-mod semantics;
 mod worker;
 mod workload;
 mod world;
@@ -37,8 +36,8 @@ fn seeds(part: u64) {
     let mut failed = Vec::new();
     for seed in (from..from + count).filter(|seed| seed % PARTS == part) {
         match std::panic::catch_unwind(|| run(seed)) {
-            Ok(Outcome { hash, counts, ends, settled_after }) => {
-                println!("seed {seed}: {hash}, settled after {settled_after} ms, {counts:?}, {ends:?}");
+            Ok(Outcome { hash, counts, settled_after }) => {
+                println!("seed {seed}: {hash}, settled after {settled_after} ms, {counts:?}");
             }
             Err(_) => failed.push(seed),
         }

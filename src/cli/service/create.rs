@@ -96,7 +96,6 @@ impl Create {
                 ..Default::default()
             },
         };
-        self.values.check(client).await?;
         let credentials = self.images.credentials(&self.image)?;
         let container = TaskSpecContainerSpec {
             image: Some(self.images.pin(client, self.image).await?),

@@ -24,7 +24,6 @@ pub(in crate::spec) fn service() -> ServiceSpec {
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
-        depends_on: Vec::new(),
     }
 }
 
