@@ -20,7 +20,6 @@ pub mod model;
 mod redact;
 mod router;
 mod routes;
-mod server;
 mod store;
 mod surroundings;
 mod view;

@@ -82,8 +82,7 @@ fn inline(value: &Value) -> String {
         Value::Bool(value) => value.to_string(),
         Value::Int(value) => value.to_string(),
         Value::Float(value) => value.to_string(),
-        // A dollar sign stands for itself where it is read again.
-        Value::Text(text) => scalar(&text.replace('$', "$$")),
+        Value::Text(text) => scalar(text),
         Value::Null | Value::List(_) | Value::Map(_) => String::new(),
     }
 }
