@@ -18,9 +18,6 @@ use crate::spec::Protocol;
 const REST: u32 = 20;
 /// The longest rest: what is stale is told of nobody meanwhile.
 const LONGEST_REST: Duration = Duration::from_secs(1);
-/// Targets that are looked up one by one; where there are more, a walk costs less.
-const SINGLY: usize = 64;
-
 #[derive(Default)]
 pub struct Forgetting {
     stale: BTreeSet<Stale>,
@@ -40,40 +37,38 @@ impl Forgetting {
 
     /// Forgets all that was noted. What fails is told, and not tried again: it ends by itself.
     pub fn carry_out(&mut self, nftables: &mut Nftables, now: fn() -> Instant) {
-        let noted = std::mem::take(&mut self.stale);
+        let stale = std::mem::take(&mut self.stale);
         let began = now();
-        let done = asked(&noted, nftables).and_then(|stale| conntrack::forget(&stale));
-        self.rests_until = Some(now() + (REST * (now() - began)).min(LONGEST_REST));
-        let gone = noted.iter().filter_map(|one| match *one {
-            Stale::NeverAnsweredBy(address) => {
-                Some([Protocol::Tcp, Protocol::Udp].map(|protocol| AskedTarget { address, protocol }))
-            }
-            _ => None,
-        });
-        let gone: Vec<AskedTarget> = gone.flatten().collect();
-        if let Err(error) = done.and_then(|()| nftables.forget_asked(&gone)) {
+        if let Err(error) = forget(&stale, nftables) {
             tracing::info!(%error, "the kernel does not forget what it tracks; a flow that is kept stays where it went");
         }
+        self.rests_until = Some(now() + (REST * (now() - began)).min(LONGEST_REST));
     }
 }
 
-/// Of what is stale that which this node may have asked.
-fn asked(noted: &BTreeSet<Stale>, nftables: &mut Nftables) -> io::Result<BTreeSet<Stale>> {
-    if noted.len() > SINGLY || nftables.was_asked(AskedTarget::UNKNOWN)? {
-        return Ok(noted.clone());
-    }
-    let mut stale = BTreeSet::new();
-    for one in noted {
-        let asked = match *one {
-            Stale::AnsweredBy(address) => nftables.was_asked(AskedTarget { address, protocol: Protocol::Udp })?,
-            Stale::NeverAnsweredBy(address) => nftables.was_asked(AskedTarget { address, protocol: Protocol::Tcp })?,
-            Stale::ToPort { .. } => true,
-        };
-        if asked {
-            stale.insert(*one);
-        }
-    }
-    Ok(stale)
+fn forget(stale: &BTreeSet<Stale>, nftables: &mut Nftables) -> io::Result<()> {
+    let mut wanted: BTreeSet<AskedTarget> = stale.iter().flat_map(|one| targets(*one)).collect();
+    wanted.insert(AskedTarget::UNKNOWN);
+    let asked = nftables.asked_among(&wanted)?;
+    let unknown = asked.contains(&AskedTarget::UNKNOWN);
+    let is_asked = |one: &Stale| {
+        let first = targets(*one).next();
+        unknown || first.is_none_or(|first| asked.contains(&first))
+    };
+    conntrack::forget(&stale.iter().copied().filter(is_asked).collect())?;
+    let gone = |target: &AskedTarget| stale.contains(&Stale::NeverAnsweredBy(target.address));
+    nftables.forget_asked(&asked.into_iter().filter(gone).collect::<Vec<_>>())
+}
+
+/// Whom the node has asked where this is to be forgotten, the one that matters first. Of a target that is gone the note
+/// goes too, of both protocols.
+fn targets(stale: Stale) -> impl Iterator<Item = AskedTarget> {
+    let (address, protocols) = match stale {
+        Stale::AnsweredBy(address) => (Some(address), &[Protocol::Udp][..]),
+        Stale::NeverAnsweredBy(address) => (Some(address), &[Protocol::Tcp, Protocol::Udp][..]),
+        Stale::ToPort { .. } => (None, &[][..]),
+    };
+    protocols.iter().filter_map(move |protocol| Some(AskedTarget { address: address?, protocol: *protocol }))
 }
 
 /// What would go on to where it no longer belongs.

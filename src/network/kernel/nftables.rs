@@ -1,7 +1,7 @@
 //! The table `inet flok`, spoken to over nf_tables' netlink: its elements and balancer chains are read and changed
 //! directly. What never changes, the base chains, is a text for `nft` ([`skeleton`](crate::network::skeleton)).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -21,6 +21,8 @@ const SUBSYSTEM: u8 = 10;
 const NFT_WITHIN: Duration = Duration::from_secs(30);
 /// Bytes of one transaction; more is split, each part right by itself.
 const TRANSACTION: usize = 4 << 20;
+/// Elements that are looked up one by one; where more are asked for, to list the set costs less.
+const SINGLY: usize = 64;
 /// Elements of one message: an attribute has at most 64 KiB.
 const ELEMENTS: usize = 500;
 
@@ -53,7 +55,7 @@ pub struct Nftables {
 }
 
 /// A target to which this node led a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AskedTarget {
     pub address: IpAddr,
     pub protocol: Protocol,
@@ -73,12 +75,15 @@ impl AskedTarget {
         if self.address.is_ipv6() { ASKED6 } else { ASKED4 }
     }
 
+    fn key(self) -> Vec<u8> {
+        [address_bytes(self.address), vec![protocol_number(self.protocol), 0, 0, 0]].concat()
+    }
+
     /// A request about it.
     fn request(self, kind: u16) -> Request {
-        let key = [address_bytes(self.address), vec![protocol_number(self.protocol), 0, 0, 0]].concat();
         let mut body = table_body();
         body.text(2, self.set());
-        body.nest(3, |list| list.nest(LIST_ELEMENT, |element| element.nest(1, |data| data.put(1, &key))));
+        body.nest(3, |list| list.nest(LIST_ELEMENT, |element| element.nest(1, |data| data.put(1, &self.key()))));
         request(kind, 0, &mut body)
     }
 }
@@ -214,9 +219,27 @@ impl Nftables {
         Ok(())
     }
 
-    /// Whether this node ever led a packet there; true where the kernel cannot tell for lack of the note.
-    pub fn was_asked(&mut self, asked: AskedTarget) -> io::Result<bool> {
-        let Request { kind, body, .. } = asked.request(GETSETELEM);
+    /// Those to which this node ever led a packet.
+    pub fn asked_among(&mut self, targets: &BTreeSet<AskedTarget>) -> io::Result<BTreeSet<AskedTarget>> {
+        if targets.len() <= SINGLY {
+            let mut asked = BTreeSet::new();
+            for target in targets {
+                if self.was_asked(*target)? {
+                    asked.insert(*target);
+                }
+            }
+            return Ok(asked);
+        }
+        let mut noted = BTreeSet::new();
+        for set in [ASKED4, ASKED6] {
+            let elements = self.elements_of(set)?;
+            noted.extend(elements.iter().filter_map(|element| Some(attribute(attribute(element, 1)?, 1)?.to_vec())));
+        }
+        Ok(targets.iter().copied().filter(|target| noted.contains(&target.key())).collect())
+    }
+
+    fn was_asked(&mut self, target: AskedTarget) -> io::Result<bool> {
+        let Request { kind, body, .. } = target.request(GETSETELEM);
         match self.netlink.get(kind, &body) {
             Ok(_) => Ok(true),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
@@ -224,15 +247,10 @@ impl Nftables {
         }
     }
 
-    /// As if this node had never asked them.
-    pub fn forget_asked(&mut self, gone: &[AskedTarget]) -> io::Result<()> {
-        for asked in gone {
-            match self.netlink.transaction(SUBSYSTEM, &[asked.request(DELSETELEM)]) {
-                Err((_, error)) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+    /// As if this node had never asked them. All are noted: a transaction that fails takes the kernel milliseconds.
+    pub fn forget_asked(&mut self, targets: &[AskedTarget]) -> io::Result<()> {
+        let requests: Vec<Request> = targets.iter().map(|target| target.request(DELSETELEM)).collect();
+        self.netlink.transaction(SUBSYSTEM, &requests).map_err(|(_, error)| error)
     }
 
     fn dump(&mut self, kind: u16, fill: impl FnOnce(&mut Body) -> &mut Body) -> io::Result<Vec<Vec<u8>>> {
