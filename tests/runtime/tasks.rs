@@ -358,7 +358,7 @@ devices:
         fs::write(host.path().join("cdi/acme.yaml"), description).unwrap();
         let runtime = host.runtime().await;
         let held = GenericResource::Named { kind: "acme.com/accel".into(), value: "zero".into() };
-        assert_eq!(runtime.devices(), [held.clone()]);
+        assert_eq!(runtime.devices(), std::slice::from_ref(&held));
         host.load_busybox(&runtime).await;
         let worker = host.worker(&runtime).await;
         let script = "busybox head -c 3 /dev/acme0 | busybox wc -c; echo $ACME $DOCKER_RESOURCE_ACME_COM_ACCEL";

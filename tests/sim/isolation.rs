@@ -156,7 +156,7 @@ impl Plans<'_> {
     /// What its tasks may send from, and that it leads nowhere but to tasks.
     fn check_sets(&self, id: NodeId, node: &Node) {
         let mut sources = BTreeSet::new();
-        for ((set, key), _) in &node.plan.state.elements {
+        for (set, key) in node.plan.state.elements.keys() {
             match (set, key) {
                 (Set::Sources4 | Set::Sources6, Key::Source(interface, address)) => {
                     let task = node.plan.interfaces[interface];
