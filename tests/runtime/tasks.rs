@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use flok::runtime::logs::LogQuery;
 use flok::runtime::{Exec, RuntimeError};
 use flok::spec::*;
 
@@ -14,9 +15,11 @@ fn a_task_runs_until_it_is_stopped_and_leaves_nothing() {
         let runtime = host.runtime().await;
         host.load_busybox(&runtime).await;
         let worker = host.worker(&runtime).await;
-        host.want(&worker, assignment(1, "echo hello; trap 'exit 0' TERM; while :; do busybox sleep 1 & wait; done"));
+        host.want(&worker, assignment(1, "trap 'exit 0' TERM; echo ready; while :; do busybox sleep 1 & wait; done"));
         let running = reaches(&worker, 1, TaskState::Running).await;
         assert!(running.pid.is_some() && running.container_id.as_ref().is_some_and(|id| id.len() == 64));
+        let mut log = runtime.logs(TaskId(1), LogQuery { follow: true, ..Default::default() }).unwrap();
+        assert_eq!(log.recv().await.unwrap().text, "ready\n", "its trap is set");
 
         host.desire(&worker, TaskId(1), DesiredState::Shutdown);
         let ended = reaches(&worker, 1, TaskState::Shutdown).await;
