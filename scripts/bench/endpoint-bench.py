@@ -9,8 +9,9 @@ Three managers, a service of three tasks, and on each host a task that asks. A s
 replicas to two; its clock starts before the request is sent, so the request, Raft's write and the leader's planning are in
 the figure. A suspicion is a host's link going down; its clock starts when the status of the leader first shows the node as
 suspect, asked every 2 ms. A task falls sick by a file that its check looks for; its clock starts when the leader's
-explanation of the service first says that a check fails, asked every 2 ms. The clocks end, on each host that can be reached, when `nft monitor` tells of the virtual
-address' chain without the endpoint, and when an answer of the host's resolver to a task, asked every 2 ms, first lacks it.
+explanation of the service first says that a check fails, asked every 2 ms. The clocks end, on each host that can be
+reached, when `nft monitor` tells of the virtual address' chain without the endpoint, and when an answer of the host's
+resolver to a task, asked every 2 ms, first lacks it.
 Everything is on one machine and reads one clock.
 
 Needs root, and what flok-bench.py needs. A table goes to stderr, JSON to stdout.
