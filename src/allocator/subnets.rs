@@ -31,8 +31,8 @@ struct Occupied {
 }
 
 impl Cutter {
-    /// A subnet that no network has, nor any task that still stops, no node is in and none reaches otherwise. Nothing is written down: the caller gives it to
-    /// a network. The error says what is missing.
+    /// A subnet that no network has, nor any task that still stops, no node is in and none reaches otherwise. Nothing is
+    /// written down: the caller gives it to a network. The error says what is missing.
     pub fn cut(&mut self, state: &State, around: &dyn Surroundings, ipv4: bool) -> Result<Subnet, String> {
         let exhausted = "no subnet is left in the swarm's address pools";
         let swarm = state.swarm().ok_or(exhausted)?;

@@ -7,6 +7,15 @@ use clap::Args;
 use super::key_value;
 use super::output::{Format, FormatArg, Table, print};
 
+/// As the daemon takes them; a label is asked for as `label=key` or `label=key=value`.
+pub fn filters(given: &[(String, String)]) -> HashMap<String, Vec<String>> {
+    let mut filters: HashMap<String, Vec<String>> = HashMap::new();
+    for (key, value) in given {
+        filters.entry(key.clone()).or_default().push(value.clone());
+    }
+    filters
+}
+
 #[derive(Debug, Args)]
 pub struct ListArgs {
     /// Only what matches: name=web, label=key=value...; repeat it, and any of the values of one key will do
@@ -23,13 +32,8 @@ pub struct ListArgs {
 }
 
 impl ListArgs {
-    /// As the daemon takes them; a label is asked for as `label=key` or `label=key=value`.
     pub fn filters(&self) -> HashMap<String, Vec<String>> {
-        let mut filters: HashMap<String, Vec<String>> = HashMap::new();
-        for (key, value) in &self.filter {
-            filters.entry(key.clone()).or_default().push(value.clone());
-        }
-        filters
+        filters(&self.filter)
     }
 
     pub fn format(&self) -> Format {

@@ -18,6 +18,7 @@ use crate::spec::Protocol;
 const REST: u32 = 20;
 /// The longest rest: what is stale is told of nobody meanwhile.
 const LONGEST_REST: Duration = Duration::from_secs(1);
+
 #[derive(Default)]
 pub struct Forgetting {
     stale: BTreeSet<Stale>,

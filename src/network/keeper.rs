@@ -314,12 +314,12 @@ impl Keeper {
     /// is done again soon.
     fn install(&mut self, skeleton: Skeleton, found: Option<Found>) -> Result<Option<Found>, NetworkError> {
         let anew = found.as_ref().is_some_and(|found| !found.complete);
-        let was_there = self.installed.is_some() || found.is_some();
-        let noted_nothing = was_there && found.as_ref().is_none_or(|found| !found.complete);
+        // Of a table that goes, or is gone, the notes of asked targets are lost.
+        let lost = anew || (found.is_none() && self.installed.is_some());
         let present = found.map(|found| found.chains).unwrap_or_default();
         let before = self.nftables.generation().map_err(kernel)?;
         let mut script = skeleton.script(anew, &present);
-        if noted_nothing {
+        if lost {
             script += &AskedTarget::unknown();
         }
         run_nft(&script)?;

@@ -1,12 +1,11 @@
 //! `flok network prune`.
 
-use std::collections::HashMap;
-
 use bollard::query_parameters::PruneNetworksOptions;
 use clap::Args;
 
 use crate::api::client::Client;
 use crate::cli::key_value;
+use crate::cli::list::filters;
 use crate::cli::output::print;
 
 /// Remove every network that nobody uses
@@ -25,10 +24,7 @@ impl Prune {
         if !self.force {
             anyhow::bail!("this removes all networks that no service uses: say --force to do it");
         }
-        let mut filters: HashMap<String, Vec<String>> = HashMap::new();
-        for (key, value) in self.filter {
-            filters.entry(key).or_default().push(value);
-        }
+        let filters = filters(&self.filter);
         let options = PruneNetworksOptions { filters: Some(filters) };
         let pruned = client.docker().prune_networks(Some(options)).await.map_err(|error| client.explain(error))?;
         let deleted = pruned.networks_deleted.unwrap_or_default();

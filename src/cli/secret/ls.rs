@@ -1,12 +1,11 @@
 //! `flok secret ls`, `flok config ls`.
 
-use std::collections::HashMap;
-
 use clap::Args;
 
 use super::Kind;
 use crate::api::client::Client;
 use crate::cli::key_value;
+use crate::cli::list::filters;
 use crate::cli::output::{FormatArg, Table, print};
 
 /// List them
@@ -24,11 +23,7 @@ pub struct Ls {
 
 impl Ls {
     pub async fn run(self, kind: Kind, client: &Client) -> anyhow::Result<()> {
-        let mut filters: HashMap<String, Vec<String>> = HashMap::new();
-        for (key, value) in self.filter {
-            filters.entry(key).or_default().push(value);
-        }
-        let objects = kind.list(client, filters).await?;
+        let objects = kind.list(client, filters(&self.filter)).await?;
         if self.quiet {
             return print(&objects.iter().map(|object| format!("{}\n", object.id)).collect::<String>());
         }

@@ -1,12 +1,11 @@
 //! `flok volume prune`.
 
-use std::collections::HashMap;
-
 use bollard::query_parameters::PruneVolumesOptions;
 use clap::Args;
 
 use crate::api::client::Client;
 use crate::cli::key_value;
+use crate::cli::list::filters;
 use crate::cli::output::print;
 
 /// Remove this node's volumes that no container uses, with their data
@@ -28,10 +27,7 @@ impl Prune {
         if !self.force {
             anyhow::bail!("this removes the data of all volumes that no container uses: say --force to do it");
         }
-        let mut filters: HashMap<String, Vec<String>> = HashMap::new();
-        for (key, value) in self.filter {
-            filters.entry(key).or_default().push(value);
-        }
+        let mut filters = filters(&self.filter);
         if self.all {
             filters.insert("all".into(), vec!["true".into()]);
         }
