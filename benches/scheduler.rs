@@ -216,6 +216,7 @@ fn a_service(case: &Case, number: u64, replicas: u64) -> ServiceSpec {
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
+        depends_on: Vec::new(),
     }
 }
 

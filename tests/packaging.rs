@@ -54,6 +54,7 @@ fn example_stacks_can_be_deployed() {
             variables: &variables,
             working_dir: folder.to_str().unwrap(),
             read_file: &read_file,
+            profiles: &[],
         };
         let stack = StackFile::read(&sources, &around).and_then(|file| file.convert("example", &around));
         let (stack, warnings) = stack.unwrap_or_else(|error| panic!("{error}"));

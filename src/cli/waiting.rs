@@ -131,10 +131,19 @@ fn of_service(service: &Service, tasks: &[Task]) -> Progress {
     let ended = own.iter().filter(|task| ended_for_good(task)).count() as u64;
     let wanted = wanted.unwrap_or_else(|| desired.unwrap_or(counted.len() as u64)).saturating_sub(ended);
     let mut waits = waits(&counted, is_job);
+    if running < wanted && waits.is_empty() {
+        waits = held_update(service).unwrap_or_default();
+    }
     if let Some(failure) = last_failure(&own).filter(|_| !waits.is_empty() || running < wanted) {
         waits = format!("{waits}; the last task that failed: {failure}").trim_start_matches("; ").to_string();
     }
     Progress { running, wanted, waits, failed: failed(service) }
+}
+
+/// What an update waits for that has not begun to replace tasks.
+fn held_update(service: &Service) -> Option<String> {
+    let message = service.update_status.as_ref()?.message.as_ref()?;
+    message.starts_with("update waits for ").then(|| message.clone())
 }
 
 /// Why the newest of the tasks that failed did.
@@ -323,6 +332,14 @@ mod tests {
         assert_eq!(progress.waits, "1 ready; the last task that failed: task: non-zero exit (1)");
         let again = [task("failed", "shutdown", "x", "any"), task("running", "running", "", "any")];
         assert!(of_service(&service(1), &again).is_done());
+    }
+
+    #[test]
+    fn an_update_that_waits_for_another_service_says_so() {
+        let mut service = service(1);
+        let status = serde_json::json!({"State": "updating", "Message": "update waits for db to be healthy"});
+        service.update_status = serde_json::from_value(status).ok();
+        assert_eq!(of_service(&service, &[]).waits, "update waits for db to be healthy");
     }
 
     #[test]

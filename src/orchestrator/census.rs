@@ -77,7 +77,8 @@ impl<'s> Census<'s> {
                 Footing::Own(Eligible::by(placement))
             };
             let update = service.update.as_ref().map(|update| update.state);
-            let restless = matches!(update, Some(UpdateState::Updating | UpdateState::RollbackStarted));
+            let updates = matches!(update, Some(UpdateState::Updating | UpdateState::RollbackStarted));
+            let restless = updates || service.is_held();
             census.counts.insert(service.id, Count { service, number, live: 0, restless, footing });
         }
         census

@@ -77,10 +77,10 @@ pub(super) fn retried(tick: &mut Tick<'_>, fleet: &Fleet<'_>, slot: &SlotTasks<'
 
 /// A task of this spec version that was started beside the live one to take over from it, and ended by itself.
 pub(super) fn failed_try<'s>(fleet: &Fleet<'_>, slot: &SlotTasks<'s>, version: Version) -> Option<&'s Task> {
-    let running_since = slot.live().map(|task| task.meta.created_at).max()?;
+    let running_since = slot.live().map(|task| task.created).max()?;
     let last = slot.last_ended()?;
     let by_itself = !matches!(restart::next(fleet.restart_policy(last), last), Next::After { counts: false, .. });
-    (by_itself && last.spec_version == version && last.meta.created_at > running_since).then_some(last)
+    (by_itself && last.spec_version == version && last.created > running_since).then_some(last)
 }
 
 /// Which nodes the service's tasks may be on: each by the spec it was made from, since a spec with other constraints

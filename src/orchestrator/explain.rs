@@ -8,7 +8,7 @@ use rand::Rng;
 use super::restart::{self, Next};
 use super::slots::{Fleet, SlotTasks};
 use super::update::{self, Progress};
-use super::{Tick, job};
+use super::{Tick, job, start_order};
 use crate::gossip::Table;
 use crate::spec::quantity::format_duration;
 use crate::spec::*;
@@ -109,12 +109,15 @@ fn update_of(tick: &Tick<'_>, fleet: &Fleet<'_>) -> String {
     if !fleet.is_updating() {
         return "an update replaces it".to_owned();
     }
+    if let Some(why) = start_order::waits_for(tick, fleet.service).filter(|_| fleet.service.is_held()) {
+        return format!("the update {why}");
+    }
     let rolling_back = status.state == UpdateState::RollbackStarted;
     let (config, what) = match rolling_back {
         true => (&fleet.service.spec.rollback, "rollback"),
         false => (&fleet.service.spec.update, "update"),
     };
-    let progress = Progress::of(tick, fleet, config, status.started_at);
+    let progress = Progress::of(tick, fleet, config, status.since);
     let at_once = match config.parallelism {
         0 => "all".to_owned(),
         some => some.to_string(),

@@ -24,6 +24,7 @@ mod reaper;
 mod replicated;
 mod restart;
 mod slots;
+mod start_order;
 mod update;
 
 use rand::{Rng, RngExt};
@@ -42,11 +43,11 @@ mod tests;
 const MAX_STEPS: usize = 5_000;
 /// Of these, for one service, so that a large one does not make the others wait.
 const MAX_STEPS_A_SERVICE: usize = 1_000;
-/// How often one service is looked at again in one tick. Scale, then drain, then update, then reap needs four.
+/// How often one service is looked at again in one tick. Scale, then drain, release, update, then reap needs five.
 const MAX_ROUNDS: usize = 16;
 
 /// What a service goes through, in this order.
-const LOOPS: [fn(&mut Tick<'_>, &Fleet<'_>); 4] = [fill, drain::plan, update::plan, reaper::plan];
+const LOOPS: [fn(&mut Tick<'_>, &Fleet<'_>); 5] = [fill, drain::plan, start_order::plan, update::plan, reaper::plan];
 
 /// Adds to `draft` what the services need next, at most `MAX_STEPS` changes.
 pub fn plan(draft: &mut Draft, table: &Table, now: Now, rng: &mut impl Rng) {

@@ -46,7 +46,7 @@ impl Fleet<'_> {
     /// The slot that `last` ended in gets no task from the loop that fills slots: the restart policy says no, or the task
     /// is of another spec version, and an update replaces it in its turn.
     pub(super) fn is_left_empty(&self, last: &Task) -> bool {
-        let outdated = !self.is_current(last) && !self.is_paused();
+        let outdated = !self.is_current(last) && !self.keeps_versions();
         outdated || restart::next(self.restart_policy(last), last) == Next::Never
     }
 

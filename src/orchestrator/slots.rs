@@ -40,6 +40,11 @@ impl<'s> Fleet<'s> {
         matches!(update, Some(UpdateState::Paused | UpdateState::RollbackPaused))
     }
 
+    /// Slots keep the spec version they have, for now.
+    pub fn keeps_versions(&self) -> bool {
+        self.is_paused() || self.service.is_held()
+    }
+
     pub fn restart_policy(&self, task: &Task) -> &RestartPolicy {
         let spec = self.state.task_spec(task.service, task.spec_version);
         &spec.expect("a task's spec is kept as long as the task").restart

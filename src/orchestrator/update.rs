@@ -9,6 +9,7 @@
 //!   delay only, so that an update that continues on failure is not held up.
 //!
 //! The update is complete when no slot is outdated or in flight and every new task has been up for `monitor`.
+//! A service that is held for what it depends on (see `start_order`) is updated when it is released.
 //! `UpdateStatus` goes the way Docker shows it: updating, then completed or paused, or rolled back: rollback started, then
 //! rollback completed or paused. A new spec clears it, and ends a pause.
 
@@ -17,10 +18,11 @@ use std::time::Duration;
 use super::drain::{failed_try, retried};
 use super::restart::{self, Next};
 use super::slots::{Fleet, SlotTasks};
-use super::{Birth, Tick};
+use super::{Birth, Tick, start_order};
 use crate::spec::*;
 use crate::state::{Change, Task, UpdateState, UpdateStatus};
 
+const IN_PROGRESS: &str = "update in progress";
 /// Docker's default for how long a new task is watched.
 const DEFAULT_MONITOR: Duration = Duration::from_secs(5);
 
@@ -28,19 +30,32 @@ pub(super) fn plan(tick: &mut Tick<'_>, fleet: &Fleet<'_>) {
     if fleet.service.spec.mode.is_job() || fleet.is_paused() {
         return;
     }
-    match &fleet.service.update {
-        Some(status) if fleet.is_updating() => advance(tick, fleet, status),
+    let waits = if fleet.service.is_held() { start_order::waits_for(tick, fleet.service) } else { None };
+    match (&fleet.service.update, waits) {
+        (Some(status), Some(why)) if fleet.is_updating() => say(tick, fleet, status, format!("update {why}")),
+        (Some(status), None) if fleet.is_updating() => {
+            say(tick, fleet, status, IN_PROGRESS.to_owned());
+            advance(tick, fleet, status);
+        }
         _ => {
             if fleet.slots().any(|slot| is_outdated(fleet, &slot)) {
                 let status = UpdateStatus {
                     state: UpdateState::Updating,
+                    since: Version::default(),
                     started_at: tick.now.unix,
                     completed_at: None,
-                    message: "update in progress".into(),
+                    message: IN_PROGRESS.into(),
                 };
                 set_status(tick, fleet, status);
             }
         }
+    }
+}
+
+/// Why a rollback began is worth more than how it goes.
+fn say(tick: &mut Tick<'_>, fleet: &Fleet<'_>, status: &UpdateStatus, message: String) {
+    if status.state == UpdateState::Updating && status.message != message {
+        set_status(tick, fleet, UpdateStatus { message, ..status.clone() });
     }
 }
 
@@ -58,7 +73,7 @@ fn set_status(tick: &mut Tick<'_>, fleet: &Fleet<'_>, status: UpdateStatus) {
 fn advance(tick: &mut Tick<'_>, fleet: &Fleet<'_>, status: &UpdateStatus) {
     let rolling_back = status.state == UpdateState::RollbackStarted;
     let config = if rolling_back { &fleet.service.spec.rollback } else { &fleet.service.spec.update };
-    let progress = Progress::of(tick, fleet, config, status.started_at);
+    let progress = Progress::of(tick, fleet, config, status.since);
     if let Some(task) = progress.failure_to_act_on(config) {
         act_on_failure(tick, fleet, config.failure_action, status, task);
     } else if !progress.outdated.is_empty() {
@@ -101,7 +116,7 @@ pub(super) struct Progress<'f> {
 }
 
 impl<'f> Progress<'f> {
-    pub fn of(tick: &Tick<'_>, fleet: &'f Fleet<'_>, config: &UpdateConfig, since: UnixMs) -> Progress<'f> {
+    pub fn of(tick: &Tick<'_>, fleet: &'f Fleet<'_>, config: &UpdateConfig, since: Version) -> Progress<'f> {
         let mut progress =
             Progress { slots: 0, outdated: Vec::new(), in_flight: 0, failed: Vec::new(), watched: false };
         let monitor = config.monitor.unwrap_or(DEFAULT_MONITOR);
@@ -113,7 +128,7 @@ impl<'f> Progress<'f> {
                 progress.outdated.push(slot);
                 continue;
             }
-            let new = slot.live().find(|task| fleet.is_current(task) && task.meta.created_at >= since);
+            let new = slot.live().find(|task| fleet.is_current(task) && task.created >= since);
             let Some(new) = new else { continue };
             match (tick.up_for(new), failed) {
                 (Some(up), _) => {
@@ -142,13 +157,13 @@ impl<'f> Progress<'f> {
 }
 
 /// A task of this update in `slot` that ended by itself before it had been up for `monitor`.
-fn early_failure<'s>(fleet: &Fleet<'_>, slot: &SlotTasks<'s>, since: UnixMs, monitor: Duration) -> Option<&'s Task> {
+fn early_failure<'s>(fleet: &Fleet<'_>, slot: &SlotTasks<'s>, since: Version, monitor: Duration) -> Option<&'s Task> {
     let failures = slot.ended().filter(|task| {
         let by_itself = |outcome: &Outcome| {
             let own = matches!(outcome.state, TaskState::Complete | TaskState::Failed | TaskState::Rejected);
             own && outcome.ran_for.unwrap_or_default() <= monitor
         };
-        fleet.is_current(task) && task.meta.created_at >= since && task.outcome.as_ref().is_some_and(by_itself)
+        fleet.is_current(task) && task.created >= since && task.outcome.as_ref().is_some_and(by_itself)
     });
     failures.max_by_key(|task| (task.meta.version, task.id))
 }

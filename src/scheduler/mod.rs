@@ -73,7 +73,9 @@ struct Waiting {
 /// Small groups first, so that one of a hundred thousand tasks does not hold up the others for several ticks.
 fn waiting(state: &State) -> Vec<Waiting> {
     let mut by_spec: BTreeMap<(ServiceId, Version), Vec<Arc<Task>>> = BTreeMap::new();
-    for task in state.tasks().filter(|task| task.assigned_at.is_none() && task.is_live()) {
+    // What is held back for what it depends on is told so by the orchestrator.
+    let held = |task: &Task| state.service(task.service).is_some_and(|service| service.holds_back(task.spec_version));
+    for task in state.tasks().filter(|task| task.assigned_at.is_none() && task.is_live() && !held(task)) {
         by_spec.entry((task.service, task.spec_version)).or_default().push(Arc::clone(task));
     }
     let mut groups: Vec<Waiting> = by_spec.into_iter().map(|(key, tasks)| Waiting { key, tasks }).collect();

@@ -1,10 +1,10 @@
-//! What a service's containers can be given that Docker's services have no word for: how they drain, and what of the
-//! host they may use. Labels say it where the client speaks Docker's language; in flok's stack file it has keys.
+//! What a service and its containers can be given that Docker's services have no word for: how they drain, what of the
+//! host they may use, and what they wait for. Labels say it where the client speaks Docker's language; in flok's stack file it has keys.
 //!
 //! Read when a spec is taken in, never when it is looked at: a stored spec holds the values, not only their labels.
 
 use super::quantity::{parse_duration, parse_size};
-use super::{ContainerSpec, DeviceMapping, Labels, ServiceSpec};
+use super::{ContainerSpec, DEPENDS_ON_LABEL, DependsOn, DeviceMapping, Labels, ServiceSpec};
 
 /// One of them: its label and what it does to a container's spec.
 struct Addition {
@@ -109,13 +109,26 @@ impl ServiceSpec {
             let read = (addition.read)(container, text.trim());
             read.map_err(|why| format!("label {}={text}: {why}", addition.label))?;
         }
+        if self.depends_on.is_empty()
+            && let Some(text) = self.depends_on_label()
+        {
+            let read = DependsOn::parse_label(text, &self.labels);
+            self.depends_on = read.map_err(|why| format!("label {DEPENDS_ON_LABEL}={text}: {why}"))?;
+        }
         Ok(())
+    }
+
+    fn depends_on_label(&self) -> Option<&String> {
+        self.labels.get(DEPENDS_ON_LABEL).or_else(|| self.task.container.labels.get(DEPENDS_ON_LABEL))
     }
 
     /// An update in Docker's words says nothing of what it has no word for: that stays as it was in `stored`. What came
     /// by a label goes with its label.
     pub fn keep_additions(&mut self, stored: &ServiceSpec) {
         self.task.volume_policy = stored.task.volume_policy;
+        if self.depends_on_label().is_none() && stored.depends_on_label().is_none() {
+            self.depends_on.clone_from(&stored.depends_on);
+        }
         let unlabelled = |addition: &&Addition| !addition.is_labelled(self) && !addition.is_labelled(stored);
         for addition in ADDITIONS.iter().filter(unlabelled).collect::<Vec<_>>() {
             (addition.keep)(&mut self.task.container, &stored.task.container);
@@ -214,6 +227,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_service_waits_for_comes_and_goes_with_its_label() {
+        let mut stored = labelled(&[(DEPENDS_ON_LABEL, "db:healthy,migrate:completed")]);
+        stored.read_additions().unwrap();
+        let names: Vec<_> = stored.depends_on.iter().map(|one| one.service.as_str()).collect();
+        assert_eq!(names, ["db", "migrate"]);
+        let mut update = service();
+        update.read_additions().unwrap();
+        update.keep_additions(&stored);
+        assert_eq!(update.depends_on, []);
+        let why = labelled(&[(DEPENDS_ON_LABEL, "db:soon")]).read_additions().unwrap_err();
+        assert!(why.starts_with("label flok.depends-on=db:soon: \"soon\""), "{why}");
+    }
+
+    #[test]
     fn a_label_that_cannot_be_read_is_named() {
         for (label, value) in [("flok.drain", "soon"), ("flok.privileged", "yes"), ("flok.shm-size", "big")] {
             let why = labelled(&[(label, value)]).read_additions().unwrap_err();
@@ -239,8 +266,10 @@ mod tests {
         stored.task.container.privileged = true;
         stored.task.container.security_opt = vec![NO_NEW_PRIVILEGES.into(), "seccomp=unconfined".into()];
         let mut update = service();
+        stored.depends_on = vec![DependsOn::parse("db:healthy").unwrap()];
         update.read_additions().unwrap();
         update.keep_additions(&stored);
+        assert_eq!(update.depends_on, stored.depends_on);
         let container = &update.task.container;
         assert!(container.privileged);
         assert_eq!(container.pid, None);

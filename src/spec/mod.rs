@@ -7,6 +7,7 @@
 pub mod additions;
 pub mod condition;
 pub mod constraint;
+pub mod depends_on;
 pub mod doctor;
 pub mod explain;
 pub mod ids;
@@ -31,6 +32,7 @@ pub mod volume;
 pub use additions::{NO_NEW_PRIVILEGES, Security};
 pub use condition::{Concern, Condition, MAX_CONDITIONS};
 pub use constraint::{Constraint, InvalidConstraint, NodeFacts, NodeField, Operator};
+pub use depends_on::{DEPENDS_ON_LABEL, DependsOn, StartCondition};
 pub use doctor::{Finding, Way};
 pub use explain::{NodeFit, SlotFate};
 pub use ids::*;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigId, Labels, NetworkId, SecretId, template};
+use super::{ConfigId, DependsOn, Labels, NetworkId, SecretId, template};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceSpec {
@@ -16,6 +16,8 @@ pub struct ServiceSpec {
     pub update: UpdateConfig,
     pub rollback: UpdateConfig,
     pub endpoint: EndpointSpec,
+    /// What its tasks wait for, each time there is something new to run.
+    pub depends_on: Vec<DependsOn>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

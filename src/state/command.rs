@@ -209,6 +209,10 @@ pub enum Change {
         service: ServiceId,
         status: Option<UpdateStatus>,
     },
+    /// What the service depends on has come to it: tasks of the spec in force may start.
+    ReleaseService {
+        service: ServiceId,
+    },
     /// By the update's failure action.
     AutoRollback {
         service: ServiceId,

@@ -256,6 +256,7 @@ pub fn service_spec(name: &str, replicas: u64) -> ServiceSpec {
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
+        depends_on: Vec::new(),
     }
 }
 

@@ -102,6 +102,8 @@ pub struct Service {
     /// Virtual addresses by network, allocated.
     pub vips: Vec<(NetworkId, Vec<IpAddr>)>,
     pub job: Option<JobStatus>,
+    /// Spec versions of which no task starts yet: what the service depends on has not come to it since they were put in force.
+    pub held: Vec<Version>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,6 +115,8 @@ pub struct PreviousSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpdateStatus {
     pub state: UpdateState,
+    /// Log index at which the update, or the rollback, began. Filled in when it is stored.
+    pub since: Version,
     pub started_at: UnixMs,
     pub completed_at: Option<UnixMs>,
     pub message: String,
@@ -149,6 +153,8 @@ impl JobStatus {
 pub struct Task {
     pub id: TaskId,
     pub meta: Meta,
+    /// Log index of its creation: what came before what, whatever the clocks say.
+    pub created: Version,
     pub service: ServiceId,
     pub slot: Slot,
     /// Names the [`TaskSpec`] in [`State::task_spec`](super::State::task_spec).
@@ -237,7 +243,24 @@ pub struct RegistryCredentials {
 /// Shared, since every task of a service refers to one.
 pub type SharedTaskSpec = Arc<TaskSpec>;
 
+impl UpdateStatus {
+    /// Tasks are being replaced, or wait for that.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.state, UpdateState::Updating | UpdateState::RollbackStarted)
+    }
+}
+
 impl Service {
+    /// No task of this spec version may start yet.
+    pub fn holds_back(&self, version: Version) -> bool {
+        self.held.contains(&version)
+    }
+
+    /// Nothing of the spec in force may start yet.
+    pub fn is_held(&self) -> bool {
+        self.holds_back(self.spec_version)
+    }
+
     /// A slot may have a second live task while the first is being replaced, in an update or in its rollback. A job's may
     /// not: both could complete.
     pub fn starts_first(&self) -> bool {

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::context::Ms;
 use crate::daemon::surroundings;
 use crate::isolation;
+use crate::semantics::Semantics;
 
 /// States kept for comparison with holders that come later.
 const KEPT_STATES: u64 = 256;
@@ -60,6 +61,7 @@ pub struct Checker {
     networks: NetworkBuilder,
     /// As they were made last, and whether the nodes' plans of them were looked at.
     latest: (SwarmNetworks, bool),
+    pub semantics: Semantics,
     pub verbose: bool,
 }
 
@@ -85,6 +87,7 @@ impl Checker {
             trace: Sha256::new(),
             networks: NetworkBuilder::default(),
             latest: (SwarmNetworks::default(), true),
+            semantics: Semantics::default(),
             verbose,
         }
     }
@@ -254,7 +257,9 @@ impl Checker {
 
     fn look_at_changes(&mut self, before: &State) {
         let after = self.reference.clone();
-        for change in watch::changes(before, &after) {
+        let changes = watch::changes(before, &after);
+        self.semantics.look(before, &after, &changes);
+        for change in changes {
             match change {
                 ObjectChange::Task(Difference::Created(task)) => {
                     self.counts.tasks += 1;
@@ -264,6 +269,8 @@ impl Checker {
                 ObjectChange::Task(Difference::Updated { old, new }) => {
                     check_forward(&old, &new);
                     if old.assigned_at.is_none() && new.assigned_at.is_some() {
+                        let held = after.service(new.service).is_some_and(|of| of.holds_back(new.spec_version));
+                        assert!(!held, "{} starts, and what it depends on is not there", new.id);
                         check_node(&after, new.node.expect("an assigned task has a node"));
                         self.check_home(&after, &new);
                     }

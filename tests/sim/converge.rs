@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use flok::spec::constraint::Constraint;
 use flok::spec::*;
-use flok::state::{NodeHealth, Service, State, Task, UpdateState};
+use flok::state::{Node, NodeHealth, Service, State, Task, UpdateState};
 
 use crate::world::World;
 
@@ -85,6 +86,12 @@ impl World {
         wanted: &mut BTreeSet<(NodeId, TaskId)>,
     ) -> Option<String> {
         let live: Vec<_> = state.tasks_of_service(service.id).filter(|task| task.is_live()).collect();
+        if service.is_held() {
+            let runs = |task: &&std::sync::Arc<Task>| task.assigned_at.is_some();
+            wanted.extend(live.into_iter().filter(runs).filter_map(|task| Some((task.node?, task.id))));
+            let message = || "it waits, and nothing that it depends on is missing".to_owned();
+            return (!may_wait(state, service)).then(message);
+        }
         // A port of the host is there once a node.
         let room = if service.spec.endpoint.ports.is_empty() { usize::MAX } else { takers(state) };
         // A task waits for the node that has its data, be it held down, or gone for good.
@@ -95,19 +102,23 @@ impl World {
             return Some(format!("is being updated: {:?}", service.update));
         }
         if let Some(job) = service.job {
-            let total = match service.spec.mode {
-                ServiceMode::ReplicatedJob { total_completions, .. } => total_completions as usize,
-                _ => takers(state),
+            let done: Vec<_> = state.tasks_of_service(service.id).filter(|task| job.counts(task)).collect();
+            let is_done = match service.spec.mode {
+                ServiceMode::ReplicatedJob { total_completions, .. } => done.len() as u64 == total_completions,
+                _ => eligible(state, service).is_subset(&done.iter().filter_map(|task| task.node).collect()),
             };
-            let done = state.tasks_of_service(service.id).filter(|task| job.counts(task)).count();
-            return (done < total || !live.is_empty()).then(|| format!("{done} of {total} done, {} live", live.len()));
+            return (!is_done || !live.is_empty()).then(|| format!("{} done, {} live", done.len(), live.len()));
         }
-        let count = match service.spec.mode {
-            ServiceMode::Replicated { replicas } => replicas as usize,
-            _ => takers(state),
-        };
-        if live.len() != count {
-            return Some(format!("{} live tasks, not {count}", live.len()));
+        if let ServiceMode::Replicated { replicas } = service.spec.mode {
+            if live.len() as u64 != replicas {
+                return Some(format!("{} live tasks, not {replicas}", live.len()));
+            }
+        } else {
+            let has: BTreeSet<NodeId> = live.iter().filter_map(|task| task.node).collect();
+            let wants = eligible(state, service);
+            if has != wants || live.len() != wants.len() {
+                return Some(format!("has tasks on {has:?}, and is to have one on each of {wants:?}"));
+            }
         }
         let waiting = live.iter().filter(|task| task.assigned_at.is_none() && !task.pending_reason.is_empty()).count();
         let may_wait = waiting == live.len().saturating_sub(room);
@@ -127,7 +138,28 @@ impl World {
     }
 }
 
-/// Nodes that have a global service's task: all that take any, and those held down that had one.
+/// Something that the service depends on cannot come to it: it is gone, a user has to look at it, it has no place, or it waits
+/// itself.
+fn may_wait(state: &State, service: &Service) -> bool {
+    service.spec.depends_on.iter().any(|one| {
+        let Some(other) = state.service_by_name(&one.service) else { return one.required };
+        let update = other.update.as_ref().map(|update| update.state);
+        let paused = matches!(update, Some(UpdateState::Paused | UpdateState::RollbackPaused));
+        let mut live = state.tasks_of_service(other.id).filter(|task| task.is_live());
+        let without_place = live.any(|task| task.assigned_at.is_none());
+        (paused && one.required) || without_place || (other.is_held() && may_wait(state, other))
+    })
+}
+
+/// Each node that a global service is to have a task on.
+fn eligible(state: &State, service: &Service) -> BTreeSet<NodeId> {
+    let constraints: Vec<Constraint> =
+        service.spec.task.placement.constraints.iter().map(|text| text.parse().expect("it was checked")).collect();
+    let fits = |node: &Node| constraints.iter().all(|constraint| constraint.matches(&node.facts()));
+    state.nodes().filter(|node| node.takes_tasks() && fits(node)).map(|node| node.id).collect()
+}
+
+/// How many nodes take tasks.
 fn takers(state: &State) -> usize {
     state.nodes().filter(|node| node.takes_tasks()).count()
 }

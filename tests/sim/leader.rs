@@ -16,6 +16,7 @@ use rand::{RngExt, SeedableRng};
 use crate::context::{Context, Ms};
 use crate::daemon::Daemon;
 use crate::log::{Answer, Asker};
+use crate::semantics;
 
 const ALERT_TICK: Ms = 100;
 const CALM_TICK: Ms = 500;
@@ -73,6 +74,7 @@ impl Daemon {
         let tenure = self.leader.tenure.as_mut().expect("a leader has a tenure");
         let Tenure { verdicts, rng, .. } = tenure;
         let (_, entries) = decisions::plan(verdicts, state, self.exchange.table(), &self.detector, context.clocks, rng);
+        semantics::check_plan(state, self.exchange.table(), context.clocks, &entries);
         self.leader.rest = entries.into();
     }
 

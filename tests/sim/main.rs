@@ -11,6 +11,7 @@ mod isolation;
 mod leader;
 mod log;
 mod run;
+mod semantics;
 mod worker;
 mod workload;
 mod world;
@@ -36,8 +37,8 @@ fn seeds(part: u64) {
     let mut failed = Vec::new();
     for seed in (from..from + count).filter(|seed| seed % PARTS == part) {
         match std::panic::catch_unwind(|| run(seed)) {
-            Ok(Outcome { hash, counts, settled_after }) => {
-                println!("seed {seed}: {hash}, settled after {settled_after} ms, {counts:?}");
+            Ok(Outcome { hash, counts, ends, settled_after }) => {
+                println!("seed {seed}: {hash}, settled after {settled_after} ms, {counts:?}, {ends:?}");
             }
             Err(_) => failed.push(seed),
         }

@@ -6,6 +6,7 @@ use rand::rngs::StdRng;
 
 use crate::check::Counts;
 use crate::context::Ms;
+use crate::semantics::Ends;
 use crate::world::{Event, SECOND, World};
 
 /// For a swarm without faults to come together.
@@ -23,6 +24,7 @@ pub struct Outcome {
     /// Of everything that was sent and applied.
     pub hash: String,
     pub counts: Counts,
+    pub ends: Ends,
     pub settled_after: Ms,
 }
 
@@ -71,7 +73,12 @@ pub fn run(seed: u64) -> Outcome {
         world.check.compare_closely(node, &daemon.log.as_ref().expect("it holds the log").replica);
     }
     drop(guard);
-    Outcome { hash: world.check.trace_hash(), counts: world.check.counts.clone(), settled_after }
+    Outcome {
+        hash: world.check.trace_hash(),
+        counts: world.check.counts.clone(),
+        ends: world.check.semantics.ends.clone(),
+        settled_after,
+    }
 }
 
 /// The first host makes a swarm, the others join.

@@ -105,6 +105,11 @@ impl Runtime {
         exits
     }
 
+    /// Every task that ever had a process here.
+    pub fn ever_started(&self) -> impl Iterator<Item = TaskId> {
+        self.started.iter().copied()
+    }
+
     pub fn running(&self) -> impl Iterator<Item = TaskId> {
         let runs = |container: &Container| matches!(container.process, Process::Running { .. });
         self.containers.iter().filter(move |(_, container)| runs(container)).map(|(task, _)| *task)
@@ -293,6 +298,9 @@ impl Worker {
         let kind = runtime.perform(done, context.now);
         let task = done.action.task();
         if let Some(kind) = kind {
+            if matches!(kind, EventKind::Started { .. }) {
+                context.check.semantics.started(task);
+            }
             context.effects.extend(done.exit_after(&kind));
             self.machine.handle_event(Event { task, kind }, context.mono());
         }

@@ -18,6 +18,8 @@ const MOST_WITH_PORT: u64 = 2;
 const MOST_HOSTS: usize = 12;
 /// From a goodbye to the end, for a node that does not hold the log.
 const GOODBYE: Ms = 500;
+/// A label by which some nodes are eligible for some services, and others are not.
+const ZONE: &str = "zone";
 /// For a leaving node to be relieved of the log.
 const RELEASED_WITHIN: Ms = 8_000;
 
@@ -244,9 +246,21 @@ impl World {
             delay: Duration::from_millis(self.rng.random_range(0..1_500)),
             failure_action: action.choose(&mut self.rng).copied().expect("three"),
             monitor: Some(Duration::from_millis(self.rng.random_range(500..4_000))),
-            max_failure_ratio: 0.3,
+            max_failure_ratio: [0.0, 0.3, 1.0].choose(&mut self.rng).copied().expect("three"),
             order: if port.is_some() { UpdateOrder::StopFirst } else { order },
         };
+        let goes_on = self.rng.random_bool(0.3);
+        let rollback = UpdateConfig {
+            failure_action: if goes_on { FailureAction::Continue } else { FailureAction::Pause },
+            parallelism: self.rng.random_range(0..3),
+            ..update.clone()
+        };
+        let mut placement = Placement::default();
+        if mode.is_global() && self.rng.random_bool(0.4) {
+            let choices = ["node.labels.zone == a", "node.labels.zone != a", "node.role == manager"];
+            placement.constraints.extend(choices.choose(&mut self.rng).map(|text| (*text).to_owned()));
+        }
+        let depends_on = if self.rng.random_bool(0.35) { self.some_dependencies(&name) } else { Vec::new() };
         let open = id.0.is_multiple_of(7).then_some(PortConfig {
             name: None,
             protocol: Protocol::Tcp,
@@ -279,7 +293,7 @@ impl World {
                 },
                 resources: Resources { reservations, ..Resources::default() },
                 restart: RestartPolicy { condition, ..RestartPolicy::default() },
-                placement: Placement::default(),
+                placement,
                 networks: self.some_networks(id),
                 log_driver: None,
                 force_update: 0,
@@ -287,11 +301,33 @@ impl World {
                 volume_policy: policy,
                 ingress: false,
             },
-            rollback: UpdateConfig { failure_action: FailureAction::Pause, ..update.clone() },
+            rollback,
             update,
             endpoint: EndpointSpec { ports: ports.into_iter().chain(open).collect(), ..EndpointSpec::default() },
+            depends_on,
         };
         self.command(via, Command::CreateService { id, spec: Box::new(spec), credentials: None });
+    }
+
+    /// Up to two of the services that are there.
+    fn some_dependencies(&mut self, of: &str) -> Vec<DependsOn> {
+        let services = self.check.reference.services().filter(|service| service.spec.name != of);
+        let services: Vec<(String, bool)> =
+            services.map(|service| (service.spec.name.clone(), service.job.is_some())).collect();
+        let count = self.rng.random_range(1..3);
+        let chosen: Vec<_> = services.sample(&mut self.rng, count).cloned().collect();
+        let running = [StartCondition::Started, StartCondition::Healthy];
+        let condition = |world: &mut World, is_job: bool| match is_job {
+            true => StartCondition::Completed,
+            false => running.choose(&mut world.rng).copied().expect("two"),
+        };
+        let depends_on = |(service, is_job)| DependsOn {
+            service,
+            condition: condition(self, is_job),
+            required: self.rng.random_bool(0.7),
+            restart: self.rng.random_bool(0.3),
+        };
+        chosen.into_iter().map(depends_on).collect()
     }
 
     /// Up to two of those that are there.
@@ -352,10 +388,21 @@ impl World {
             *replicas = self.rng.random_range(0..=most);
         } else if spec.mode.is_job() {
             spec.task.force_update += 1;
+            if let (ServiceMode::ReplicatedJob { max_concurrent, total_completions }, true) =
+                (&mut spec.mode, self.rng.random())
+            {
+                (*max_concurrent, *total_completions) = (self.rng.random_range(0..4), self.rng.random_range(1..6));
+            }
+        } else if self.rng.random_bool(0.2) {
+            spec.task.force_update += 1;
         } else {
             let images = ["steady", "flaky", "broken", "checked", "sick"];
             let image = images.choose(&mut self.rng).expect("five");
             spec.task.container.image = format!("example.org/{image}:{}", self.rng.random_range(1..9));
+        }
+        if self.rng.random_bool(0.1) {
+            // Refused where they would wait for one another.
+            spec.depends_on = self.some_dependencies(&spec.name);
         }
         let credentials = CredentialsUpdate::Keep;
         self.command(via, Command::UpdateService { id, version, spec: Box::new(spec), credentials });
@@ -372,6 +419,12 @@ impl World {
         let nodes: Vec<_> = self.check.reference.nodes().cloned().collect();
         let Some(node) = nodes.choose(&mut self.rng) else { return };
         let mut spec = node.spec.clone();
+        if self.rng.random_bool(0.3) {
+            let zone = if self.rng.random() { "a" } else { "b" };
+            spec.labels.insert(ZONE.into(), zone.into());
+            self.command(via, Command::UpdateNode { id: node.id, version: node.meta.version, spec });
+            return;
+        }
         let choices = [Availability::Active, Availability::Active, Availability::Pause, Availability::Drain];
         spec.availability = choices.choose(&mut self.rng).copied().expect("four");
         self.command(via, Command::UpdateNode { id: node.id, version: node.meta.version, spec });

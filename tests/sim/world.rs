@@ -497,6 +497,9 @@ impl World {
             return;
         }
         let Some(exit) = at.runtime.exit(task, pid, code) else { return };
+        if exit.code == 0 {
+            self.check.semantics.succeeded(task);
+        }
         self.with_daemon(host, |daemon, parts, context| {
             daemon.worker.exited(task, exit, context);
             daemon.work(parts, context);
@@ -569,6 +572,7 @@ impl World {
     /// What a dead daemon had under way.
     fn abandon_jobs(&mut self, at: usize) {
         let exits = self.hosts[at].runtime.daemon_died(self.now, &mut self.rng);
+        self.hosts[at].runtime.ever_started().for_each(|task| self.check.semantics.started(task));
         exits.into_iter().for_each(|exit| self.carry_out(at, 0, exit));
     }
 

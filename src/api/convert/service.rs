@@ -46,6 +46,7 @@ pub fn service_spec_from_docker(spec: docker::ServiceSpec) -> Result<ServiceSpec
         update: spec.update_config.map(update_in).transpose()?.unwrap_or_default(),
         rollback: spec.rollback_config.map(rollback_in).transpose()?.unwrap_or_default(),
         endpoint,
+        depends_on: Vec::new(),
     };
     spec.read_additions().map_err(ApiError::invalid)?;
     Ok(spec)

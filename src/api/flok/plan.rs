@@ -32,6 +32,7 @@ pub async fn plan<B: Backend>(
         fields: Vec::new(),
         starts: Vec::new(),
         stops: Vec::new(),
+        waits_for: Vec::new(),
     });
     plan.services.extend(unchanged);
     Ok(answer(&read, plan))
@@ -54,9 +55,16 @@ fn shown(before: &state::State, commands: &[Command], forecast: &Forecast) -> St
         let Some(service_name) = service.map(|service| service.spec.name.clone()) else { continue };
         let (starts, stops) = tasks(before, after, id, &service_name);
         let fields = fields(before, after, id);
-        plan.services.push(ServicePlan { action, name: service_name, fields, starts, stops });
+        let waits_for = if starts.is_empty() { Vec::new() } else { waits_for(after, id) };
+        plan.services.push(ServicePlan { action, name: service_name, fields, starts, stops, waits_for });
     }
     plan
+}
+
+/// In words, whether it would still have to wait or not.
+fn waits_for(after: &state::State, id: ServiceId) -> Vec<String> {
+    let depends_on = after.service(id).map(|service| service.spec.depends_on.as_slice()).unwrap_or_default();
+    depends_on.iter().map(ToString::to_string).collect()
 }
 
 fn object(before: &state::State, command: &Command) -> Option<ObjectPlan> {
@@ -114,6 +122,7 @@ fn plainest(spec: &ServiceSpec) -> ServiceSpec {
     plain.update = UpdateConfig::default();
     plain.rollback = UpdateConfig::default();
     plain.endpoint = EndpointSpec::default();
+    plain.depends_on = Vec::new();
     if let ServiceMode::Replicated { replicas } = &mut plain.mode {
         *replicas = 0;
     }

@@ -40,6 +40,9 @@ pub struct ServicePlan {
     pub starts: Vec<TaskPlan>,
     /// Tasks that run, or are to, and would be stopped.
     pub stops: Vec<TaskPlan>,
+    /// What new tasks would wait for before they start: `db to be healthy`.
+    #[serde(default)]
+    pub waits_for: Vec<String>,
 }
 
 /// One field, by its path in the spec. `None`: it is not there, or says nothing.

@@ -1,12 +1,15 @@
 //! What `service create` and `service update` can say of the containers beyond the common: rights, names, limits, logs.
 //! What Docker has no word for goes as a label, which the daemon reads.
 
+use anyhow::Context;
 use bollard::models::*;
 use clap::Args;
 
 use super::edit::set;
+use crate::api::client::Client;
 use crate::cli::key_value;
 use crate::spec::quantity::parse_size;
+use crate::spec::{DEPENDS_ON_LABEL, DependsOn};
 
 /// Flags that set one value.
 #[derive(Debug, Default, Args)]
@@ -45,6 +48,15 @@ pub struct ContainerArgs {
     /// Processes the container sees: its own, or the host's
     #[arg(long, value_parser = ["private", "host"])]
     pid: Option<String>,
+    /// Service that tasks wait for before they start: NAME[:started|healthy|completed][:optional][:restart]; repeat it.
+    /// In an update, those given take the place of all others; none: --depends-on ""
+    #[arg(long, value_name = "SERVICE[:CONDITION]", value_parser = depends_on)]
+    depends_on: Vec<String>,
+}
+
+/// Checked here, and read by the daemon.
+fn depends_on(text: &str) -> Result<String, String> {
+    if text.is_empty() { Ok(String::new()) } else { DependsOn::parse(text).map(|_| text.to_owned()) }
 }
 
 /// Checked here, and read by the daemon.
@@ -53,6 +65,17 @@ fn size(text: &str) -> Result<String, String> {
 }
 
 impl ContainerArgs {
+    /// Nothing is to wait for a service that there is not, unless it says that it may be missing.
+    pub async fn check(&self, client: &Client) -> anyhow::Result<()> {
+        for text in self.depends_on.iter().filter(|text| !text.is_empty()) {
+            let one = DependsOn::parse(text).map_err(anyhow::Error::msg)?;
+            if one.required {
+                super::fetch(client, &one.service).await.with_context(|| format!("--depends-on {text}"))?;
+            }
+        }
+        Ok(())
+    }
+
     pub fn apply(self, spec: &mut ServiceSpec) {
         let labels = spec.labels.get_or_insert_default();
         let additions = [
@@ -60,6 +83,7 @@ impl ContainerArgs {
             ("flok.shm-size", self.shm_size),
             ("flok.ipc", self.ipc),
             ("flok.pid", self.pid),
+            (DEPENDS_ON_LABEL, (!self.depends_on.is_empty()).then(|| self.depends_on.join(","))),
         ];
         labels.extend(additions.into_iter().filter_map(|(label, value)| Some((label.to_owned(), value?))));
         let task = spec.task_template.get_or_insert_default();

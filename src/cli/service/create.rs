@@ -96,6 +96,7 @@ impl Create {
                 ..Default::default()
             },
         };
+        self.values.check(client).await?;
         let credentials = self.images.credentials(&self.image)?;
         let container = TaskSpecContainerSpec {
             image: Some(self.images.pin(client, self.image).await?),

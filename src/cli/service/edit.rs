@@ -5,6 +5,7 @@ use std::time::Duration;
 use bollard::models::*;
 use clap::Args;
 
+use crate::api::client::Client;
 use crate::cli::key_value;
 use crate::spec::quantity::{parse_duration, parse_nano_cpus, parse_size};
 
@@ -74,6 +75,11 @@ pub struct Values {
 }
 
 impl Values {
+    /// What only the daemon can say of them.
+    pub async fn check(&self, client: &Client) -> anyhow::Result<()> {
+        self.container.check(client).await
+    }
+
     pub fn apply(self, spec: &mut ServiceSpec) -> anyhow::Result<()> {
         if let Some(replicas) = self.replicas {
             let mode = spec.mode.get_or_insert_default();

@@ -115,6 +115,7 @@ impl Update {
             self.image = Some(self.images.pin(client, image).await?);
         }
         if !rollback {
+            self.values.check(client).await?;
             self.resolve_networks(client).await?;
             self.edit(&mut spec)?;
             self.edit_files(client, &mut spec).await?;

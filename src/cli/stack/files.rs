@@ -16,6 +16,9 @@ pub struct FilesArg {
     /// Stack file, or "-" for standard input; later ones are merged over earlier ones
     #[arg(long = "compose-file", short = 'c', required = true, value_name = "FILE")]
     files: Vec<String>,
+    /// Put the services of a profile in force, too; repeat it [default: those of COMPOSE_PROFILES, separated by commas]
+    #[arg(long, value_name = "NAME")]
+    profile: Vec<String>,
 }
 
 impl FilesArg {
@@ -30,9 +33,24 @@ impl FilesArg {
         let variables: Variables = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        let around =
-            Surroundings { features, variables: &variables, working_dir: &working_dir, read_file: &read_named_file };
+        let around = Surroundings {
+            features,
+            variables: &variables,
+            working_dir: &working_dir,
+            read_file: &read_named_file,
+            profiles: &self.profiles(&variables),
+        };
         then(StackFile::read(&sources, &around)?, &around)
+    }
+}
+
+impl FilesArg {
+    fn profiles(&self, variables: &Variables) -> Vec<String> {
+        if !self.profile.is_empty() {
+            return self.profile.clone();
+        }
+        let names = variables.get("COMPOSE_PROFILES").map_or("", String::as_str).split(',').map(str::trim);
+        names.filter(|name| !name.is_empty()).map(str::to_owned).collect()
     }
 }
 

@@ -82,6 +82,9 @@ fn service_lines(out: &mut String, service: &ServicePlan) {
         let on = task.node.as_deref().map_or_else(String::new, |node| format!(" on {node}"));
         line(out, 1, format_args!("stops {}{on}", task.name));
     }
+    for other in &service.waits_for {
+        line(out, 1, format_args!("first waits for {other}"));
+    }
     for task in &service.starts {
         line(out, 1, format_args!("{}", start(task)));
     }
@@ -159,7 +162,14 @@ mod tests {
     use crate::api::model::plan::ObjectPlan;
 
     fn service(action: Action, name: &str) -> ServicePlan {
-        ServicePlan { action, name: name.into(), fields: Vec::new(), starts: Vec::new(), stops: Vec::new() }
+        ServicePlan {
+            action,
+            name: name.into(),
+            fields: Vec::new(),
+            starts: Vec::new(),
+            stops: Vec::new(),
+            waits_for: Vec::new(),
+        }
     }
 
     fn task(name: &str, node: Option<&str>, reason: &str) -> TaskPlan {
@@ -181,6 +191,7 @@ mod tests {
         ];
         web.stops = vec![task("s_web.1", Some("n1"), "")];
         web.starts = vec![task("s_web.1", Some("n2"), ""), task("s_web.2", None, "no suitable node (1 node: drained)")];
+        web.waits_for = vec!["s_db to be healthy".into()];
         let plan = StackPlan {
             stack: "s".into(),
             objects: vec![ObjectPlan { action: Action::Create, kind: "network".into(), name: "s_default".into() }],
@@ -194,6 +205,7 @@ mod tests {
     + env[A]: \"two words\"
     - init: true
     stops s_web.1 on n1
+    first waits for s_db to be healthy
     starts s_web.1 on n2
     WAITS s_web.2: no suitable node (1 node: drained)
 - service s_old

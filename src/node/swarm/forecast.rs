@@ -17,7 +17,7 @@ use super::decisions::tasks_and_places;
 use crate::api::{Explained, Forecast};
 use crate::gossip::{NodeRecord, Table};
 use crate::spec::*;
-use crate::state::{Command, Draft, Entry, Proposal, Refusal, Service, State, Task};
+use crate::state::{Change, Command, Draft, Entry, Proposal, Refusal, Service, State, Task};
 use crate::{orchestrator, scheduler};
 
 /// A tick replaces `parallelism` tasks of an update; one that has more steps is shown as far as this.
@@ -39,11 +39,13 @@ pub fn forecast(state: &State, table: &Table, commands: Vec<Command>, now: Now) 
     for _ in 0..MAX_TICKS {
         let mut draft = Draft::new(&after, now.unix);
         tasks_and_places(&mut draft, &table, now, &mut rng);
-        if draft.is_empty() {
+        if draft.is_empty() && !release(&mut after, now) {
             return Ok(Forecast { state: after, is_settled: true });
         }
         let index = after.applied() + 1;
-        after = draft.state().clone();
+        if !draft.is_empty() {
+            after = draft.state().clone();
+        }
         after.advance(index);
         imagine(state, &after, &mut table, now);
     }
@@ -62,6 +64,15 @@ pub fn explain(state: &State, table: &Table, service: &Service, now: Now) -> Exp
         slots: orchestrator::explain(state, table, now, service, &mut rng),
         homes: state.tasks_of_service(service.id).filter_map(home).collect(),
     }
+}
+
+/// Lets those go on that wait for what is there and has not come to it in a forecast, such as a job. False: nobody does.
+fn release(state: &mut State, now: Now) -> bool {
+    let there = |one: &DependsOn| !one.required || state.service_by_name(&one.service).is_some();
+    let waits = |service: &&Arc<Service>| service.is_held() && service.spec.depends_on.iter().all(there);
+    let held: Vec<ServiceId> = state.services().filter(waits).map(|service| service.id).collect();
+    let release = |id: &ServiceId| Change::ReleaseService { service: *id };
+    held.iter().filter(|id| state.apply_change(&release(id), now.unix).is_ok()).count() > 0
 }
 
 /// Lets each node have done what it is told in `after`, where that is not what it was told before.

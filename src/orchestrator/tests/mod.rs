@@ -4,6 +4,7 @@ mod explain;
 mod failures;
 mod random;
 mod services;
+mod start_order;
 mod updates;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,8 +114,9 @@ impl Sim {
         if self.no_scheduler {
             return;
         }
-        let waiting: Vec<_> =
-            self.swarm.state.tasks().filter(|t| t.is_live() && t.assigned_at.is_none()).cloned().collect();
+        let held = |task: &Task| self.of(task.service).holds_back(task.spec_version);
+        let waits = |task: &&Arc<Task>| task.is_live() && task.assigned_at.is_none() && !held(task);
+        let waiting: Vec<_> = self.swarm.state.tasks().filter(waits).cloned().collect();
         for task in waiting {
             let state = &self.swarm.state;
             let spec = state.task_spec(task.service, task.spec_version).expect("kept");
@@ -154,7 +156,9 @@ impl Sim {
 
     fn report(&mut self, state: &State, task: &Task) -> TaskReport {
         let spec = state.task_spec(task.service, task.spec_version).expect("kept");
-        let due = task.assigned_at.expect("told") + task.start_delay <= self.swarm.now;
+        // The leader's clock may be set back, its nodes' are not.
+        let due =
+            self.started.contains_key(&task.id) || task.assigned_at.expect("told") + task.start_delay <= self.swarm.now;
         let (task_state, ran) = match task.desired {
             DesiredState::Shutdown | DesiredState::Remove => (TaskState::Shutdown, None),
             _ if spec.container.image == MISSING => (TaskState::Rejected, None),

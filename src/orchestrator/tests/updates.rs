@@ -276,3 +276,37 @@ fn an_update_to_what_never_is_healthy_ends_as_its_failure_action_says() {
         assert_eq!(sim.of(web).spec == before, action == FailureAction::Rollback);
     }
 }
+
+#[test]
+fn an_update_keeps_its_pace_and_its_failures_apart_whatever_becomes_of_the_clock() {
+    let mut sim = Sim::nodes(3);
+    let web = settled(&mut sim, 4, |_| {});
+    sim.swarm.update(web, image("v2"));
+    sim.steps(2);
+    // Another leader's, or set back.
+    sim.swarm.now = UnixMs(sim.swarm.now.0 - 900_000);
+    for _ in 0..40 {
+        sim.steps(1);
+        assert!(sim.running(web).len() >= 3);
+    }
+    assert_eq!(versions(&sim, web), (0, 4));
+
+    // What failed before a rollback, by a clock that was ahead, is none of its failures.
+    let running = sim.running(web).remove(0);
+    let mut record = sim.table.get(running.node.expect("placed")).expect("heard").record.as_ref().clone();
+    record.version.sequence += 1;
+    record.tasks.insert(running.id, a_report(running.id, TaskState::Failed, Some(SECOND)));
+    sim.sequence += 1;
+    sim.table.merge(Arc::new(record), sim.mono);
+    sim.steps(2);
+    sim.swarm.update(web, |spec| {
+        image("v3")(spec);
+        spec.rollback.monitor = Some(SECOND);
+    });
+    sim.steps(1);
+    sim.swarm.now = UnixMs(sim.swarm.now.0 - 50_000);
+    let version = sim.of(web).meta.version;
+    sim.swarm.command(Command::RollbackService { id: web, version });
+    sim.steps(200);
+    assert_eq!(sim.update_state(web), Some(UpdateState::RollbackCompleted));
+}

@@ -56,4 +56,4 @@ impl Features {
 }
 
 /// Features that are built.
-const SUPPORTED: &[Feature] = &[Feature::Networks, Feature::IngressPorts];
+const SUPPORTED: &[Feature] = &[Feature::Networks, Feature::IngressPorts, Feature::StartOrder, Feature::Composition];

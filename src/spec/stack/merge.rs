@@ -31,6 +31,11 @@ pub fn files(base: Node, over: Node) -> Node {
     merge(&[], base, over)
 }
 
+/// A service on its base, as `extends` has it.
+pub fn services(base: Node, over: Node) -> Node {
+    merge(&["services", ""], base, over)
+}
+
 fn merge(path: &[&str], base: Node, over: Node) -> Node {
     let place = over.place;
     match (base.value, over.value, rule(path)) {

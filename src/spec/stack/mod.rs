@@ -2,10 +2,12 @@
 //! stack file names and the working directory come in as arguments.
 //!
 //! The way of a file: [`yaml`] parses it into a tree with places; `interpolate` fills in variables; `schema` checks each
-//! key and brings each value into its canonical form; `merge` makes one tree of several files; `convert` makes specs of
+//! key and brings each value into its canonical form; `composition` adds what the file includes and extends; `merge` makes one tree of several files; `convert` makes specs of
 //! it, and `print` canonical YAML. Reading goes on after a problem, so that all are reported at once.
 
+mod composition;
 mod convert;
+mod depends_on;
 mod dotenv;
 mod features;
 mod forms;
@@ -32,8 +34,8 @@ pub use suggest::nearest;
 pub use words::split as split_words;
 pub use yaml::{MAX_FILE_BYTES, too_large};
 
+use composition::{Loader, Scope};
 use problem::Report;
-use reader::Reader;
 use yaml::Node;
 
 /// One file given with `-c`.
@@ -52,6 +54,8 @@ pub struct Surroundings<'a> {
     /// Absolute: the first file's directory. Relative paths in all files begin here.
     pub working_dir: &'a str,
     pub read_file: &'a ReadFile<'a>,
+    /// Services of these are in force beside those that are of none; `*`: all are.
+    pub profiles: &'a [String],
 }
 
 /// The files as one, checked and in canonical form.
@@ -59,6 +63,8 @@ pub struct Surroundings<'a> {
 pub struct StackFile {
     tree: Node,
     report: Report,
+    /// Services that are not in force, and the profiles that each is of.
+    dropped: Vec<(String, Vec<String>)>,
 }
 
 impl StackFile {
@@ -68,7 +74,8 @@ impl StackFile {
             Report { files: sources.iter().map(|source| source.name.clone()).collect(), ..Report::default() };
         let mut merged: Option<Node> = None;
         for (index, source) in sources.iter().enumerate() {
-            if let Some(tree) = read_one(index, source, around, &mut report) {
+            let scope = Scope { working_dir: around.working_dir, variables: around.variables };
+            if let Some(tree) = Loader::new(&mut report, around).file(index, &source.text, scope) {
                 merged = Some(match merged {
                     Some(base) => merge::files(base, tree),
                     None => tree,
@@ -76,7 +83,10 @@ impl StackFile {
             }
         }
         match merged {
-            Some(tree) if report.problems.is_empty() => Ok(StackFile { tree, report }),
+            Some(mut tree) if report.problems.is_empty() => {
+                let dropped = composition::keep_active(&mut tree, around.profiles, &mut report);
+                Ok(StackFile { tree, report, dropped })
+            }
             _ => Err(report.into_error()),
         }
     }
@@ -90,6 +100,7 @@ impl StackFile {
             variables: around.variables,
             read_file: around.read_file,
             features: around.features,
+            dropped: &self.dropped,
         }
         .stack();
         if self.report.problems.is_empty() { Ok((stack, self.report.warnings)) } else { Err(self.report.into_error()) }
@@ -104,28 +115,4 @@ impl StackFile {
     pub fn warnings(&self) -> &[Problem] {
         &self.report.warnings
     }
-}
-
-fn read_one(index: usize, source: &Source, around: &Surroundings<'_>, report: &mut Report) -> Option<Node> {
-    let mut tree = match yaml::parse(index, &source.text) {
-        Ok(tree) => tree,
-        Err((place, message)) => {
-            report.problem(place, "", message);
-            return None;
-        }
-    };
-    // `x-` sections hold fragments; what is used of them stands in a section by its alias, and is filled in there.
-    if let yaml::Value::Map(entries) = &mut tree.value {
-        for entry in entries.iter_mut().filter(|entry| !entry.key.starts_with("x-")) {
-            interpolate::tree(&mut entry.value, &entry.key, around.variables, report);
-        }
-    }
-    let mut reader = Reader {
-        report,
-        features: around.features,
-        variables: around.variables,
-        working_dir: around.working_dir,
-        read_file: around.read_file,
-    };
-    schema::file(&mut reader, tree)
 }

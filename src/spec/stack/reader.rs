@@ -360,10 +360,15 @@ pub fn labels(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
 
 /// A relative path's absolute form below the working directory, with `~`, `.` and `..` resolved; no disk is looked at.
 pub fn absolute(reader: &Reader<'_>, path: &str) -> String {
+    absolute_in(reader.working_dir, reader.variables, path)
+}
+
+/// [`absolute`] below `working_dir`; `~` is what `variables` say of `HOME`.
+pub fn absolute_in(working_dir: &str, variables: &Variables, path: &str) -> String {
     let joined = match path.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')) {
-        Some(rest) => format!("{}{rest}", reader.variables.get("HOME").map_or("", String::as_str)),
+        Some(rest) => format!("{}{rest}", variables.get("HOME").map_or("", String::as_str)),
         None if path.starts_with('/') => path.to_string(),
-        None => format!("{}/{path}", reader.working_dir),
+        None => format!("{working_dir}/{path}"),
     };
     let mut parts: Vec<&str> = Vec::new();
     for part in joined.split('/') {

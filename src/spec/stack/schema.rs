@@ -32,7 +32,7 @@ const FILE: &[Field] = &[
     needs("networks", Feature::Networks, |reader, path, node| reader.named(path, node, true, network)),
     used("secrets", |reader, path, node| reader.named(path, node, true, file_object)),
     used("configs", |reader, path, node| reader.named(path, node, true, file_object)),
-    needs("include", Feature::Composition, anything),
+    needs("include", Feature::Composition, super::composition::include),
 ];
 
 const NO_LIMIT_KEY: &str = "it has no effect in a swarm: use deploy.resources.limits";
@@ -76,7 +76,7 @@ const SERVICE: &[Field] = &[
     needs("networks", Feature::Networks, attachments),
     used("secrets", file_references),
     used("configs", file_references),
-    needs("depends_on", Feature::StartOrder, anything),
+    needs("depends_on", Feature::StartOrder, super::depends_on::depends_on),
     used("devices", texts),
     used("gpus", device_requests),
     used("privileged", boolean),
@@ -84,7 +84,7 @@ const SERVICE: &[Field] = &[
     used("shm_size", size),
     used("ipc", |reader, path, node| reader.one_of(path, node, &["private", "host"])),
     used("pid", |reader, path, node| reader.one_of(path, node, &["private", "host"])),
-    needs("extends", Feature::Composition, anything),
+    needs("extends", Feature::Composition, super::composition::extends),
     needs("profiles", Feature::Composition, texts),
     ignored("build"),
     ignored("cgroup_parent"),
@@ -257,8 +257,9 @@ const FILE_OBJECT: &[Field] = &[
 
 /// Every key by the section it stands in, for the table in docs/stack-file.md.
 #[cfg(test)]
-pub(super) const SECTIONS: [(&str, &[Field]); 23] = [
+pub(super) const SECTIONS: [(&str, &[Field]); 26] = [
     ("The file", FILE),
+    ("include, long form", super::composition::INCLUDE),
     ("services.*", SERVICE),
     ("services.*.deploy", DEPLOY),
     ("services.*.deploy.placement", PLACEMENT),
@@ -271,6 +272,8 @@ pub(super) const SECTIONS: [(&str, &[Field]); 23] = [
     ("services.*.ports, long form", super::forms::LONG_PORT),
     ("services.*.networks.*", super::forms::ATTACHMENT),
     ("services.*.secrets and configs, long form", super::forms::FILE_REFERENCE),
+    ("services.*.extends, long form", super::composition::EXTENDS),
+    ("services.*.depends_on, long form", super::depends_on::LONG),
     ("services.*.env_file, long form", super::forms::ENV_FILE),
     ("services.*.volumes, long form", super::volumes::LONG),
     ("services.*.volumes, long form: bind", super::volumes::BIND),

@@ -1,5 +1,6 @@
 //! Stack files of our own for every construct, and those in `../shared/stacks` where it exists.
 
+mod composition;
 mod convert;
 mod files;
 mod manual;
@@ -13,11 +14,17 @@ struct Case<'a> {
     texts: Vec<&'a str>,
     features: Features,
     files: Vec<(&'a str, &'a str)>,
+    profiles: Vec<String>,
 }
 
 impl<'a> Case<'a> {
     fn new(text: &'a str) -> Case<'a> {
-        Case { texts: vec![text], features: Features::supported(), files: Vec::new() }
+        Case { texts: vec![text], features: Features::supported(), files: Vec::new(), profiles: Vec::new() }
+    }
+
+    fn profile(mut self, name: &str) -> Case<'a> {
+        self.profiles.push(name.into());
+        self
     }
 
     fn all_features(mut self) -> Case<'a> {
@@ -47,6 +54,7 @@ impl<'a> Case<'a> {
             variables: &variables,
             working_dir: "/stack",
             read_file: &read_file,
+            profiles: &self.profiles,
         };
         let source = |(index, text): (usize, &&str)| Source { name: format!("{index}.yml"), text: text.to_string() };
         let sources: Vec<Source> = self.texts.iter().enumerate().map(source).collect();

@@ -39,6 +39,7 @@ impl ServiceSpec {
         check_update("UpdateConfig", &self.update)?;
         check_update("RollbackConfig", &self.rollback)?;
         self.endpoint.validate()?;
+        self.check_depends_on()?;
         match self.mode {
             ServiceMode::ReplicatedJob { max_concurrent: 0, total_completions: 1.. } => {
                 Err(InvalidSpec("a job that runs no task at a time never completes: set its maximum above 0".into()))
@@ -49,6 +50,16 @@ impl ServiceSpec {
 }
 
 impl ServiceSpec {
+    fn check_depends_on(&self) -> Checked {
+        let mut seen = BTreeSet::new();
+        for one in &self.depends_on {
+            check_dns_name(&one.service)?;
+            require(one.service != self.name, || format!("service {} depends on itself", self.name))?;
+            require(seen.insert(&one.service), || format!("service {} is depended on twice", one.service))?;
+        }
+        Ok(())
+    }
+
     /// Whether its templates can be filled in for some task.
     fn check_templates(&self) -> Checked {
         let context = template::Context {

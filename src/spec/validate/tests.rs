@@ -24,6 +24,7 @@ pub(in crate::spec) fn service() -> ServiceSpec {
         update: UpdateConfig::default(),
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
+        depends_on: Vec::new(),
     }
 }
 

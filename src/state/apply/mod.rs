@@ -2,15 +2,18 @@
 //! nothing but its arguments: ids, times and random picks are in the entry.
 //!
 //! A refused command changes nothing. Checks come before the first write in every function here, so that a refusal
-//! leaves the state as it was without a copy; only transactions, which may fail half-way, keep the old state (a clone is
-//! O(1)) and go back to it.
+//! leaves the state as it was without a copy; only commands, several of which may fail half-way, keep the old state (a clone
+//! is O(1)) and go back to it.
 
 mod network;
 mod node;
 mod secret;
 mod service;
+mod start_order;
 mod swarm;
 mod task;
+
+use std::collections::BTreeSet;
 
 use super::command::*;
 use super::object::RaftMember;
@@ -93,26 +96,31 @@ impl State {
         match command {
             Command::Transaction(commands) => self.transaction(commands, at),
             Command::Plan(steps) => Ok(self.plan(steps, at)),
-            single => self.single(single, at).map(|()| Reply::Done),
+            single => self.all_of(std::slice::from_ref(single), at).map(|()| Reply::Done),
         }
     }
 
     /// All of the commands or none.
     fn transaction(&mut self, commands: &[Command], at: At) -> Applied {
-        let before = self.clone();
-        for command in commands {
-            let done = match command {
-                Command::Transaction(_) | Command::Plan(_) | Command::InitSwarm { .. } => {
-                    Err(Refusal::Invalid("a transaction holds single commands on an existing swarm".into()))
-                }
-                single => self.single(single, at),
-            };
-            if let Err(refusal) = done {
-                *self = before;
-                return Err(refusal);
-            }
+        let is_single = |command: &Command| {
+            !matches!(command, Command::Transaction(_) | Command::Plan(_) | Command::InitSwarm { .. })
+        };
+        if !commands.iter().all(is_single) {
+            return Err(Refusal::Invalid("a transaction holds single commands on an existing swarm".into()));
         }
+        self.all_of(commands, at)?;
         Ok(Reply::Plan { applied: count(commands.len()), refused: 0 })
+    }
+
+    /// One after another, and what follows from all of them together.
+    fn all_of(&mut self, commands: &[Command], at: At) -> Result<(), Refusal> {
+        let before = self.clone();
+        let done = commands.iter().try_for_each(|command| self.single(command, at));
+        let done = done.and_then(|()| self.settle_start_order(&before, commands, at));
+        if done.is_err() {
+            *self = before;
+        }
+        done
     }
 
     /// Each step whose guards held when the plan began; steps of one plan do not invalidate one another, because the
@@ -120,15 +128,31 @@ impl State {
     fn plan(&mut self, steps: &[Step], at: At) -> Reply {
         let before = self.clone();
         let (mut applied, mut refused) = (0, 0);
+        // Services that were not released after all: what the leader did next for them rests on it.
+        let mut void = BTreeSet::new();
         for step in steps {
             let fresh = step.reads.iter().all(|(id, version)| before.version_of(*id) == Some(*version));
-            if fresh && self.change(&step.change, at).is_ok() {
+            let stands = self.service_of(&step.change).is_none_or(|service| !void.contains(&service));
+            if fresh && stands && self.change(&step.change, at).is_ok() {
                 applied += 1;
             } else {
                 refused += 1;
+                if let Change::ReleaseService { service } = step.change {
+                    void.insert(service);
+                }
             }
         }
         Reply::Plan { applied, refused }
+    }
+
+    /// Whose tasks a change makes, moves on or updates.
+    fn service_of(&self, change: &Change) -> Option<ServiceId> {
+        match change {
+            Change::CreateTask(new) => Some(new.service),
+            Change::SetDesired { task, .. } => Some(self.tasks.get(task)?.service),
+            Change::SetUpdateStatus { service, .. } => Some(*service),
+            _ => None,
+        }
     }
 
     fn single(&mut self, command: &Command, at: At) -> Result<(), Refusal> {
@@ -181,6 +205,7 @@ impl State {
             Change::SetPendingReason { task, reason } => self.set_pending_reason(*task, reason, at),
 
             Change::SetUpdateStatus { service, status } => self.set_update_status(*service, status.as_ref(), at),
+            Change::ReleaseService { service } => self.release_service(*service, at),
             Change::AutoRollback { service, message } => self.auto_rollback(*service, message, at),
             Change::SetServicePorts { service, ports } => self.set_service_ports(*service, ports, at),
             Change::SetServiceVips { service, vips } => self.set_service_vips(*service, vips, at),
@@ -235,6 +260,7 @@ impl Change {
                 vec![ObjectId::Task(*task)]
             }
             Change::SetUpdateStatus { service, .. }
+            | Change::ReleaseService { service }
             | Change::AutoRollback { service, .. }
             | Change::SetServicePorts { service, .. }
             | Change::SetServiceVips { service, .. }

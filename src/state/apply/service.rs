@@ -25,6 +25,7 @@ impl State {
             )));
         }
         let spec = self.accept(id, spec)?;
+        let held = if spec.depends_on.is_empty() { Vec::new() } else { vec![at.version] };
         let job = spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: at.time, completed: 0 });
         self.task_specs.insert((id, at.version), Arc::new(spec.task.clone()));
         self.put_service(Service {
@@ -37,6 +38,7 @@ impl State {
             update: None,
             vips: Vec::new(),
             job,
+            held,
         });
         self.put_credentials(id, credentials, at);
         Ok(())
@@ -83,6 +85,7 @@ impl State {
             service.spec_version = at.version;
             self.task_specs.insert((service.id, at.version), Arc::new(service.spec.task.clone()));
             begin_job_again(service, at);
+            self.hold_back(service);
         }
         service.ports = kept_ports(&service.spec.endpoint.ports, &service.ports);
         let forgotten = service.previous.replace(Box::new(PreviousSpec { spec: old, spec_version: old_version }));
@@ -127,6 +130,7 @@ impl State {
             Refusal::Precondition(format!("service {} does not have a previous spec", service.spec.name))
         })?;
         self.check_references(&previous.spec)?;
+        self.check_no_ring(&previous.spec)?;
         self.check_ports(service.id, &previous.spec.endpoint.ports)?;
         let old = std::mem::replace(&mut service.spec, previous.spec);
         let old_version = std::mem::replace(&mut service.spec_version, previous.spec_version);
@@ -164,7 +168,11 @@ impl State {
         status: Option<&UpdateStatus>,
         at: At,
     ) -> Result<(), Refusal> {
-        self.change_service(id, at, |service| service.update = status.cloned())
+        self.change_service(id, at, |service| {
+            let begun = service.update.as_ref().filter(|update| update.is_under_way()).map(|update| update.since);
+            let since = begun.unwrap_or(at.version);
+            service.update = status.map(|status| UpdateStatus { since, ..status.clone() });
+        })
     }
 
     pub(super) fn set_service_ports(&mut self, id: ServiceId, ports: &[PortConfig], at: At) -> Result<(), Refusal> {
@@ -297,7 +305,12 @@ impl State {
         }
     }
 
-    fn change_service(&mut self, id: ServiceId, at: At, change: impl FnOnce(&mut Service)) -> Result<(), Refusal> {
+    pub(super) fn change_service(
+        &mut self,
+        id: ServiceId,
+        at: At,
+        change: impl FnOnce(&mut Service),
+    ) -> Result<(), Refusal> {
         let mut service = self.services.get(&id).ok_or_else(|| not_found("service", id))?.as_ref().clone();
         change(&mut service);
         at.changed(&mut service.meta);
@@ -316,7 +329,7 @@ fn runs_anew(old: &ServiceSpec, new: &ServiceSpec) -> bool {
 }
 
 /// What earlier iterations completed, or left undone, does not count in a new one.
-fn begin_job_again(service: &mut Service, at: At) {
+pub(super) fn begin_job_again(service: &mut Service, at: At) {
     if let Some(job) = &mut service.job {
         *job = JobStatus { iteration: job.iteration + 1, last_execution: at.time, completed: 0 };
     }
@@ -338,6 +351,7 @@ fn kept_ports(wanted: &[PortConfig], allocated: &[PortConfig]) -> Vec<PortConfig
 fn rollback_started(message: &str, at: At) -> UpdateStatus {
     UpdateStatus {
         state: UpdateState::RollbackStarted,
+        since: at.version,
         started_at: at.time,
         completed_at: None,
         message: message.into(),

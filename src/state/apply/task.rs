@@ -75,6 +75,7 @@ impl State {
         self.put_task(Task {
             id: new.id,
             meta: at.created(),
+            created: at.version,
             service: new.service,
             slot: new.slot,
             spec_version: new.spec_version,
@@ -97,6 +98,9 @@ impl State {
         let task = self.tasks.get(&placed.task).ok_or_else(|| not_found("task", placed.task))?;
         if task.assigned_at.is_some() || !task.is_live() || task.node.is_some_and(|node| node != placed.node) {
             return Err(Refusal::Precondition(format!("task {} does not wait for node {}", task.id, placed.node)));
+        }
+        if self.services.get(&task.service).is_some_and(|service| service.holds_back(task.spec_version)) {
+            return Err(Refusal::Precondition(format!("task {} waits for what its service depends on", task.id)));
         }
         let node = self.nodes.get(&placed.node).ok_or_else(|| not_found("node", placed.node))?;
         if !node.takes_tasks() {

@@ -57,6 +57,7 @@ fn steps_of_one_plan_do_not_invalidate_one_another() {
     let task = new.id;
     let status = UpdateStatus {
         state: UpdateState::Updating,
+        since: Version(0),
         started_at: UnixMs(1),
         completed_at: None,
         message: String::new(),

@@ -169,6 +169,12 @@ pub fn service_spec() -> ServiceSpec {
         update: update(2, FailureAction::Rollback, UpdateOrder::StartFirst),
         rollback: update(0, FailureAction::Continue, UpdateOrder::StopFirst),
         endpoint: EndpointSpec { mode: EndpointMode::Vip, ports: ports() },
+        depends_on: vec![DependsOn {
+            service: "db".into(),
+            condition: StartCondition::Healthy,
+            required: true,
+            restart: true,
+        }],
     }
 }
 
@@ -224,6 +230,7 @@ pub fn node() -> Node {
 pub fn update_status() -> UpdateStatus {
     UpdateStatus {
         state: UpdateState::Paused,
+        since: Version(4),
         started_at: UnixMs(1_700_000_000_200),
         completed_at: Some(UnixMs(1_700_000_000_300)),
         message: "update paused".into(),
@@ -242,6 +249,7 @@ pub fn service() -> Service {
         ports: ports(),
         vips: vec![(NetworkId(1), vec!["10.7.0.2".parse().unwrap(), "fd00::2".parse().unwrap()])],
         job: Some(JobStatus { iteration: 2, last_execution: UnixMs(1_700_000_000_400), completed: 5 }),
+        held: vec![Version(4)],
     }
 }
 
@@ -264,6 +272,7 @@ pub fn task() -> Task {
     Task {
         id: TaskId(21),
         meta: meta(5),
+        created: Version(4),
         service: ServiceId(11),
         slot: Slot::Replica(1),
         spec_version: Version(4),

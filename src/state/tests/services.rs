@@ -47,6 +47,7 @@ fn an_update_clears_the_status_of_the_one_before() {
     let web = swarm.service("web", 1, |_| {});
     let status = UpdateStatus {
         state: UpdateState::Completed,
+        since: Version(0),
         started_at: UnixMs(1),
         completed_at: Some(UnixMs(2)),
         message: "update completed".into(),

@@ -39,6 +39,8 @@ pub(super) struct Converter<'a> {
     pub variables: &'a super::Variables,
     pub read_file: &'a ReadFile<'a>,
     pub features: super::Features,
+    /// Services whose profiles are not asked for, with these.
+    pub dropped: &'a [(String, Vec<String>)],
 }
 
 impl Converter<'_> {
@@ -50,6 +52,7 @@ impl Converter<'_> {
         for entry in section(root, "services") {
             services.extend(self.service(entry));
         }
+        self.refuse_rings();
         if section(root, "services").is_empty() {
             self.report.problem(root.place, "services", "the stack has no services");
         }
@@ -124,11 +127,11 @@ impl Node {
         self.get(key).map_or(&[][..], Node::items).iter().map(|item| item.as_text().to_string()).collect()
     }
 
-    fn flag(&self, key: &str) -> bool {
+    pub(in crate::spec::stack) fn flag(&self, key: &str) -> bool {
         self.optional_flag(key).unwrap_or(false)
     }
 
-    fn optional_flag(&self, key: &str) -> Option<bool> {
+    pub(in crate::spec::stack) fn optional_flag(&self, key: &str) -> Option<bool> {
         match self.get(key)?.value {
             Value::Bool(value) => Some(value),
             _ => None,

@@ -27,6 +27,7 @@ impl Converter<'_> {
             mode: self.mode(&path, root_deploy),
             update: deploy::update(root_deploy, "update_config"),
             rollback: deploy::update(root_deploy, "rollback_config"),
+            depends_on: self.depends_on(&path, service),
             endpoint: EndpointSpec { mode: self.endpoint_mode(&path, root_deploy, &ports), ports },
             task: TaskSpec {
                 container: self.container(&path, service, image),

@@ -417,3 +417,50 @@ fn devices_by_request_are_resources_of_their_vendors_kind() {
         assert!(problems[0].contains(message), "{keys}: {problems:?}");
     }
 }
+
+#[test]
+fn what_a_service_waits_for_is_named_as_it_is_called_in_the_swarm() {
+    let text = "\
+services:
+  web:
+    image: i
+    depends_on:
+      db: {condition: service_healthy, restart: true}
+      migrate: {condition: service_completed_successfully}
+      cache: {required: false}
+  api: {image: i, depends_on: [web, db]}
+  db: {image: i}
+  migrate: {image: i, deploy: {mode: replicated-job}}
+  cache: {image: i}
+";
+    let one = |service: &str, condition, required, restart| DependsOn {
+        service: service.into(),
+        condition,
+        required,
+        restart,
+    };
+    let stack = Case::new(text).stack();
+    let of = |name: &str| stack.services.iter().find(|spec| spec.name == name).unwrap().depends_on.clone();
+    use StartCondition::*;
+    let web = [
+        one("s_db", Healthy, true, true),
+        one("s_migrate", Completed, true, false),
+        one("s_cache", Started, false, false),
+    ];
+    assert_eq!(of("s_web"), web);
+    assert_eq!(of("s_api"), [one("s_web", Started, true, false), one("s_db", Started, true, false)]);
+    let config = Case::new(text).config();
+    assert!(
+        config.contains("    depends_on:\n      db:\n        condition: service_started\n        required: true\n"),
+        "{config}"
+    );
+}
+
+#[test]
+fn a_later_file_adds_to_what_a_service_waits_for() {
+    let over = "services:\n  web: {depends_on: {db: {condition: service_healthy}, cache: {}}}\n";
+    let base = "services:\n  web: {image: i, depends_on: [db]}\n  db: {image: i}\n  cache: {image: i}\n";
+    let web = Case::new(base).over(over).service();
+    let read: Vec<String> = web.depends_on.iter().map(ToString::to_string).collect();
+    assert_eq!(read, ["s_db to be healthy", "s_cache to have started"]);
+}

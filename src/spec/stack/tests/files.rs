@@ -135,7 +135,13 @@ fn stacks_from_the_wild_are_read() {
         let sources = [Source { name: name.clone(), text: std::fs::read_to_string(&path).unwrap() }];
         let read_file = |_: &str| Ok(b"A=1".to_vec());
         let read = |features| {
-            let around = Surroundings { features, variables: &variables, working_dir: "/s", read_file: &read_file };
+            let around = Surroundings {
+                features,
+                variables: &variables,
+                working_dir: "/s",
+                read_file: &read_file,
+                profiles: &[],
+            };
             let file = StackFile::read(&sources, &around)?;
             let printed = file.print();
             Ok::<_, StackError>((printed, file.convert("s", &around)))

@@ -20,7 +20,6 @@ volumes:
 ";
     let expected = [
         "0.yml:3:5: services.web: unknown key \"imge\"; did you mean \"image\"?",
-        "0.yml:4:5: services.web.depends_on: start order is not supported yet: remove it and let the service wait or retry",
         "0.yml:6:17: services.web.deploy.replicas: must be a whole number, but it is \"many\"",
         "0.yml:7:36: services.web.deploy.resources.limits.memory: \"5 apples\" is not a size: write a number and a unit, for example 512m or 1.5g",
         "0.yml:8:24: services.web.stop_grace_period: \"10\" is not a duration: write numbers with units, for example 10s, 1m30s or 500ms",
@@ -33,9 +32,6 @@ volumes:
 #[test]
 fn what_is_not_supported_yet_is_refused_by_name() {
     let cases = [
-        ("depends_on: [db]", "services.web.depends_on: start order"),
-        ("extends: {service: a}", "services.web.extends: it is not supported yet"),
-        ("profiles: [a]", "services.web.profiles: it is not supported yet"),
         ("logging: {driver: gelf}", "services.web.logging: log driver \"gelf\" is not there"),
         ("logging: {options: {max-speed: 1m}}", "services.web.logging: log driver \"json-file\" has no option"),
         ("volumes: [{type: cluster, source: a, target: /a}]", "services.web.volumes[0]: cluster volumes"),
@@ -157,4 +153,38 @@ fn files_that_are_no_stacks_are_refused() {
     for name in ["", "-a", "a b", "a.b", "é", &"a".repeat(64)] {
         assert!(check_stack_name(name).is_err(), "{name}");
     }
+}
+
+#[test]
+fn services_that_wait_for_nobody_or_for_one_another_are_named() {
+    let text = "\
+services:
+  web:
+    image: i
+    depends_on: [dbb, api]
+  api:
+    image: i
+    depends_on: {cache: {condition: service_ready}, db: {}}
+  db: {image: i, depends_on: [web]}
+  cache: {image: i, depends_on: [db, db]}
+  solo: {image: i, depends_on: [solo]}
+";
+    let read = Case::new(text).problems();
+    assert_eq!(
+        read,
+        [
+            "0.yml:7:37: services.api.depends_on.cache.condition: \"service_ready\" is none of service_started, service_healthy, service_completed_successfully",
+            "0.yml:9:38: services.cache.depends_on: \"db\" stands here a second time",
+        ]
+    );
+    let text = text.replace("service_ready", "service_started").replace("[db, db]", "[db]");
+    assert_eq!(
+        Case::new(&text).problems(),
+        [
+            "0.yml:4:17: services.web.depends_on: services that wait for one another would never start: web -> api -> db -> web",
+            "0.yml:4:18: services.web.depends_on: there is no service \"dbb\" in the stack; did you mean \"db\"?",
+            "0.yml:9:33: services.cache.depends_on: services that wait for one another would never start: cache -> db -> web -> api -> cache",
+            "0.yml:10:32: services.solo.depends_on: services that wait for one another would never start: solo -> solo",
+        ]
+    );
 }
