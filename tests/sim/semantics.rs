@@ -90,7 +90,12 @@ impl Semantics {
         }
         let was = old.update.as_ref().map(|update| update.state);
         let Some(is) = new.update.as_ref().map(|update| update.state) else { return };
-        if is == UpdateState::RollbackStarted {
+        // All of a rollback may be in one entry, where the old tasks are still there.
+        let rolls_back = |state: UpdateState| {
+            use UpdateState::{RollbackCompleted, RollbackPaused, RollbackStarted};
+            matches!(state, RollbackStarted | RollbackPaused | RollbackCompleted)
+        };
+        if rolls_back(is) && (is == UpdateState::RollbackStarted || !was.is_some_and(rolls_back)) {
             check_restored(old, new);
         }
         let name = &new.spec.name;
@@ -100,20 +105,22 @@ impl Semantics {
                 self.ends.paused += 1;
                 let no_way_back = action == FailureAction::Rollback && old.previous.is_none();
                 assert!(action == FailureAction::Pause || no_way_back, "{name} is paused, where it says {action:?}");
-                self.check_failed(states, old);
+                self.check_failed(states, old, new);
             }
-            (Some(UpdateState::Updating), UpdateState::RollbackStarted) => {
+            (Some(UpdateState::Updating), is) if rolls_back(is) => {
                 let by_hand = new.previous.is_some();
                 if !by_hand {
                     self.ends.rolled_back += 1;
                     assert_eq!(action, FailureAction::Rollback, "{name} is rolled back");
-                    self.check_failed(states, old);
+                    if is != UpdateState::RollbackCompleted {
+                        self.check_failed(states, old, new);
+                    }
                 }
             }
             (Some(UpdateState::RollbackStarted), UpdateState::RollbackPaused) => {
                 let action = old.spec.rollback.failure_action;
                 assert_ne!(action, FailureAction::Continue, "the rollback of {name} is paused");
-                self.check_failed(states, old);
+                self.check_failed(states, old, new);
             }
             (Some(UpdateState::Updating), UpdateState::Completed) => {
                 self.ends.completed += 1;
@@ -180,14 +187,21 @@ impl Semantics {
         state.tasks_of_service(service.id).filter(failed).map(|task| task.slot).collect()
     }
 
-    /// No failure action without a failure.
-    fn check_failed(&self, states: [&State; 2], service: &Service) {
+    /// No failure action without a failure. What is said to have failed may be forgotten in the same entry: a rollback takes
+    /// slots away.
+    fn check_failed(&self, states: [&State; 2], service: &Service, acted_on: &Service) {
         let config = if service.update.as_ref().is_some_and(|update| update.state == UpdateState::Updating) {
             &service.spec.update
         } else {
             &service.spec.rollback
         };
         let failed = states.iter().any(|state| !self.failed_slots(state, service, config).is_empty());
+        let message = acted_on.update.as_ref().map_or("", |update| update.message.as_str());
+        let named = message.rsplit(' ').next().and_then(|word| word.parse::<TaskId>().ok());
+        let since = self.begun.get(&service.id).copied().unwrap_or(u64::MAX);
+        let is_gone =
+            |task: TaskId| states[1].task(task).is_none() && self.born.get(&task).is_some_and(|born| *born >= since);
+        let failed = failed || named.is_some_and(is_gone);
         assert!(failed, "the update of {} failed, and none of its tasks did", service.spec.name);
     }
 
