@@ -174,8 +174,11 @@ impl<'a> Group<'a> {
         self.next_standby(next_raft_id).map(|change| VoterStep::Change(vec![change]))
     }
 
+    /// A leader that is gone hears of nobody's life: its verdicts are old, and that Raft hears a voter counts more.
     fn can_hand_over(&self, me: NodeId) -> bool {
-        self.managers.iter().any(|m| m.node != me && m.is_voter() && m.is_live() && m.active)
+        let is_gone = self.managers.iter().any(|m| m.node == me && m.condition == Condition::Gone);
+        let can_lead = |m: &&Manager<'a>| m.is_live() || (is_gone && m.is_dead());
+        self.managers.iter().filter(can_lead).any(|m| m.node != me && m.is_voter() && m.active)
     }
 
     /// Whoever is to vote next. Equal to the present voters when there is nothing to do.

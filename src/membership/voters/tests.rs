@@ -10,14 +10,16 @@ struct Bench {
     suspects: BTreeSet<NodeId>,
     /// Not heard by Raft, and no verdict yet.
     silent: BTreeSet<NodeId>,
+    /// Heard by Raft in spite of a verdict.
+    heard: BTreeSet<NodeId>,
     strangers: bool,
 }
 
 impl Bench {
     fn new(managers: u128) -> Bench {
         let fixture = Fixture::nodes(managers);
-        let (lagging, suspects, silent) = Default::default();
-        Bench { fixture, me: node(1), lagging, suspects, silent, strangers: false }
+        let (lagging, suspects, silent, heard) = Default::default();
+        Bench { fixture, me: node(1), lagging, suspects, silent, heard, strangers: false }
     }
 
     /// As new, and settled.
@@ -31,7 +33,7 @@ impl Bench {
         let held = self.fixture.state.nodes().filter_map(|node| Some((node.id, node.raft?.raft_id)));
         let progress = |id| MemberProgress {
             matched: if self.lagging.contains(&id) { 0 } else { 1000 },
-            recently_active: !self.is_down(id) && !self.silent.contains(&id),
+            recently_active: self.heard.contains(&id) || !self.is_down(id) && !self.silent.contains(&id),
         };
         let progress =
             RaftProgress { committed: 1000, members: held.map(|(id, raft_id)| (raft_id, progress(id))).collect() };
@@ -226,6 +228,17 @@ fn a_leader_that_is_demoted_hands_over_first() {
     assert_eq!(bench.plan(), Some(VoterStep::HandOver));
     bench.settle();
     assert_eq!(bench.voters(), nodes([2, 3]));
+}
+
+#[test]
+fn a_demoted_leader_hands_over_to_a_voter_that_raft_hears_whatever_the_verdict_on_it() {
+    let mut bench = Bench::settled(3);
+    bench.kill(2);
+    bench.heard = nodes([2]);
+    bench.fixture.health(node(3), NodeHealth::Left { since: bench.fixture.now });
+    assert_ne!(bench.plan(), Some(VoterStep::HandOver), "a leader that hears its members waits for the verdict's end");
+    bench.fixture.update_node(node(1), |spec| spec.role = Role::Worker);
+    assert_eq!(bench.plan(), Some(VoterStep::HandOver));
 }
 
 #[test]
