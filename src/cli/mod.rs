@@ -3,12 +3,14 @@
 
 #![allow(rustdoc::broken_intra_doc_links, reason = "these comments are the help texts: IP[:PORT] is no link")]
 
+mod completion;
 mod conditions;
 mod container;
 mod daemon;
 mod examples;
 mod image;
 mod list;
+mod man;
 mod network;
 mod node;
 mod output;
@@ -16,7 +18,6 @@ mod pinning;
 mod registry_auth;
 mod secret;
 mod service;
-mod shell;
 mod stack;
 mod swarm;
 mod system;
@@ -92,9 +93,9 @@ enum Noun {
     Info(system::Info),
     /// Show the versions of client and daemon
     Version(system::Version),
-    Completion(shell::Completion),
+    Completion(completion::Completion),
     #[command(hide = true)]
-    Man(shell::Man),
+    Man(man::Man),
 }
 
 /// For what still runs when a command has ended.
@@ -107,6 +108,7 @@ fn command() -> Command {
 
 /// Runs the command line; usage errors end with code 2, all others with 1.
 pub fn run() -> ExitCode {
+    completion::answer(command);
     let cli = match Cli::from_arg_matches(&command().get_matches()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -141,7 +143,7 @@ impl Cli {
     async fn execute(self) -> anyhow::Result<ExitCode> {
         match self.noun {
             Noun::Daemon(daemon) => return daemon.run().await.map(|()| ExitCode::SUCCESS),
-            Noun::Completion(verb) => return verb.run(command()).map(|()| ExitCode::SUCCESS),
+            Noun::Completion(verb) => return verb.run().map(|()| ExitCode::SUCCESS),
             Noun::Man(verb) => return verb.run(command()).map(|()| ExitCode::SUCCESS),
             _ => {}
         }

@@ -37,6 +37,13 @@ pub async fn fetch(client: &Client, filters: HashMap<String, Vec<String>>) -> an
     Ok(client.docker().list_tasks(Some(options)).await.map_err(|error| client.explain(error))?)
 }
 
+/// `web.1`, as the commands on one task take it.
+pub async fn running_names(client: &Client) -> anyhow::Result<Vec<String>> {
+    let tasks = fetch(client, HashMap::from([("desired-state".into(), vec!["running".into()])])).await?;
+    let names = names(client).await?;
+    Ok(tasks.iter().map(|task| names.slot(task)).collect())
+}
+
 async fn names(client: &Client) -> anyhow::Result<Names> {
     let docker = client.docker();
     let services = docker.list_services(None::<ListServicesOptions>).await.map_err(|error| client.explain(error))?;

@@ -35,6 +35,13 @@ fn stacks_and_services_are_listed_changed_and_removed() {
     let inspected: serde_json::Value = serde_json::from_str(&a.ok(&["service", "inspect", "s_echo"])).unwrap();
     assert_eq!(inspected[0]["Spec"]["TaskTemplate"]["ContainerSpec"]["Env"][0], "SET=yes");
     assert!(a.ok(&["stack", "config", "-c", &two, "-c", &over]).contains("SET: \"yes\""));
+    let completed = |words: &[&str]| {
+        let output = b.client().env("FLOK_COMPLETE", "fish").args(["--", "flok"]).args(words).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(completed(&["service", "rm", "s_o"]), ["s_other"]);
+    assert_eq!(completed(&["stack", "ps", ""]).first().map(String::as_str), Some("s"));
+    assert_eq!(completed(&["exec", "s_e"]), ["s_echo.1", "s_echo.2"]);
 
     assert!(b.ok(&["service", "scale", "s_echo=3", "s_other=2"]).contains("s_echo"));
     swarm.running(0, "s_echo", 3);

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 
-use super::services_of;
+use super::names;
 use crate::api::client::Client;
 use crate::cli::output::{FormatArg, Table, print};
-use crate::spec::stack::NAMESPACE_LABEL;
 
 /// List stacks
 #[derive(Debug, Args)]
@@ -19,9 +18,8 @@ pub struct Ls {
 impl Ls {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        for service in services_of(client, None).await? {
-            let labels = service.spec.and_then(|spec| spec.labels).unwrap_or_default();
-            *counts.entry(labels.get(NAMESPACE_LABEL).cloned().unwrap_or_default()).or_default() += 1;
+        for name in names(client).await? {
+            *counts.entry(name).or_default() += 1;
         }
         let mut table = Table::new(&[("Name", "NAME"), ("Services", "SERVICES")]);
         for (name, count) in counts {

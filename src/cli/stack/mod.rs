@@ -59,12 +59,17 @@ async fn services_of(client: &Client, name: Option<&str>) -> anyhow::Result<Vec<
     Ok(client.docker().list_services(Some(options)).await.map_err(|error| client.explain(error))?)
 }
 
+/// The stack of each service that is in one.
+pub async fn names(client: &Client) -> anyhow::Result<Vec<String>> {
+    let label = |service: Service| service.spec?.labels?.remove(NAMESPACE_LABEL);
+    Ok(services_of(client, None).await?.into_iter().filter_map(label).collect())
+}
+
 /// The services of a stack that there is.
 async fn existing(client: &Client, name: &str) -> anyhow::Result<Vec<Service>> {
     let services = services_of(client, Some(name)).await?;
     if services.is_empty() {
-        let label = |service: Service| service.spec?.labels?.remove(NAMESPACE_LABEL);
-        let stacks: Vec<String> = services_of(client, None).await?.into_iter().filter_map(label).collect();
+        let stacks = names(client).await?;
         let near = nearest(name, stacks.iter().map(String::as_str));
         let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
         anyhow::bail!("nothing found in stack: {name}{hint}");

@@ -1,27 +1,9 @@
-//! What shells and `man` are given: `flok completion`, `flok man`.
+//! `flok man`.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Command};
-use clap_complete::{Shell, generate};
-
-use super::output::print;
-
-/// Print the completion of commands and options for a shell
-#[derive(Debug, Args)]
-pub struct Completion {
-    #[arg(value_name = "SHELL")]
-    shell: Shell,
-}
-
-impl Completion {
-    pub fn run(self, mut command: Command) -> anyhow::Result<()> {
-        let mut script = Vec::new();
-        generate(self.shell, &mut command, "flok", &mut script);
-        print(&String::from_utf8(script).context("the script is text")?)
-    }
-}
 
 /// Write a manual page for each command into a directory
 #[derive(Debug, Args)]
