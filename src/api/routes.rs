@@ -115,6 +115,7 @@ pub fn all<B: Backend>() -> Vec<Route<B>> {
         Node get "/images/json" images::list::<B>;
         Node post "/images/load" images::load::<B>;
         Node post "/images/create" images::pull::<B>;
+        Node post "/images/prune" images::prune::<B>;
         Node get "/images/{*name}" images::inspect::<B>;
         Node post "/images/{*name}" images::tag::<B>;
         Node delete "/images/{*name}" images::remove::<B>;

@@ -6,7 +6,9 @@
 use std::ffi::OsStr;
 use std::time::Duration;
 
-use bollard::query_parameters::{ListNetworksOptions, ListNodesOptions, ListServicesOptions, ListVolumesOptions};
+use bollard::query_parameters::{
+    ListImagesOptions, ListNetworksOptions, ListNodesOptions, ListServicesOptions, ListVolumesOptions,
+};
 use clap::{Arg, Args, Command};
 use clap_complete::env::Shells;
 use clap_complete::{ArgValueCompleter, CompleteEnv, CompletionCandidate, Shell};
@@ -51,6 +53,7 @@ enum Named {
     Stack,
     Network,
     Volume,
+    Image,
     Secret,
     Config,
 }
@@ -79,6 +82,7 @@ fn named(arg: &Arg, path: &[&str]) -> Option<Named> {
         ("NODE", _) => Some(Named::Node),
         ("NETWORK", _) => Some(Named::Network),
         ("VOLUME", _) => Some(Named::Volume),
+        ("IMAGE", ["image", "rm" | "inspect" | "tag" | "ls"]) => Some(Named::Image),
         ("NAME", ["stack", ..]) => Some(Named::Stack),
         ("NAME", ["secret", ..]) => Some(Named::Secret),
         ("NAME", ["config", ..]) => Some(Named::Config),
@@ -138,6 +142,10 @@ async fn names(named: Named, client: &Client) -> anyhow::Result<Vec<String>> {
         Named::Volume => {
             let volumes = docker.list_volumes(None::<ListVolumesOptions>).await?;
             volumes.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect()
+        }
+        Named::Image => {
+            let images = docker.list_images(None::<ListImagesOptions>).await?;
+            images.into_iter().flat_map(|image| image.repo_tags).collect()
         }
         Named::Secret => secret_names(secret::Kind::Secret, client).await?,
         Named::Config => secret_names(secret::Kind::Config, client).await?,

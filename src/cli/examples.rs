@@ -47,7 +47,12 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("volume inspect", "flok volume inspect data\nflok volume inspect --format '{{.Mountpoint}}' data"),
     ("volume prune", "flok volume prune --force\nflok volume prune --all --force --filter label=scratch=yes"),
     ("volume rm", "flok volume rm data\nflok volume rm --force data"),
-    ("image load", "flok image load -i images.tar"),
+    ("image inspect", "flok image inspect redis:7\nflok image inspect --format '{{.Architecture}}' redis:7"),
+    ("image ls", "flok image ls\nflok image ls redis\nflok image ls --filter dangling=true --quiet"),
+    ("image prune", "flok image prune --force\nflok image prune --all --force --filter until=240h"),
+    ("image pull", "flok image pull redis:7\nflok image pull --quiet redis:7 registry.example.org/shop/web:3"),
+    ("image rm", "flok image rm redis:6\nflok image rm --force redis:6"),
+    ("image tag", "flok image tag redis:7 registry.example.org/cache:1"),
     ("info", "flok info\nflok info --format '{{.Swarm.NodeID}}'"),
     ("version", "flok version\nflok version --format json"),
     (
@@ -85,7 +90,7 @@ mod tests {
     use crate::cli::Cli;
 
     /// Nouns whose verbs all have examples.
-    const WHOLE: [&str; 6] = ["service", "stack", "node", "network", "volume", "swarm"];
+    const WHOLE: [&str; 7] = ["service", "stack", "node", "network", "volume", "image", "swarm"];
 
     fn leaves<'c>(command: &'c Command, path: &str, found: &mut Vec<(String, &'c Command)>) {
         for below in command.get_subcommands().filter(|below| below.get_name() != "help") {

@@ -89,6 +89,7 @@ enum Noun {
     Top(container::top::Top),
     Stats(container::stats::Stats),
     PortForward(container::forward::PortForward),
+    Events(system::Events),
     /// Show what this node is
     Info(system::Info),
     /// Show the versions of client and daemon
@@ -175,6 +176,7 @@ impl Noun {
             Noun::Top(top) => top.run(client).await,
             Noun::Stats(stats) => stats.run(client).await,
             Noun::PortForward(forward) => forward.run(client).await,
+            Noun::Events(events) => events.run(client).await,
             Noun::Info(info) => info.run(client).await,
             Noun::Version(version) => version.run(client).await,
         };

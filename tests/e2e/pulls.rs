@@ -51,6 +51,36 @@ fn a_private_registry_is_pulled_from_by_every_node_with_the_users_login() {
         assert!(!log.contains(ACCOUNT.1) && !log.contains(&pair), "the password is in the log of {}", host.name());
     }
     assert!(!stored.contains(&pair) && !stored.contains("secret"), "{stored}");
+    the_store_is_looked_after_by_hand(&swarm, &image);
+}
+
+/// On a node whose tasks use `image`; the login is in the swarm's folder.
+fn the_store_is_looked_after_by_hand(swarm: &Swarm, image: &str) {
+    let host = &swarm.hosts[0];
+    let names = || host.ok(&["image", "ls", "--format", "{{.Repository}}:{{.Tag}}"]);
+    let pull = |logins: &str| {
+        let mut command = host.client();
+        command.env("DOCKER_CONFIG", swarm.dir().join(logins)).args(["image", "pull", image]).output().unwrap()
+    };
+    let refused = pull("nowhere");
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("denies access"), "{refused:?}");
+    let pulled = pull("logins");
+    let told = String::from_utf8_lossy(&pulled.stdout);
+    assert!(pulled.status.success() && told.contains("Digest: sha256:") && told.contains("Status: "), "{told}");
+    assert!(names().contains(image), "{}", names());
+
+    host.ok(&["image", "tag", image, "mine:1"]);
+    assert!(names().contains("mine:1"), "{}", names());
+    let id = host.ok(&["image", "ls", "--quiet", "--no-trunc", "mine"]);
+    assert_eq!(host.ok(&["image", "inspect", "--format", "{{.Id}}", "mine:1"]), id);
+    let removed = host.ok(&["image", "rm", "mine:1"]);
+    assert_eq!(removed, "Untagged: mine:1\n");
+    let pruned = host.ok(&["image", "prune", "--all", "--force"]);
+    assert!(pruned.contains("Total reclaimed space: ") && !pruned.contains(id.trim()), "a task uses it: {pruned}");
+
+    let told = host.ok(&["events", "--since", "10m", "--until", "0s", "--filter", "type=image"]);
+    assert!(told.contains("image pull ") && told.contains("image untag "), "{told}");
+    assert!(host.refused(&["image", "prune"]).contains("--force"));
 }
 
 #[test]

@@ -12,15 +12,18 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::logs::time;
 use super::truthy;
 use crate::api::convert::date;
 use crate::api::filters::Filters;
 use crate::api::journal::Journal;
 use crate::api::{ApiError, Backend, LocalImage};
-use crate::spec::SecretBytes;
 use crate::spec::image::ImageReference;
+use crate::spec::quantity::parse_duration;
+use crate::spec::{SecretBytes, UnixMs};
 
-const FILTERS: [&str; 6] = ["before", "dangling", "label", "reference", "since", "until"];
+const FILTERS: [&str; 7] = ["before", "dangling", "label", "label!", "reference", "since", "until"];
+const PRUNE_FILTERS: [&str; 4] = ["dangling", "label", "label!", "until"];
 
 #[derive(Debug, Deserialize)]
 pub struct ListImages {
@@ -75,8 +78,85 @@ pub async fn list<B: Backend>(
         images.iter_mut().for_each(|image| image.names.retain(asked));
         images.retain(|image| !image.names.is_empty());
     }
-    let wanted = |image: &&LocalImage| filters.any("dangling", |wanted| truthy(Some(wanted)) == tags(image).is_empty());
+    let moments = [moment(&*backend, &filters, "since").await?, moment(&*backend, &filters, "before").await?];
+    let [after, before] = moments;
+    let until = until(&filters, backend.now())?;
+    let wanted = |image: &&LocalImage| {
+        filters.any("dangling", |wanted| truthy(Some(wanted)) == tags(image).is_empty())
+            && has_labels(&filters, image)
+            && after.is_none_or(|after| image.created > after)
+            && [before, until].into_iter().flatten().all(|before| image.created < before)
+    };
     Ok(Json(images.iter().filter(wanted).map(shown).collect()))
+}
+
+/// When the image was made that a filter names.
+async fn moment<B: Backend>(backend: &B, filters: &Filters, key: &str) -> Result<Option<UnixMs>, ApiError> {
+    match filters.values(key).next() {
+        Some(name) => Ok(Some(find(backend, name).await?.created)),
+        None => Ok(None),
+    }
+}
+
+/// A time, or for how long before now.
+fn until(filters: &Filters, now: jiff::Timestamp) -> Result<Option<UnixMs>, ApiError> {
+    let Some(text) = filters.values("until").next() else { return Ok(None) };
+    match parse_duration(text) {
+        Ok(ago) => {
+            let now = u64::try_from(now.as_millisecond()).unwrap_or(0);
+            Ok(Some(UnixMs(now.saturating_sub(u64::try_from(ago.as_millis()).unwrap_or(u64::MAX)))))
+        }
+        Err(_) => time("until", Some(text)),
+    }
+}
+
+fn has_labels(filters: &Filters, image: &LocalImage) -> bool {
+    let labels = image.config["config"]["Labels"].as_object().into_iter().flatten();
+    let labels = labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect();
+    filters.labels("label", &labels) && (!filters.has("label!") || !filters.labels("label!", &labels))
+}
+
+/// Of those that no container uses, the ones without a tag; with the filter `dangling=false`, all.
+pub async fn prune<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
+    Query(query): Query<ListImages>,
+) -> Result<Json<Value>, ApiError> {
+    let filters = Filters::parse(query.filters.as_deref(), &PRUNE_FILTERS)?;
+    let all = filters.values("dangling").any(|value| !truthy(Some(value)));
+    let until = until(&filters, backend.now())?;
+    let (images, containers) = (backend.images().await?, backend.containers().await?);
+    let in_use = |image: &LocalImage| containers.iter().any(|container| container.image_digest == image.digest);
+    let (mut deleted, mut bytes) = (Vec::new(), 0);
+    for image in images {
+        let old_enough = until.is_none_or(|until| image.created < until);
+        if (all || tags(&image).is_empty()) && old_enough && has_labels(&filters, &image) && !in_use(&image) {
+            bytes += image.size_bytes;
+            deleted.extend(remove_names(&*backend, &journal, &image, &image.names, false).await?);
+        }
+    }
+    Ok(Json(json!({"ImagesDeleted": deleted, "SpaceReclaimed": bytes})))
+}
+
+/// Takes names off an image; with its last tag goes the image. What came of it, as Docker tells it.
+async fn remove_names<B: Backend>(
+    backend: &B,
+    journal: &Journal,
+    image: &LocalImage,
+    names: &[String],
+    force: bool,
+) -> Result<Vec<Value>, ApiError> {
+    let mut told = Vec::new();
+    for name in names {
+        backend.remove_image(name, force).await?;
+        journal.local("image", "untag", name, backend.now());
+        told.push(json!({"Untagged": familiar(name)}));
+    }
+    if names.len() == image.names.len() {
+        journal.local("image", "delete", &image.digest, backend.now());
+        told.push(json!({"Deleted": image.digest}));
+    }
+    Ok(told)
 }
 
 /// `redis`, `redis:7`, `*/redis`: a star is any text without a slash.
@@ -292,21 +372,11 @@ pub async fn remove<B: Backend>(
     }
     let mut going = if named.is_empty() { tagged.clone() } else { named };
     // With its last tag goes the name by which it was pulled.
-    let whole = going.len() == tagged.len();
-    if whole {
+    if going.len() == tagged.len() {
         going.extend(exact);
     }
-    let mut told = Vec::new();
-    for name in going {
-        backend.remove_image(name, force).await?;
-        journal.local("image", "untag", name, backend.now());
-        told.push(json!({"Untagged": familiar(name)}));
-    }
-    if whole {
-        journal.local("image", "delete", &image.digest, backend.now());
-        told.push(json!({"Deleted": image.digest}));
-    }
-    Ok(Json(told.into()))
+    let going: Vec<String> = going.into_iter().cloned().collect();
+    Ok(Json(remove_names(&*backend, &journal, &image, &going, force).await?.into()))
 }
 
 /// `/distribution/NAME/json`: what `docker service create` pins a tag by.

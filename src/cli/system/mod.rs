@@ -1,7 +1,9 @@
-//! `flok info` and `flok version`.
+//! `flok info`, `flok version` and `flok events`.
 
+mod events;
 mod info;
 mod version;
 
+pub use events::Events;
 pub use info::Info;
 pub use version::Version;

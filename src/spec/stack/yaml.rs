@@ -1,8 +1,11 @@
 //! YAML as a tree that remembers where each value stands. Anchors, aliases and merge keys are already followed; what
-//! they may expand to is bounded, so an alias bomb ends in an error and not in a full memory.
+//! they may expand to is bounded, so an alias bomb ends in an error and not in a full memory. Merge keys are followed here,
+//! not by the parser, whose limits do not count what they bring.
+
+use std::collections::HashSet;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_saphyr::Spanned;
+use serde_saphyr::{MergeKeyPolicy, Spanned};
 
 use super::problem::Place;
 
@@ -10,6 +13,7 @@ use super::problem::Place;
 pub const MAX_FILE_BYTES: usize = 4 << 20;
 const MAX_DEPTH: usize = 48;
 const MAX_NODES: usize = 200_000;
+const MERGE_KEY: &str = "<<";
 /// Parser events that aliases may add in all.
 const MAX_ALIAS_EVENTS: usize = 200_000;
 
@@ -92,6 +96,7 @@ pub fn parse(file: usize, text: &str) -> Result<Node, (Place, String)> {
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
         strict_booleans: true,
+        merge_keys: MergeKeyPolicy::AsOrdinary,
         budget: serde_saphyr::budget! {
             max_depth: MAX_DEPTH,
             max_nodes: MAX_NODES,
@@ -103,7 +108,7 @@ pub fn parse(file: usize, text: &str) -> Result<Node, (Place, String)> {
         },
     };
     match serde_saphyr::from_str_with_options::<Raw>(text, options) {
-        Ok(raw) => Ok(raw.into_node(file)),
+        Ok(raw) => raw.into_node(file),
         Err(error) => {
             let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
             Err((Place { file, line, column }, reason(error.without_snippet())))
@@ -155,20 +160,51 @@ enum RawValue {
 }
 
 impl Raw {
-    fn into_node(self, file: usize) -> Node {
+    fn into_node(self, file: usize) -> Result<Node, (Place, String)> {
         let place = Place { file, line: self.line, column: self.column };
         let value = match self.value {
             RawValue::Scalar(value) => value,
-            RawValue::List(items) => Value::List(items.into_iter().map(|item| item.into_node(file)).collect()),
-            RawValue::Map(entries) => Value::Map(entries.into_iter().map(|entry| into_entry(file, entry)).collect()),
+            RawValue::List(items) => {
+                Value::List(items.into_iter().map(|item| item.into_node(file)).collect::<Result<_, _>>()?)
+            }
+            RawValue::Map(entries) => {
+                let entries: Result<_, _> = entries.into_iter().map(|entry| into_entry(file, entry)).collect();
+                Value::Map(merged(entries?)?)
+            }
         };
-        Node { place, value }
+        Ok(Node { place, value })
     }
 }
 
-fn into_entry(file: usize, (key, value): (Spanned<String>, Raw)) -> Entry {
+fn into_entry(file: usize, (key, value): (Spanned<String>, Raw)) -> Result<Entry, (Place, String)> {
     let place = Place { file, line: key.defined.line(), column: key.defined.column() };
-    Entry { key: key.value, place, value: value.into_node(file) }
+    Ok(Entry { key: key.value, place, value: value.into_node(file)? })
+}
+
+/// A mapping with what its merge key brings: own keys stand over brought ones, and of a list the earlier mappings over the
+/// later.
+fn merged(entries: Vec<Entry>) -> Result<Vec<Entry>, (Place, String)> {
+    let (brought, mut entries): (Vec<Entry>, Vec<Entry>) =
+        entries.into_iter().partition(|entry| entry.key == MERGE_KEY);
+    let mut known: HashSet<String> = HashSet::new();
+    if !brought.is_empty() {
+        known.extend(entries.iter().map(|entry| entry.key.clone()));
+    }
+    for source in brought.into_iter().map(|entry| entry.value) {
+        let place = source.place;
+        let sources = match source.value {
+            Value::List(items) => items,
+            value => vec![Node { place, value }],
+        };
+        for source in sources {
+            let Value::Map(more) = source.value else {
+                let kind = source.kind();
+                return Err((source.place, format!("{MERGE_KEY} takes a mapping or a list of mappings, not {kind}")));
+            };
+            entries.extend(more.into_iter().filter(|entry| known.insert(entry.key.clone())));
+        }
+    }
+    Ok(entries)
 }
 
 impl<'de> Deserialize<'de> for Raw {
@@ -285,6 +321,30 @@ mod tests {
         assert_eq!(value("g"), Value::Float(3.0));
         assert_eq!(value("h"), Value::Null);
         assert_eq!(value("i"), Value::Int(16));
+    }
+
+    #[test]
+    fn earlier_mappings_of_a_merge_key_stand_over_later_ones_and_own_keys_over_all() {
+        let text = "a: &a {x: 1, y: 1}\nb: &b {<<: *a, y: 2, z: 2}\nc: {<<: [*b, *a, {w: 0}], z: 3}\n";
+        let tree = parse(0, text).unwrap();
+        let value = |key: &str| find(&tree, &format!("c.{key}")).value.clone();
+        assert_eq!(
+            [value("x"), value("y"), value("z"), value("w")],
+            [Value::Int(1), Value::Int(2), Value::Int(3), Value::Int(0)]
+        );
+        let (place, why) = parse(0, "a: 1\nb: {<<: [text]}\n").unwrap_err();
+        assert_eq!((place.line, why.as_str()), (2, "<< takes a mapping or a list of mappings, not a string"));
+    }
+
+    #[test]
+    fn a_bomb_of_merge_keys_is_refused() {
+        let mut text = "a0: &a0 {k: [x, x, x, x, x, x, x, x, x]}\n".to_owned();
+        for level in 1..12 {
+            let sources = vec![format!("*a{}", level - 1); 9].join(", ");
+            text += &format!("a{level}: &a{level} {{<<: [{sources}], k{level}: [{sources}]}}\n");
+        }
+        let (_, why) = parse(0, &text).unwrap_err();
+        assert!(why.contains("aliases stand for more than"), "{why}");
     }
 
     #[test]

@@ -1,0 +1,94 @@
+//! `flok image ls`.
+
+use bollard::models::ImageSummary;
+use bollard::query_parameters::ListImagesOptions;
+use clap::Args;
+use jiff::Timestamp;
+
+use crate::api::client::Client;
+use crate::cli::list::ListArgs;
+use crate::cli::output::{Table, now};
+use crate::spec::quantity::{for_people, format_size};
+
+const SHORT_ID: usize = 12;
+const NONE: &str = "<none>";
+
+/// List the images of this node
+#[derive(Debug, Args)]
+pub struct Ls {
+    #[command(flatten)]
+    list: ListArgs,
+    /// Only this repository, or this tag of it; * stands for any text without a slash
+    #[arg(value_name = "IMAGE")]
+    reference: Option<String>,
+}
+
+impl Ls {
+    pub async fn run(self, client: &Client) -> anyhow::Result<()> {
+        let mut filters = self.list.filters();
+        filters.entry("reference".into()).or_default().extend(self.reference);
+        filters.retain(|_, values| !values.is_empty());
+        let options = ListImagesOptions { filters: Some(filters), ..ListImagesOptions::default() };
+        let mut images = client.docker().list_images(Some(options)).await.map_err(|error| client.explain(error))?;
+        images.sort_by(|a, b| (&a.repo_tags, &a.id).cmp(&(&b.repo_tags, &b.id)));
+        if self.list.quiet {
+            let ids: Vec<String> = images.iter().map(|image| id(image, self.list.no_trunc)).collect();
+            return self.list.show_ids(ids.iter().map(Some));
+        }
+        self.list.show(&table(&images, self.list.no_trunc, now()))
+    }
+}
+
+/// A row for each name.
+fn table(images: &[ImageSummary], whole_ids: bool, now: Timestamp) -> Table {
+    let mut table = Table::new(&[
+        ("Repository", "REPOSITORY"),
+        ("Tag", "TAG"),
+        ("ID", "IMAGE ID"),
+        ("CreatedSince", "CREATED"),
+        ("Size", "SIZE"),
+    ]);
+    for image in images {
+        let nameless = [format!("{NONE}:{NONE}")];
+        let names = if image.repo_tags.is_empty() { &nameless[..] } else { &image.repo_tags };
+        for name in names {
+            let (repository, tag) = name.rsplit_once(':').unwrap_or((name, NONE));
+            table.row([
+                repository.to_owned(),
+                tag.to_owned(),
+                id(image, whole_ids),
+                format!("{} ago", for_people(now.as_second() - image.created)),
+                format_size(u64::try_from(image.size).unwrap_or(0)),
+            ]);
+        }
+    }
+    table
+}
+
+fn id(image: &ImageSummary, whole: bool) -> String {
+    let hex = image.id.strip_prefix("sha256:").unwrap_or(&image.id);
+    if whole { image.id.clone() } else { hex.chars().take(SHORT_ID).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_has_a_row_for_each_of_its_names_or_one_without() {
+        let image = |tags: &[&str]| ImageSummary {
+            id: format!("sha256:{}", "ab".repeat(32)),
+            repo_tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            created: 1_000,
+            size: 3 << 20,
+            ..ImageSummary::default()
+        };
+        let now = Timestamp::from_second(1_000 + 7_200).unwrap();
+        let text = table(&[image(&["reg:5000/web:1", "web:2"]), image(&[])], false, now).text();
+        let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|row| row.split_whitespace().collect()).collect();
+        assert_eq!(rows[0][..3], ["reg:5000/web", "1", "abababababab"]);
+        assert_eq!(rows[1][..2], ["web", "2"]);
+        assert_eq!(rows[2][..2], [NONE, NONE]);
+        assert!(text.contains("2 hours ago") && text.contains("3 MiB"), "{text}");
+    }
+}
