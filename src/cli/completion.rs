@@ -14,7 +14,7 @@ use clap_complete::env::Shells;
 use clap_complete::{ArgValueCompleter, CompleteEnv, CompletionCandidate, Shell};
 
 use super::output::print;
-use super::{examples, node, secret, stack, tasks};
+use super::{node, secret, stack, tasks};
 use crate::api::client::{Client, DEFAULT_HOST};
 
 const VARIABLE: &str = "FLOK_COMPLETE";

@@ -63,7 +63,10 @@ fn the_store_is_looked_after_by_hand(swarm: &Swarm, image: &str) {
         command.env("DOCKER_CONFIG", swarm.dir().join(logins)).args(["image", "pull", image]).output().unwrap()
     };
     let refused = pull("nowhere");
-    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("denies access"), "{refused:?}");
+    assert!(
+        !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("denies access"),
+        "{refused:?}"
+    );
     let pulled = pull("logins");
     let told = String::from_utf8_lossy(&pulled.stdout);
     assert!(pulled.status.success() && told.contains("Digest: sha256:") && told.contains("Status: "), "{told}");

@@ -56,7 +56,8 @@ struct Shown {
 impl Shown {
     fn new(quiet: bool) -> Shown {
         let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
-            let style = ProgressStyle::with_template("[{bar:40}] {bytes}/{total_bytes} {binary_bytes_per_sec}, {eta} left");
+            let style =
+                ProgressStyle::with_template("[{bar:40}] {bytes}/{total_bytes} {binary_bytes_per_sec}, {eta} left");
             ProgressBar::new(0).with_style(style.expect("the template is well formed").progress_chars("=> "))
         });
         Shown { bar, quiet }

@@ -9,9 +9,9 @@ use futures::StreamExt;
 use jiff::Timestamp;
 
 use crate::api::client::Client;
+use crate::cli::key_value;
 use crate::cli::list::filters;
 use crate::cli::output::{Format, JsonArg, now, print};
-use crate::cli::key_value;
 use crate::spec::quantity::parse_duration;
 
 /// Show what happens in the swarm and on this node, as it happens
