@@ -89,6 +89,6 @@ mod tests {
         assert_eq!(rows[0][..3], ["reg:5000/web", "1", "abababababab"]);
         assert_eq!(rows[1][..2], ["web", "2"]);
         assert_eq!(rows[2][..2], [NONE, NONE]);
-        assert!(text.contains("2 hours ago") && text.contains("3 MiB"), "{text}");
+        assert!(text.contains("2 hours ago") && text.contains("3MiB"), "{text}");
     }
 }

@@ -2,7 +2,7 @@
 //! they may expand to is bounded, so an alias bomb ends in an error and not in a full memory. Merge keys are followed here,
 //! not by the parser, whose limits do not count what they bring.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{MergeKeyPolicy, Spanned};
@@ -186,7 +186,7 @@ fn into_entry(file: usize, (key, value): (Spanned<String>, Raw)) -> Result<Entry
 fn merged(entries: Vec<Entry>) -> Result<Vec<Entry>, (Place, String)> {
     let (brought, mut entries): (Vec<Entry>, Vec<Entry>) =
         entries.into_iter().partition(|entry| entry.key == MERGE_KEY);
-    let mut known: HashSet<String> = HashSet::new();
+    let mut known: BTreeSet<String> = BTreeSet::new();
     if !brought.is_empty() {
         known.extend(entries.iter().map(|entry| entry.key.clone()));
     }
