@@ -2,6 +2,7 @@
 //! nothing and is gone when the conversation is over.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use libp2p::PeerId;
 use libp2p::swarm::dial_opts::DialOpts;
 use libp2p::swarm::{Swarm, SwarmEvent};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -29,6 +30,9 @@ use crate::transport::wire::{MessageStream, StreamError};
 
 /// Addresses tried in one join, those that others named among them.
 const MAX_ADDRESSES: usize = 16;
+
+/// To read what came before the connection's end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A joiner is asked nothing: whoever it dials is offered no protocol.
 struct Nobody;
@@ -231,13 +235,24 @@ async fn with_member<T>(
             let _ = stream.writer.close().await;
             result
         };
-        tokio::select! {
-            result = talking => result,
-            () = drive(&mut swarm) => Err(unreachable(addr, "the connection closed")),
-        }
+        hear_out(talking, drive(&mut swarm), addr).await
     };
     let until = Instant::now() + deadline;
     timeout_at(until, work).await.unwrap_or(Err(JoinError::TimedOut { addr, after: deadline }))
+}
+
+/// What a member said before it closed the connection counts, also where the end of it is noticed first.
+async fn hear_out<T>(
+    talking: impl Future<Output = Result<T, JoinError>>,
+    closed: impl Future<Output = ()>,
+    addr: SocketAddr,
+) -> Result<T, JoinError> {
+    let mut talking = pin!(talking);
+    tokio::select! {
+        result = &mut talking => return result,
+        () = closed => {}
+    }
+    timeout(LAST_WORDS, talking).await.unwrap_or_else(|_| Err(unreachable(addr, "the connection closed")))
 }
 
 type Answering = oneshot::Receiver<Result<libp2p::Stream, streams::OpenError>>;
@@ -271,4 +286,19 @@ async fn drive(swarm: &mut Swarm<streams::Behaviour>) {
 
 fn unreachable(addr: SocketAddr, reason: impl ToString) -> JoinError {
     JoinError::Unreachable { addr, reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_comes_with_the_end_of_the_connection_is_heard() {
+        let addr = SocketAddr::from(([127, 0, 0, 1], 1));
+        let answered = async {
+            tokio::task::yield_now().await;
+            Ok("admitted")
+        };
+        assert_eq!(hear_out(answered, std::future::ready(()), addr).await.ok(), Some("admitted"));
+    }
 }
