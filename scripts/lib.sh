@@ -42,6 +42,7 @@ packages_of() {
     nginx) echo nginx-light ;;
     ufw) echo ufw ;;
     firewalld) echo firewalld dbus ;;
+    /usr/lib/python3.11/ensurepip) echo python3-venv ;;
     *) die "no package is known for $1" ;;
   esac
 }

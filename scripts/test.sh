@@ -7,7 +7,7 @@
 #   --no-install  install nothing: what is missing fails its step
 #
 # Without root the tests that need it are skipped, and said. Leaves nothing behind but the build and, beside it, the tools
-# that cargo installs (cargo-nextest, cargo-deny, typos: some minutes each, once).
+# that cargo installs (cargo-nextest, cargo-deny, typos: some minutes each, once) and Docker's Python client.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$REPO"
@@ -57,7 +57,8 @@ need_tools() {
     need protoc cc curl systemd-analyze
     [ -n "$quick" ] || need containerd runc nft ip ps nsenter zstd openssl mkfs.ext4
     [ -n "$quick" ] || [ -z "$e2e" ] || need docker skopeo docker-registry /bin/busybox redis-server \
-      /usr/lib/postgresql/15/bin/postgres nginx ufw firewalld "/usr/lib/$(uname -m)-linux-gnu/faketime/libfaketime.so.1"
+      /usr/lib/postgresql/15/bin/postgres nginx ufw firewalld "/usr/lib/$(uname -m)-linux-gnu/faketime/libfaketime.so.1" \
+      /usr/lib/python3.11/ensurepip
   fi
 }
 
@@ -76,6 +77,15 @@ need_cargo_tools() {
   need_tool cargo-deny cargo-deny
   need_tool typos typos-cli
   rm -rf "$tools/build"
+}
+
+# Docker's Python client, newer than Debian's, in an environment of its own.
+need_docker_py() {
+  export FLOK_E2E_PYTHON=$tools/python/bin/python3
+  if [ -n "$install" ]; then
+    [ -e "$FLOK_E2E_PYTHON" ] || /usr/bin/python3 -m venv "$tools/python"
+    "$FLOK_E2E_PYTHON" -m pip install --quiet --disable-pip-version-check -r tests/docker_api/requirements.txt
+  fi
 }
 
 unit_systemd() {
@@ -125,6 +135,7 @@ else
       skip "e2e" "the kernel lacks $(tr '\n' ',' <<<"$lacks")"
     else
       step "images" docker/images.sh "${CARGO_TARGET_DIR:-$REPO/target}/e2e-images"
+      need_docker_py || failed+=("Docker's Python client")
       export FLOK_E2E_IMAGES=${CARGO_TARGET_DIR:-$REPO/target}/e2e-images
       step "e2e" nextest --run-ignored all --test e2e --test docker_api
     fi

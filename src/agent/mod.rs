@@ -28,9 +28,6 @@ pub use machine::Machine;
 /// hold its slot for ever.
 pub const KILL_BOUND: Duration = Duration::from_secs(30);
 
-/// Docker's grace between the stop signal and SIGKILL, where the spec names none.
-pub const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);
-
 /// Longest message in a report, in characters: reports travel in gossip.
 pub const MAX_MESSAGE_CHARS: usize = 400;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::health::{ProbeResult, Prober};
 use super::machine::ending;
 use super::task::{Phase, Task};
-use super::{Action, DEFAULT_STOP_GRACE, EventKind, Exit, KILL_BOUND};
+use super::{Action, EventKind, Exit, KILL_BOUND};
 use crate::spec::*;
 
 /// First and longest wait before the executor is asked again for what it could not do.

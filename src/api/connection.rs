@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::conn::auto::upgrade::downcast;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -28,7 +27,7 @@ pub struct Watch(Option<OwnedFd>);
 
 impl Connection {
     pub fn new(upgraded: Upgraded) -> Connection {
-        match downcast::<TokioIo<UnixStream>>(upgraded) {
+        match upgraded.downcast::<TokioIo<UnixStream>>() {
             Ok(parts) => {
                 let stream = parts.io.into_inner();
                 let watch = Watch(stream.as_fd().try_clone_to_owned().ok());

@@ -20,6 +20,7 @@ pub mod model;
 mod redact;
 mod router;
 mod routes;
+mod server;
 mod store;
 mod surroundings;
 mod view;

@@ -6,21 +6,18 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Router, ServiceExt};
+use axum::{Extension, Router};
 use tokio::net::UnixListener;
-use tower::util::MapRequest;
 
-use super::Backend;
+use super::docker::MAX_BODY_BYTES;
 use super::error::ApiError;
 use super::journal::{Journal, follow};
 use super::routes::{self, About};
+use super::{Backend, server};
 
 /// Docker's API versions that are spoken.
 pub const API_VERSION: (u32, u32) = (1, 50);
 pub const MIN_API_VERSION: (u32, u32) = (1, 24);
-
-/// Largest JSON body of a request. A stack of a thousand services fits.
-const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 /// Serves until `shutdown` resolves; requests under way are answered.
 pub async fn serve<B: Backend>(
@@ -30,8 +27,8 @@ pub async fn serve<B: Backend>(
 ) -> std::io::Result<()> {
     let journal = Journal::default();
     tokio::spawn(follow(Arc::clone(&backend), journal.clone()));
-    let service = MapRequest::new(router(backend, journal), strip_version as fn(Request) -> Request);
-    axum::serve(listener, ServiceExt::<Request>::into_make_service(service)).with_graceful_shutdown(shutdown).await
+    server::serve(listener, router(backend, journal), shutdown).await;
+    Ok(())
 }
 
 fn router<B: Backend>(backend: Arc<B>, journal: Journal) -> Router {
@@ -62,7 +59,7 @@ async fn not_served(request: Request) -> ApiError {
 struct PathVersion(u32, u32);
 
 /// `/v1.43/services` becomes `/services`, the version an extension.
-fn strip_version(mut request: Request) -> Request {
+pub(super) fn strip_version(mut request: Request) -> Request {
     let uri = request.uri();
     let Some((version, rest)) = uri.path().strip_prefix("/v").and_then(|path| path.split_once('/')) else {
         return request;

@@ -12,6 +12,10 @@ use crate::api::{ApiError, ExecCommand, ExecInspected, ExecStreams, TerminalSize
 use crate::runtime::{Attached, AttachedHandle, Exec, Runtime, RuntimeError, container_id, explained};
 use crate::spec::*;
 
+/// How often, and how many times, a command that is being started is looked at.
+const STARTING_POLL: Duration = Duration::from_millis(50);
+const STARTING_LOOKS: u32 = 40;
+
 /// Commands that are remembered, those that run included.
 const MAX_EXECS: usize = 1024;
 /// How long one that has ended, or was never started, is remembered.
@@ -152,10 +156,17 @@ impl Execs {
         tokio::spawn(recorded).await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
+    /// Clients send the size of their window right behind the start: what is being started is waited for.
     pub async fn resize(&self, id: &str, size: TerminalSize) -> Result<(), ApiError> {
-        let handle = match &lock(&self.known).get(id).ok_or_else(|| no_such(id))?.state {
-            State::Running { handle, .. } => handle.clone(),
-            _ => return Err(ApiError::Conflict(format!("exec command {id} is not running"))),
+        let not_running = || ApiError::Conflict(format!("exec command {id} is not running"));
+        let mut looks = 0..STARTING_LOOKS;
+        let handle = loop {
+            match &lock(&self.known).get(id).ok_or_else(|| no_such(id))?.state {
+                State::Running { handle, .. } => break handle.clone(),
+                State::Ended { .. } => return Err(not_running()),
+                State::Made | State::Starting => looks.next().ok_or_else(not_running)?,
+            };
+            tokio::time::sleep(STARTING_POLL).await;
         };
         handle.resize(size.width, size.height).await.map_err(super::containers::refused)
     }

@@ -23,8 +23,6 @@ use crate::spec::*;
 use crate::state::{Change, Task, UpdateState, UpdateStatus};
 
 const IN_PROGRESS: &str = "update in progress";
-/// Docker's default for how long a new task is watched.
-const DEFAULT_MONITOR: Duration = Duration::from_secs(5);
 
 pub(super) fn plan(tick: &mut Tick<'_>, fleet: &Fleet<'_>) {
     if fleet.service.spec.mode.is_job() || fleet.is_paused() {
@@ -119,7 +117,7 @@ impl<'f> Progress<'f> {
     pub fn of(tick: &Tick<'_>, fleet: &'f Fleet<'_>, config: &UpdateConfig, since: Version) -> Progress<'f> {
         let mut progress =
             Progress { slots: 0, outdated: Vec::new(), in_flight: 0, failed: Vec::new(), watched: false };
-        let monitor = config.monitor.unwrap_or(DEFAULT_MONITOR);
+        let monitor = config.monitor.unwrap_or(UpdateConfig::DEFAULT_MONITOR);
         for slot in fleet.slots().filter(|slot| slot.has_live() || slot.last_ended().is_some()) {
             progress.slots += 1;
             let failed = early_failure(fleet, &slot, since, monitor);

@@ -84,6 +84,9 @@ pub const DEFAULT_DRAIN: Duration = Duration::from_millis(500);
 /// Longer ones would hold up every update of the service.
 pub const MAX_DRAIN: Duration = Duration::from_secs(3600);
 
+/// Docker's grace between the stop signal and SIGKILL, where the spec names none.
+pub const DEFAULT_STOP_GRACE: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ContainerSpec {
     /// As the user wrote it, with a digest where one was resolved (`repo:tag@sha256:...`).
@@ -355,6 +358,11 @@ pub struct UpdateConfig {
     /// 0.0 to 1.0.
     pub max_failure_ratio: f32,
     pub order: UpdateOrder,
+}
+
+impl UpdateConfig {
+    /// Where `monitor` is not given.
+    pub const DEFAULT_MONITOR: Duration = Duration::from_secs(5);
 }
 
 impl Default for UpdateConfig {

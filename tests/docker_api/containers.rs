@@ -46,6 +46,7 @@ pub fn are_listed_and_looked_at(swarm: &Swarm, host: usize, on: &str) {
     for filter in [
         "label=team=x",
         "name=seen",
+        "name=^/?se+n\\.1",
         "status=running",
         "ancestor=flok/busybox",
         "volume=kept",
@@ -54,7 +55,7 @@ pub fn are_listed_and_looked_at(swarm: &Swarm, host: usize, on: &str) {
     ] {
         assert_eq!(list(&["--filter", filter]).trim(), line, "{filter}");
     }
-    for filter in ["label=team=y", "name=nothing", "status=exited", "ancestor=nginx", "volume=other"] {
+    for filter in ["label=team=y", "name=nothing", "name=^een", "status=exited", "ancestor=nginx", "volume=other"] {
         assert_eq!(list(&["--filter", filter]), "", "{filter}");
     }
     assert!(refused(at, &["ps", "--filter", "colour=red"]).contains("invalid filter 'colour'"));

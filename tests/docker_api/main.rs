@@ -9,6 +9,7 @@ mod discovery;
 #[path = "../e2e/docker_command.rs"]
 #[allow(dead_code, reason = "the hosts' tests use the rest")]
 mod docker_command;
+mod docker_py;
 mod exec;
 mod flok;
 #[path = "../e2e/images.rs"]

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use bollard::models as docker;
+use serde::Serialize;
 
 use super::container::{container_in, container_out};
 use super::network::cidr;
@@ -86,6 +87,57 @@ pub fn service_to_docker(service: &Service, state: &State) -> docker::Service {
     }
 }
 
+/// A service as Docker's clients read it: its model, and what that lacks.
+#[derive(Debug, Serialize)]
+pub struct ServiceShown {
+    #[serde(flatten)]
+    service: docker::Service,
+    #[serde(rename = "PreviousSpec", skip_serializing_if = "Option::is_none")]
+    previous: Option<docker::ServiceSpec>,
+}
+
+impl ServiceShown {
+    pub fn new(service: &Service, state: &State) -> ServiceShown {
+        let previous = service.previous.as_ref().map(|previous| spec_out(&previous.spec));
+        ServiceShown { service: service_to_docker(service, state), previous }
+    }
+
+    pub fn with_status(mut self, status: docker::ServiceServiceStatus) -> ServiceShown {
+        self.service.service_status = Some(status);
+        self
+    }
+
+    /// With what is in force where the spec says nothing (`insertDefaults`).
+    pub fn with_defaults(mut self) -> ServiceShown {
+        if let Some(spec) = &mut self.service.spec {
+            insert_defaults(spec);
+        }
+        self
+    }
+}
+
+/// Docker's daemon names these; the spec that is stored does not.
+fn insert_defaults(spec: &mut docker::ServiceSpec) {
+    let watched = Some(nanos(UpdateConfig::DEFAULT_MONITOR));
+    let update = spec.update_config.get_or_insert_with(|| update_out(&UpdateConfig::default()));
+    update.monitor = update.monitor.or(watched);
+    update.delay = update.delay.or(Some(0));
+    let rollback = spec.rollback_config.get_or_insert_with(|| rollback_out(&UpdateConfig::default()));
+    rollback.monitor = rollback.monitor.or(watched);
+    rollback.delay = rollback.delay.or(Some(0));
+    let Some(task) = &mut spec.task_template else { return };
+    if let Some(container) = &mut task.container_spec {
+        container.stop_grace_period = container.stop_grace_period.or(Some(nanos(DEFAULT_STOP_GRACE)));
+    }
+    if let Some(resources) = &mut task.resources {
+        resources.limits.get_or_insert_default();
+        resources.reservations.get_or_insert_default();
+    }
+    if let Some(restart) = &mut task.restart_policy {
+        restart.max_attempts = restart.max_attempts.or(Some(0));
+    }
+}
+
 fn virtual_ips(service: &Service, state: &State) -> Vec<docker::ServiceEndpointVirtualIps> {
     let vip = |network: NetworkId, addr: &IpAddr| docker::ServiceEndpointVirtualIps {
         network_id: Some(network.to_string()),
@@ -100,8 +152,8 @@ fn spec_out(spec: &ServiceSpec) -> docker::ServiceSpec {
         labels: labels_out(&spec.labels),
         task_template: Some(task_spec_out(&spec.task)),
         mode: Some(mode_out(spec.mode)),
-        update_config: Some(update_out(&spec.update)),
-        rollback_config: Some(rollback_out(&spec.rollback)),
+        update_config: some_if(update_out(&spec.update), &update_out(&UpdateConfig::default())),
+        rollback_config: some_if(rollback_out(&spec.rollback), &rollback_out(&UpdateConfig::default())),
         networks: None,
         endpoint_spec: Some(endpoint_out(&spec.endpoint)),
     }
@@ -371,6 +423,11 @@ pub fn ports_to_docker(ports: &[PortConfig]) -> Vec<docker::EndpointPortConfig> 
     ports.iter().map(port_out).collect()
 }
 
+/// `0.3` for the nearest number that a spec can hold, and not all of its digits.
+fn as_written(ratio: f32) -> f64 {
+    ratio.to_string().parse().unwrap_or_default()
+}
+
 /// Reads one of Docker's two update configurations, which differ in name alone.
 macro_rules! update_config {
     ($read:ident, $write:ident, $config:ident, $action:ident, $order:ident, rollback: $rollback:expr) => {
@@ -404,7 +461,7 @@ macro_rules! update_config {
                 .parse::<docker::$action>()
                 .ok(),
                 monitor: config.monitor.map(nanos),
-                max_failure_ratio: Some(f64::from(config.max_failure_ratio)),
+                max_failure_ratio: Some(as_written(config.max_failure_ratio)),
                 order: Some(match config.order {
                     UpdateOrder::StopFirst => docker::$order::STOP_FIRST,
                     UpdateOrder::StartFirst => docker::$order::START_FIRST,

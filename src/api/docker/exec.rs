@@ -75,17 +75,26 @@ pub async fn start<B: Backend>(
     Docker(how): Docker<Option<ExecStart>>,
 ) -> Result<Response, ApiError> {
     let how = how.unwrap_or_default();
-    let streams = backend.exec_start(&id, how.detach.unwrap_or(false)).await?;
-    if let Some([height, width]) = how.console_size
-        && streams.tty
-    {
-        // The terminal is there without it.
-        let _ = backend.exec_resize(&id, TerminalSize { width, height }).await;
-    }
+    let raw = backend.exec_inspect(&id)?.command.tty;
     if how.detach.unwrap_or(false) {
+        backend.exec_start(&id, true).await?;
         return Ok(StatusCode::OK.into_response());
     }
-    Ok(hijack.carry(Streams { input: streams.input, output: streams.output, raw: streams.tty }))
+    let begin = async move {
+        let streams = backend.exec_start(&id, false).await?;
+        if let Some([height, width]) = how.console_size
+            && streams.tty
+        {
+            // The terminal is there without it.
+            let _ = backend.exec_resize(&id, TerminalSize { width, height }).await;
+        }
+        Ok(Streams { input: streams.input, output: streams.output, raw: streams.tty })
+    };
+    // A client may lose what comes together with the answer's head: nothing is printed before that is sent.
+    match hijack.is_asked_for() {
+        true => Ok(hijack.carry_what_begins(raw, begin)),
+        false => Ok(hijack.carry(begin.await?)),
+    }
 }
 
 pub async fn resize<B: Backend>(

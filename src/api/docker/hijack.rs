@@ -7,25 +7,34 @@ use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt};
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use crate::api::ApiError;
 use crate::api::connection::Connection;
+use crate::api::server::Slot;
 
 const PIECE_BYTES: usize = 32 * 1024;
 
-/// The connection of a request that asked for it.
-pub struct Hijack(Option<OnUpgrade>);
+/// The connection of a request that asked for it, with its place among those that are served.
+pub struct Hijack(Option<Upgrade>);
+
+struct Upgrade {
+    on: OnUpgrade,
+    /// Of a client of this node's own socket.
+    slot: Option<Slot>,
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Hijack {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Hijack, Self::Rejection> {
         let asked = parts.headers.contains_key(header::UPGRADE);
-        Ok(Hijack(asked.then(|| parts.extensions.remove::<OnUpgrade>()).flatten()))
+        let slot = parts.extensions.get::<Slot>().cloned();
+        let on = asked.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
+        Ok(Hijack(on.map(|on| Upgrade { on, slot })))
     }
 }
 
@@ -61,6 +70,29 @@ impl Hijack {
         }
     }
 
+    pub fn is_asked_for(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Of a client that asked: the streams of what begins once the answer's head is sent. Where it does not, they say why.
+    pub fn carry_what_begins(
+        self,
+        raw: bool,
+        begin: impl Future<Output = Result<Streams, ApiError>> + Send + 'static,
+    ) -> Response {
+        let why = move |error: ApiError| {
+            let said = (true, Bytes::from(format!("{error}\r\n")));
+            Streams { input: None, output: stream::once(std::future::ready(said)).boxed(), raw }
+        };
+        match self.0 {
+            Some(upgrade) => switched(upgrade, content_type(raw), async move |io| {
+                let streams = begin.await.unwrap_or_else(why);
+                carry(io, streams).await;
+            }),
+            None => Hijack::none().carry(why(ApiError::invalid("the request asks for no upgrade"))),
+        }
+    }
+
     /// `None` where the client asked for no upgrade.
     pub fn join(self, other: tokio::net::TcpStream) -> Option<Response> {
         let work = async move |client: Connection| client.join(other, true).await;
@@ -73,12 +105,13 @@ pub fn content_type(raw: bool) -> &'static str {
 }
 
 fn switched<F: Future<Output = ()> + Send + 'static>(
-    upgrade: OnUpgrade,
+    upgrade: Upgrade,
     kind: &'static str,
     work: impl FnOnce(Connection) -> F + Send + 'static,
 ) -> Response {
     tokio::spawn(async move {
-        if let Ok(upgraded) = upgrade.await {
+        let Upgrade { on, slot: _slot } = upgrade;
+        if let Ok(upgraded) = on.await {
             work(Connection::new(upgraded)).await;
         }
     });

@@ -1,5 +1,6 @@
 //! Handlers of Docker's Engine API, one file for each of its nouns.
 
+mod body;
 pub mod configs;
 pub mod containers;
 pub mod events;
@@ -18,13 +19,11 @@ pub mod system;
 pub mod tasks;
 pub mod volumes;
 
-use axum::Json;
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+pub use body::{Body, Docker, MAX_BODY_BYTES};
 
 use super::{ApiError, Read};
 
@@ -56,40 +55,6 @@ pub fn answer(read: &Read, value: impl Serialize) -> Response {
         }
     }
     response
-}
-
-/// A JSON body, whatever its Content-Type says, as Docker reads it; an empty one is `null`.
-pub struct Body<T>(pub T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let bytes = axum::body::Bytes::from_request(request, state)
-            .await
-            .map_err(|error| ApiError::invalid(format!("cannot read the request's body: {error}")))?;
-        let text: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
-        match Json::<T>::from_bytes(text) {
-            Ok(Json(value)) => Ok(Body(value)),
-            Err(JsonRejection::JsonDataError(error)) => Err(ApiError::invalid(error.body_text())),
-            Err(error) => Err(ApiError::invalid(format!("the request's body is not JSON: {}", error.body_text()))),
-        }
-    }
-}
-
-/// The same for what Docker's clients send, whose field names may be in any case.
-pub struct Docker<T>(pub T);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Docker<T> {
-    type Rejection = ApiError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let Body(value) = Body::<serde_json::Value>::from_request(request, state).await?;
-        match serde_json::from_value(keys::canonical(value)) {
-            Ok(value) => Ok(Docker(value)),
-            Err(error) => Err(ApiError::invalid(error.to_string())),
-        }
-    }
 }
 
 /// Query values as Docker's clients write booleans: `1`, `true`, `True`.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Docker, answer, names, truthy};
-use crate::api::convert::{service_spec_from_docker, service_to_docker};
+use crate::api::convert::{ServiceShown, service_spec_from_docker};
 use crate::api::filters::Filters;
 use crate::api::view::counts;
 use crate::api::{ApiError, Backend, Read, lookup};
@@ -32,7 +32,7 @@ pub async fn list<B: Backend>(
     let filters = Filters::parse(query.filters.as_deref(), &["id", "name", "label", "mode", "runtime"])?;
     let read = backend.read().await?;
     let with_status = truthy(query.status.as_deref());
-    let shown: Vec<docker::Service> = read
+    let shown: Vec<ServiceShown> = read
         .state
         .services()
         .filter(|service| {
@@ -47,13 +47,22 @@ pub async fn list<B: Backend>(
     Ok(answer(&read, shown))
 }
 
+#[derive(Debug, Deserialize)]
+pub struct InspectQuery {
+    #[serde(rename = "insertDefaults")]
+    insert_defaults: Option<String>,
+}
+
 pub async fn inspect<B: Backend>(
     State(backend): State<Arc<B>>,
     Path(wanted): Path<String>,
+    Query(query): Query<InspectQuery>,
 ) -> Result<Response, ApiError> {
     let read = backend.read().await?;
     let service = lookup::service(&read.state, &wanted)?;
-    Ok(answer(&read, show(&service, &read, false)))
+    let shown = show(&service, &read, false);
+    let shown = if truthy(query.insert_defaults.as_deref()) { shown.with_defaults() } else { shown };
+    Ok(answer(&read, shown))
 }
 
 pub async fn create<B: Backend>(
@@ -120,17 +129,17 @@ pub async fn remove<B: Backend>(
     Ok(StatusCode::OK)
 }
 
-fn show(service: &Service, read: &Read, with_status: bool) -> docker::Service {
-    let mut shown = service_to_docker(service, &read.state);
-    if with_status {
-        let counts = counts(service, read);
-        shown.service_status = Some(docker::ServiceServiceStatus {
-            running_tasks: Some(counts.running),
-            desired_tasks: Some(counts.desired),
-            completed_tasks: Some(counts.completed),
-        });
+fn show(service: &Service, read: &Read, with_status: bool) -> ServiceShown {
+    let shown = ServiceShown::new(service, &read.state);
+    if !with_status {
+        return shown;
     }
-    shown
+    let counts = counts(service, read);
+    shown.with_status(docker::ServiceServiceStatus {
+        running_tasks: Some(counts.running),
+        desired_tasks: Some(counts.desired),
+        completed_tasks: Some(counts.completed),
+    })
 }
 
 pub fn mode_name(mode: ServiceMode) -> &'static str {

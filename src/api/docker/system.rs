@@ -106,6 +106,14 @@ async fn swarm_info<B: Backend>(backend: &B, local: &LocalNode) -> docker::Swarm
         .as_ref()
         .and_then(|read| read.stale.as_ref())
         .map(|stale| format!("no quorum for {:.1} s; missing: {}", stale.age.as_secs_f32(), stale.missing.join(", ")));
+    // What the log says is newer than what this node was told of its members, which right after it began is nothing.
+    let (members, managers) = match read.as_ref().map(|read| &read.state) {
+        Some(state) => {
+            let managers = state.nodes().filter(|node| node.is_manager());
+            (state.nodes().count(), managers.map(|node| (node.id, node.transport_addr())).collect())
+        }
+        None => (local.members, local.managers.clone()),
+    };
     docker::SwarmInfo {
         node_id: Some(local.id.to_string()),
         node_addr: Some(local.description.addr.to_string()),
@@ -113,14 +121,13 @@ async fn swarm_info<B: Backend>(backend: &B, local: &LocalNode) -> docker::Swarm
         control_available: Some(manager),
         error: Some(error.unwrap_or_default()),
         remote_managers: Some(
-            local
-                .managers
+            managers
                 .iter()
                 .map(|(id, addr)| docker::PeerNode { node_id: Some(id.to_string()), addr: Some(addr.to_string()) })
                 .collect(),
         ),
-        nodes: i64::try_from(local.members).ok(),
-        managers: i64::try_from(local.managers.len()).ok(),
+        nodes: i64::try_from(members).ok(),
+        managers: i64::try_from(managers.len()).ok(),
         cluster: read.and_then(|read| read.state.swarm().map(|swarm| swarm_to_cluster(swarm))),
     }
 }

@@ -4,28 +4,21 @@ use clap::Args;
 
 use super::Kind;
 use crate::api::client::Client;
-use crate::cli::key_value;
-use crate::cli::list::filters;
-use crate::cli::output::{FormatArg, Table, print};
+use crate::cli::list::ListArgs;
+use crate::cli::output::Table;
 
 /// List them
 #[derive(Debug, Args)]
 pub struct Ls {
-    /// Only those that match: id=, name=, label=; repeat it
-    #[arg(long, short, value_name = "KEY=VALUE", value_parser = key_value)]
-    filter: Vec<(String, String)>,
-    /// Print ids alone
-    #[arg(long, short)]
-    quiet: bool,
     #[command(flatten)]
-    format: FormatArg,
+    list: ListArgs,
 }
 
 impl Ls {
     pub async fn run(self, kind: Kind, client: &Client) -> anyhow::Result<()> {
-        let objects = kind.list(client, filters(&self.filter)).await?;
-        if self.quiet {
-            return print(&objects.iter().map(|object| format!("{}\n", object.id)).collect::<String>());
+        let objects = kind.list(client, self.list.filters()).await?;
+        if self.list.quiet {
+            return self.list.show_ids(objects.iter().map(|object| Some(&object.id)));
         }
         let mut table =
             Table::new(&[("ID", "ID"), ("Name", "NAME"), ("CreatedAt", "CREATED"), ("UpdatedAt", "UPDATED")]);
@@ -33,6 +26,6 @@ impl Ls {
             let (created, updated) = (object.created.unwrap_or_default(), object.updated.unwrap_or_default());
             table.row([object.id, object.name, created, updated]);
         }
-        print(&table.render(self.format.format)?)
+        self.list.show(&table)
     }
 }

@@ -82,7 +82,8 @@ fn inline(value: &Value) -> String {
         Value::Bool(value) => value.to_string(),
         Value::Int(value) => value.to_string(),
         Value::Float(value) => value.to_string(),
-        Value::Text(text) => scalar(text),
+        // A dollar sign stands for itself where it is read again.
+        Value::Text(text) => scalar(&text.replace('$', "$$")),
         Value::Null | Value::List(_) | Value::Map(_) => String::new(),
     }
 }

@@ -15,9 +15,8 @@ use tokio::time::timeout;
 
 use super::{Here, show};
 use crate::api::{ApiError, Backend, TerminalSize, WaitFor};
+use crate::spec::DEFAULT_STOP_GRACE;
 
-/// Docker's grace, where neither request nor service names one.
-const STOP_GRACE: Duration = Duration::from_secs(10);
 /// For a process to end after SIGKILL.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
 const MAX_GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -79,7 +78,7 @@ pub async fn stop<B: Backend>(
     // Negative: as long as it takes.
     let grace = match query.t {
         Some(seconds) => u64::try_from(seconds).map_or(MAX_GRACE, Duration::from_secs).min(MAX_GRACE),
-        None => container.task.spec.container.stop_grace.unwrap_or(STOP_GRACE),
+        None => container.task.spec.container.stop_grace.unwrap_or(DEFAULT_STOP_GRACE),
     };
     if timeout(grace, ended()).await.is_err() {
         backend.container_signal(task, Some("KILL".to_owned())).await?;

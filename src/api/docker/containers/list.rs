@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Query, Request, State};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
+use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -35,6 +36,9 @@ const FILTERS: [&str; 17] = [
     "volume",
     "runtime",
 ];
+
+/// Of a filter's regular expression, once it is read.
+const MAX_PATTERN_BYTES: usize = 1 << 20;
 
 const STATUSES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
 
@@ -76,10 +80,12 @@ pub async fn list<B: Backend>(
     // As in Docker: asking for what ended, or for the last ones, is asking for all.
     let all = truthy(query.all.as_deref()) || limit.is_some() || filters.has("status") || filters.has("exited");
     let node = backend.local().id;
+    let names = patterns(&filters);
     containers.retain(|container| {
         (all || show::state(container) == "running")
             && before.is_none_or(|at| container.created < at)
             && since.is_none_or(|at| container.created > at)
+            && (!filters.has("name") || is_named(container, &names))
             && matches(container, &filters, node)
     });
     containers.truncate(limit.unwrap_or(usize::MAX));
@@ -96,6 +102,18 @@ pub async fn list<B: Backend>(
     Ok(Json(shown).into_response())
 }
 
+/// Docker's filter of names is a regular expression; what is none matches nothing.
+fn patterns(filters: &Filters) -> Vec<Regex> {
+    let pattern = |text: &str| RegexBuilder::new(text).size_limit(MAX_PATTERN_BYTES).build().ok();
+    filters.values("name").filter_map(pattern).collect()
+}
+
+/// With its slash, or without it.
+fn is_named(container: &Container, names: &[Regex]) -> bool {
+    let name = &container.task.name;
+    names.iter().any(|pattern| pattern.is_match(name) || pattern.is_match(&format!("/{name}")))
+}
+
 fn matches(container: &Container, filters: &Filters, node: NodeId) -> bool {
     let task = &container.task;
     let spec = &task.spec.container;
@@ -104,7 +122,6 @@ fn matches(container: &Container, filters: &Filters, node: NodeId) -> bool {
         container.host_ports.iter().any(|port| of(port).to_string() == number && show::protocol(port) == protocol)
     };
     filters.id("id", &container.id)
-        && filters.any("name", |wanted| format!("/{}", task.name).contains(wanted))
         && filters.labels("label", &show::labels(container, node))
         && filters.any("status", |wanted| wanted == show::state(container))
         && filters.any("health", |wanted| wanted == show::health(container))

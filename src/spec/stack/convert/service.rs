@@ -100,7 +100,13 @@ impl Converter<'_> {
 
     fn ports(&mut self, path: &str, service: &Node) -> Vec<PortConfig> {
         let mut ports: Vec<PortConfig> = Vec::new();
-        for item in service.get("ports").map_or(&[][..], Node::items) {
+        let items = service.get("ports").map_or(&[][..], Node::items);
+        if let Some(beyond) = items.get(publish::MAX_PUBLISHED_PORTS) {
+            let message = format!("a service publishes at most {} ports", publish::MAX_PUBLISHED_PORTS);
+            self.report.problem(beyond.place, &format!("{path}.ports"), message);
+            return ports;
+        }
+        for item in items {
             let number = |key| item.int(key).and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
             let port = PortConfig {
                 name: item.string("name"),

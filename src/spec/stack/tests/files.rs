@@ -60,7 +60,7 @@ fn canonical_yaml_reads_back_as_itself() {
     let text = format!(
         "version: '3.8'\n{}volumes: {{d: }}\n",
         web(
-            "    command: a 'b c'\n    ports: ['80-81:80-81/udp']\n    volumes: [./x:/x:ro, d:/d]\n    environment: [A=1, B]\n    deploy: {resources: {limits: {memory: 1g, cpus: 0.5}}}\n    stop_grace_period: 90s\n"
+            "    command: a 'b c'\n    ports: ['80-81:80-81/udp']\n    volumes: [./x:/x:ro, d:/d]\n    environment: [A=1, B, C=$$x]\n    deploy: {resources: {limits: {memory: 1g, cpus: 0.5}}}\n    stop_grace_period: 90s\n"
         )
     );
     let printed = Case::new(&text).all_features().config();
@@ -78,6 +78,7 @@ services:
     environment:
       A: "1"
       B:
+      C: "$$x"
     image: i
     ports:
     - mode: ingress
