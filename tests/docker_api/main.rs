@@ -21,8 +21,10 @@ mod lab;
 #[allow(dead_code, reason = "the hosts' tests use the rest")]
 mod registry;
 mod routes;
+mod stacks;
 mod store;
 #[path = "../e2e/swarm.rs"]
 #[allow(dead_code, reason = "the hosts' tests use the rest")]
 mod swarm;
+mod typed;
 mod whole;

@@ -3,7 +3,7 @@
 use super::docker_command::ok;
 use super::lab::Host;
 use super::swarm::Swarm;
-use super::{containers, copying, discovery, exec, flok, routes, store};
+use super::{containers, copying, discovery, exec, flok, routes, stacks, store, typed};
 
 /// A task on some node, asked for on another.
 pub struct Asked<'a> {
@@ -45,6 +45,8 @@ fn containers_images_and_volumes_answer_and_every_route_is_asked_for() {
     store::holds_images(&swarm, 0);
     store::holds_volumes(&swarm, 0);
     store::tells_what_happens(&swarm, 0);
+    typed::fits_its_models(&swarm);
+    stacks::are_stored_alike(&swarm);
     routes::are_all_asked_for(&swarm);
 }
 

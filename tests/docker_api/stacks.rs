@@ -1,0 +1,235 @@
+//! Stack files, deployed by Docker's command and by flok's own: the swarm is then told to keep the same. Files of our own for
+//! each construct (`stacks/`), and those from the wild in `../shared/stacks` where that is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use flok::spec::stack::{Features, Source, StackFile, Surroundings, Variables};
+use serde_json::{Map, Value};
+
+use super::docker_command::{command, docker, ok};
+use super::lab::{Host, eventually};
+use super::swarm::{PATIENCE, Swarm};
+
+const STACK: &str = "s";
+
+/// What the files ask of the client's environment.
+const VARIABLES: [(&str, &str); 12] = [
+    ("ADMIN_PASSWORD", "secret"),
+    ("ADMIN_USER", "root"),
+    ("DOMAIN", "example.org"),
+    ("EMAIL", "root@example.org"),
+    ("HASHED_PASSWORD", "$apr1$x"),
+    ("HOME", "/root"),
+    ("NODE_ID", "n1"),
+    ("OF_THE_CLIENT", "given"),
+    ("PASSWORD", "secret"),
+    ("TRAEFIK_PUBLIC_NETWORK", "traefik-public"),
+    ("TRAEFIK_PUBLIC_TAG", "traefik-public"),
+    ("USERNAME", "root"),
+];
+
+/// Where the two differ by design: the file, where in it, why. What is not met fails the test.
+const DIFFERENT: [(&str, &str, &str); 0] = [];
+
+/// Every stack file at hand.
+fn files() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for folder in [root.join("tests/docker_api/stacks"), root.join("../shared/stacks")] {
+        match fs::read_dir(&folder) {
+            Ok(entries) => found.extend(entries.map(|entry| entry.unwrap().path())),
+            Err(_) => eprintln!("skipped: no {}", folder.display()),
+        }
+    }
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "yml"));
+    found.sort();
+    found
+}
+
+/// A stack file with the files that it names beside it, and what it takes for granted in the swarm.
+struct Case {
+    name: String,
+    file: PathBuf,
+    text: String,
+}
+
+impl Case {
+    fn laid_out(file: &Path, below: &Path) -> Case {
+        let name = file.file_stem().unwrap().to_string_lossy().into_owned();
+        let text = fs::read_to_string(file).unwrap();
+        let folder = below.join(&name);
+        fs::create_dir_all(&folder).unwrap();
+        for line in text.lines().map(str::trim) {
+            let named = line.split(['"', '\'', ' ', ',', '[', ']', '{', '}']).filter(|word| word.starts_with("./"));
+            for path in
+                named.filter(|path| line.contains("file: ") || path.ends_with(".env")).map(|path| folder.join(path))
+            {
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                let data =
+                    if path.extension().is_some_and(|e| e == "env") { "FIRST=1\nSECOND=two words\n" } else { "x\n" };
+                fs::write(path, data).unwrap();
+            }
+        }
+        let file = folder.join("stack.yml");
+        fs::write(&file, &text).unwrap();
+        Case { name, file, text }
+    }
+
+    /// The networks, secrets and configs that must be there already.
+    fn externals(&self) -> [Vec<String>; 3] {
+        let variables: Variables = VARIABLES.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let read_file = |_: &str| Ok(b"A=1".to_vec());
+        let around =
+            Surroundings { features: Features::all(), variables: &variables, working_dir: "/s", read_file: &read_file };
+        let sources = [Source { name: self.name.clone(), text: self.text.clone() }];
+        let stack = StackFile::read(&sources, &around).ok().and_then(|file| file.convert(STACK, &around).ok());
+        let sorted = |mut names: Vec<String>| {
+            names.sort();
+            names.dedup();
+            names
+        };
+        let stack = stack.map(|(stack, _)| [stack.external_networks, stack.external_secrets, stack.external_configs]);
+        stack.unwrap_or_default().map(sorted)
+    }
+
+    fn deploy(&self, mut by: Command, more: &[&str]) -> Output {
+        by.args(["stack", "deploy", "--resolve-image", "never"]).args(more).arg("-c").arg(&self.file);
+        by.arg(STACK).envs(VARIABLES).output().unwrap()
+    }
+}
+
+/// Objects by their names, each in the form in which clients compare them, by kind.
+type Stored = BTreeMap<&'static str, BTreeMap<String, Value>>;
+
+/// All that belongs to the stack, without what differs from one deployment to the next: ids, times, addresses.
+fn stored(at: &Host, case: &Case) -> Stored {
+    let list = |kind: &str, label: &str| {
+        let all = at.get(&format!("/{kind}{label}")).unwrap();
+        all.as_array().unwrap_or_else(|| panic!("{kind}: {all}")).clone()
+    };
+    let label = format!("?filters=%7B%22label%22%3A%5B%22com.docker.stack.namespace%3D{STACK}%22%5D%7D");
+    let names: BTreeMap<String, Value> =
+        list("networks", "").iter().map(|one| (one["Id"].as_str().unwrap().to_owned(), one["Name"].clone())).collect();
+    let specs = |kind: &str| {
+        let all = list(kind, &label).into_iter().map(|one| one["Spec"].clone());
+        all.map(|spec| (spec["Name"].as_str().unwrap().to_owned(), spec)).collect::<BTreeMap<_, _>>()
+    };
+    let mut services = specs("services");
+    services.values_mut().for_each(|service| without_ids(service, &names));
+    let mut networks = BTreeMap::new();
+    for mut network in list("networks", &label) {
+        let fields = network.as_object_mut().unwrap();
+        // What is allocated differs, what is asked for does not.
+        let asked = case.text.contains("subnet:");
+        fields.retain(|field, _| !matches!(field.as_str(), "Id" | "Created") && (asked || field != "IPAM"));
+        networks.insert(network["Name"].as_str().unwrap().to_owned(), network);
+    }
+    [("services", services), ("networks", networks), ("secrets", specs("secrets")), ("configs", specs("configs"))]
+        .into()
+}
+
+fn without_ids(service: &mut Value, names: &BTreeMap<String, Value>) {
+    let template = &mut service["TaskTemplate"];
+    for kind in ["Secrets", "Configs"] {
+        for reference in template["ContainerSpec"][kind].as_array_mut().into_iter().flatten() {
+            let fields: &mut Map<String, Value> = reference.as_object_mut().unwrap();
+            fields.retain(|field, _| !field.ends_with("ID"));
+        }
+    }
+    let networks = template["Networks"].as_array_mut().into_iter().flatten();
+    for target in networks.map(|network| &mut network["Target"]) {
+        *target = names[target.as_str().unwrap()].clone();
+    }
+    // Ordered by what the client knew of them: names or ids.
+    if let Some(networks) = template["Networks"].as_array_mut() {
+        networks.sort_by_key(|network| network["Target"].to_string());
+    }
+}
+
+/// Where `docker`'s and `flok`'s are not the same.
+fn differences(path: &str, docker: &Value, flok: &Value, found: &mut Vec<String>) {
+    match (docker, flok) {
+        (Value::Object(a), Value::Object(b)) => {
+            for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))) {
+                let of = |object: &Map<String, Value>| object.get(key).cloned().unwrap_or(Value::Null);
+                differences(&format!("{path}.{key}"), &of(a), &of(b), found);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (at, (a, b)) in a.iter().zip(b).enumerate() {
+                differences(&format!("{path}[{at}]"), a, b, found);
+            }
+        }
+        (a, b) if a == b => {}
+        (a, b) => found.push(format!("{path}: docker {a}, flok {b}")),
+    }
+}
+
+fn compared(docker: &Stored, flok: &Stored) -> Vec<String> {
+    let mut found = Vec::new();
+    for (kind, objects) in docker {
+        let of = |objects: &BTreeMap<String, Value>| objects.clone().into_iter().collect::<Map<_, _>>().into();
+        differences(kind, &of(objects), &of(&flok[kind]), &mut found);
+    }
+    found
+}
+
+/// What comes of a deployment; the stack is gone afterwards.
+fn tried(at: &Host, case: &Case, by: Command, more: &[&str]) -> Result<Stored, String> {
+    let output = case.deploy(by, more);
+    let outcome = match output.status.success() {
+        true => Ok(stored(at, case)),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    };
+    docker(at, &["stack", "rm", STACK]);
+    eventually("the stack to be gone", PATIENCE, || match stored(at, case) {
+        left if left.values().all(BTreeMap::is_empty) => Ok(()),
+        left => {
+            docker(at, &["stack", "rm", STACK]);
+            Err(format!("{left:?}"))
+        }
+    });
+    outcome
+}
+
+fn one(at: &Host, case: &Case) -> Vec<String> {
+    let [networks, secrets, configs] = case.externals();
+    networks.iter().for_each(|name| drop(ok(at, &["network", "create", "--driver", "overlay", "--attachable", name])));
+    secrets.iter().for_each(|name| drop(ok(at, &["secret", "create", name, "/etc/hostname"])));
+    configs.iter().for_each(|name| drop(ok(at, &["config", "create", name, "/etc/hostname"])));
+    let docker = tried(at, case, command(at, "docker"), &[]);
+    let flok = tried(at, case, at.client(), &["--detach"]);
+    networks.iter().for_each(|name| drop(ok(at, &["network", "rm", name])));
+    secrets.iter().for_each(|name| drop(ok(at, &["secret", "rm", name])));
+    configs.iter().for_each(|name| drop(ok(at, &["config", "rm", name])));
+    let found = match (docker, flok) {
+        (Ok(docker), Ok(flok)) => compared(&docker, &flok),
+        (Err(_), Err(_)) => Vec::new(),
+        (Ok(_), Err(error)) => vec![format!("flok alone refuses it: {error}")],
+        (Err(error), Ok(_)) => vec![format!("docker alone refuses it: {error}")],
+    };
+    found.into_iter().map(|difference| format!("{}: {difference}", case.name)).collect()
+}
+
+pub fn are_stored_alike(swarm: &Swarm) {
+    let at = &swarm.hosts[0];
+    // Images need not exist where nothing is to run.
+    ok(at, &["node", "update", "--availability", "drain", "n1"]);
+    let below = swarm.dir().join("stacks");
+    let files = files();
+    assert!(files.len() >= 4);
+    let mut found: Vec<String> = files.iter().flat_map(|file| one(at, &Case::laid_out(file, &below))).collect();
+    for (file, part, why) in DIFFERENT {
+        let before = found.len();
+        found.retain(|difference| !difference.starts_with(&format!("{file}: ")) || !difference.contains(part));
+        assert!(
+            found.len() < before || !files.iter().any(|path| path.file_stem().unwrap() == file),
+            "{file} {part}: {why}"
+        );
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    ok(at, &["node", "update", "--availability", "active", "n1"]);
+}
