@@ -237,6 +237,14 @@ impl Containers for Bench {
         Ok(())
     }
 
+    fn container_input(&self, _: TaskId) -> Result<mpsc::Sender<Bytes>, ApiError> {
+        no("input")
+    }
+
+    async fn container_live(&self, _: TaskId) -> Result<BoxStream<'static, (bool, Bytes)>, ApiError> {
+        Ok(stream::empty().boxed())
+    }
+
     async fn container_resize(&self, _: TaskId, _: TerminalSize) -> Result<(), ApiError> {
         Ok(())
     }
@@ -316,6 +324,7 @@ fn container() -> Container {
         spec_version: Version(1),
         start_delay: Duration::ZERO,
         attachments: Vec::new(),
+        resources: Vec::new(),
         outcome_recorded: false,
     };
     Container {
@@ -380,15 +389,15 @@ impl Store for Bench {
         Vec::new()
     }
 
-    fn create_volume(&self, name: &str, labels: Labels) -> Result<LocalVolume, ApiError> {
-        Ok(LocalVolume { name: name.into(), mountpoint: "/nowhere".into(), labels, created: AT })
+    fn create_volume(&self, name: &str, labels: Labels, options: Labels) -> Result<LocalVolume, ApiError> {
+        Ok(LocalVolume { name: name.into(), mountpoint: "/nowhere".into(), labels, options, created: AT })
     }
 
     fn remove_volume(&self, _: &str) -> Result<(), ApiError> {
         Ok(())
     }
 
-    async fn volume_size(&self, _: &str) -> u64 {
-        0
+    async fn volume_size(&self, _: &str) -> Option<u64> {
+        Some(0)
     }
 }

@@ -13,7 +13,7 @@ use super::mutation::{mutated, mutation};
 /// Reads and converts; canonical YAML of what is good reads back as itself.
 fn read(text: &str, variables: &Variables) -> Result<usize, StackError> {
     let data = |_: &str| Ok(b"A=${HOME}\nB\n".to_vec());
-    let around = |features| Surroundings { features, variables, working_dir: "/s", read_file: &data };
+    let around = |features| Surroundings { features, variables, working_dir: "/s", profiles: &[], read_file: &data };
     let around = around(Features::all());
     let one = |text: &str| StackFile::read(&[Source { name: "f.yml".into(), text: text.to_owned() }], &around);
     let file = one(text)?;

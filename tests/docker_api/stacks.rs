@@ -82,8 +82,13 @@ impl Case {
     fn externals(&self) -> [Vec<String>; 3] {
         let variables: Variables = VARIABLES.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let read_file = |_: &str| Ok(b"A=1".to_vec());
-        let around =
-            Surroundings { features: Features::all(), variables: &variables, working_dir: "/s", read_file: &read_file };
+        let around = Surroundings {
+            features: Features::all(),
+            variables: &variables,
+            working_dir: "/s",
+            profiles: &[],
+            read_file: &read_file,
+        };
         let sources = [Source { name: self.name.clone(), text: self.text.clone() }];
         let stack = StackFile::read(&sources, &around).ok().and_then(|file| file.convert(STACK, &around).ok());
         let sorted = |mut names: Vec<String>| {

@@ -51,7 +51,7 @@ services:
 fn a_base_that_cannot_be_had_is_named() {
     let text = "\
 services:
-  a: {image: i, extends: bse}
+  a: {image: i, extends: bases}
   base: {image: i}
   b: {image: i, extends: {file: gone.yml, service: x}}
   c: {image: i, extends: {file: other.yml, service: wb}}
@@ -68,7 +68,7 @@ services:
     assert!(all.iter().any(|problem| problem.ends_with("services.h.extends: names no service")), "{all:#?}");
     let problems = problems(&text.replace("  h: {extends: {}}\n", ""));
     let expected = [
-        "services.a.extends: there is no service \"bse\" to extend; did you mean \"base\"?",
+        "services.a.extends: there is no service \"bases\" to extend; did you mean \"base\"?",
         "services.b.extends: gone.yml: no such file",
         "services.c.extends: there is no service \"wb\" to extend; did you mean \"web\"?",
         "services.d.extends: \"https://example.org/x.yml\" is not a file of this machine: get it first, and name it by its path",
