@@ -128,7 +128,8 @@ fn stored(at: &Host, case: &Case) -> Stored {
     for mut network in list("networks", &label) {
         let fields = network.as_object_mut().unwrap();
         // What is allocated differs, what is asked for does not.
-        let asked = case.text.contains("subnet:");
+        let subnets = fields["IPAM"]["Config"].as_array().into_iter().flatten().map(|pool| pool["Subnet"].as_str());
+        let asked = subnets.flatten().any(|subnet| case.text.contains(subnet));
         fields.retain(|field, _| !matches!(field.as_str(), "Id" | "Created") && (asked || field != "IPAM"));
         networks.insert(network["Name"].as_str().unwrap().to_owned(), network);
     }

@@ -36,7 +36,8 @@ pub(super) const BIND: &[Field] = &[
 pub(super) const VOLUME: &[Field] = &[used("nocopy", boolean), used("subpath", text), used("labels", labels)];
 pub(super) const TMPFS: &[Field] = &[used("size", size), used("mode", integer)];
 
-/// Canonically a list of long forms, each with type and target; the source of a bind is an absolute path.
+/// Canonically a list of long forms, each with type and target; the source of a bind is an absolute path. As in Docker, one that
+/// is absolute already stays as it is written.
 pub fn mounts(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
     reader.list(path, node, |reader, path, node| match node.value {
         Value::Map(_) => long(reader, path, node),
@@ -67,7 +68,7 @@ fn long(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
         }
     }
     if let (true, Value::Map(entries)) = (kind == "bind", &mut mount.value) {
-        let host = absolute(reader, &source.unwrap_or_default());
+        let host = host_path(reader, &source.unwrap_or_default());
         for entry in entries.iter_mut().filter(|entry| entry.key == "source") {
             entry.value.value = Value::Text(host.clone());
         }
@@ -118,19 +119,18 @@ fn short(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
     let kind = if source.is_some_and(is_path) { "bind" } else { "volume" };
     let mut entries = vec![("type", Value::Text(kind.into()))];
     if let Some(source) = source {
-        let source = if kind == "bind" { absolute(reader, source) } else { source.to_string() };
+        let source = if kind == "bind" { host_path(reader, source) } else { source.to_string() };
         entries.push(("source", Value::Text(source)));
     }
     entries.push(("target", Value::Text(target.into())));
-    if kind == "bind" {
-        // Docker's short form makes the host's directory where it is missing; the long form does not.
-        let create = mapping(place, vec![("create_host_path", Value::Bool(true))]);
-        entries.push(("bind", create.value));
-    }
     for option in options.split(',').filter(|option| !option.is_empty()) {
         short_option(reader, path, place, kind, option, &mut entries)?;
     }
     Some(mapping(place, entries))
+}
+
+fn host_path(reader: &Reader<'_>, source: &str) -> String {
+    if source.starts_with('/') { source.to_owned() } else { absolute(reader, source) }
 }
 
 fn short_option(

@@ -1,5 +1,7 @@
 //! One service.
 
+use std::collections::BTreeSet;
+
 use super::super::features::Feature;
 use super::super::problem::Place;
 use super::super::yaml::{Entry, Node};
@@ -8,6 +10,7 @@ use crate::spec::image::ImageReference;
 use crate::spec::validate::check_alias;
 use crate::spec::*;
 
+const ALL_CAPABILITIES: &str = "ALL";
 /// Docker's names for services are DNS labels.
 const MAX_NAME: usize = 63;
 
@@ -19,7 +22,7 @@ impl Converter<'_> {
         self.check_service_name(entry.place, &path, &name);
         let image = self.image(entry, &path)?;
         let mut labels = self.owned(root_deploy.and_then(|deploy| deploy.get("labels")));
-        labels.insert(IMAGE_LABEL.into(), image.clone());
+        labels.insert(IMAGE_LABEL.into(), entry.value.string("image").unwrap_or_default());
         let ports = self.ports(&path, service);
         let mut spec = ServiceSpec {
             name,
@@ -72,13 +75,14 @@ impl Converter<'_> {
         }
     }
 
+    /// With its tag, as Docker stores it.
     fn image(&mut self, entry: &Entry, path: &str) -> Option<String> {
         let Some(image) = entry.value.get("image") else {
             self.report.problem(entry.place, path, "has no image: a swarm runs images and builds none");
             return None;
         };
         match image.as_text().parse::<ImageReference>() {
-            Ok(_) => Some(image.as_text().to_string()),
+            Ok(reference) => Some(reference.familiar()),
             Err(error) => {
                 self.report.problem(image.place, &format!("{path}.image"), error.to_string());
                 None
@@ -138,6 +142,7 @@ impl Converter<'_> {
     }
 
     fn container(&mut self, path: &str, service: &Node, image: String) -> ContainerSpec {
+        let (cap_add, cap_drop) = capabilities(service);
         ContainerSpec {
             image,
             command: service.strings("entrypoint"),
@@ -161,8 +166,8 @@ impl Converter<'_> {
             },
             secrets: self.secret_references(path, service),
             configs: self.config_references(path, service),
-            cap_add: service.strings("cap_add"),
-            cap_drop: service.strings("cap_drop"),
+            cap_add,
+            cap_drop,
             sysctls: text_map(service.get("sysctls")),
             ulimits: ulimits(service),
             read_only: service.flag("read_only"),
@@ -207,7 +212,7 @@ impl Converter<'_> {
         }
         let attach = |target: String, aliases: Vec<String>, driver_options: Labels| NetworkAttachment {
             target: NetworkTarget::Name(target),
-            aliases: std::iter::once(key.to_string()).chain(aliases).collect(),
+            aliases: aliases.into_iter().chain([key.to_string()]).collect(),
             driver_options,
         };
         let own = service.get("networks").map_or(&[][..], Node::entries);
@@ -248,7 +253,8 @@ impl Converter<'_> {
         self.file_references("configs", path, service).into_iter().map(reference).collect()
     }
 
-    /// Names and places of secrets or configs; the ids are filled in by whoever stores the service.
+    /// Names and places of secrets or configs, sorted, as Docker does, so that the order in the file changes no task; the ids
+    /// are filled in by whoever stores the service.
     fn file_references(&mut self, kind: &str, path: &str, service: &Node) -> Vec<(String, FileTarget)> {
         let mut references = Vec::new();
         for item in service.get(kind).map_or(&[][..], Node::items) {
@@ -258,15 +264,15 @@ impl Converter<'_> {
                 self.report.problem(item.place, &format!("{path}.{kind}"), message);
                 continue;
             };
-            let default_target = if kind == "secrets" { source.clone() } else { format!("/{source}") };
             let file = FileTarget {
-                name: item.string("target").unwrap_or(default_target),
+                name: item.string("target").unwrap_or_else(|| source.clone()),
                 uid: item.string("uid").unwrap_or_else(|| "0".into()),
                 gid: item.string("gid").unwrap_or_else(|| "0".into()),
                 mode: item.count("mode").and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o444),
             };
             references.push((self.scoped(&source, &entry.value), file));
         }
+        references.sort_by(|(a, _), (b, _)| a.cmp(b));
         references
     }
 }
@@ -289,6 +295,23 @@ fn environment(service: &Node) -> Vec<String> {
 fn extra_hosts(service: &Node) -> Vec<String> {
     let swap = |host: String| host.split_once(':').map(|(name, address)| format!("{address} {name}"));
     service.strings("extra_hosts").into_iter().filter_map(swap).collect()
+}
+
+/// What is added and what is dropped, by full names, each once and sorted, as Docker stores them: ALL stands for every other,
+/// and what is both dropped and added is added.
+fn capabilities(service: &Node) -> (Vec<String>, Vec<String>) {
+    let named = |key| {
+        let full = |name: String| match name.to_ascii_uppercase() {
+            all if all == ALL_CAPABILITIES => all,
+            full if full.starts_with("CAP_") => full,
+            short => format!("CAP_{short}"),
+        };
+        let names: BTreeSet<String> = service.strings(key).into_iter().map(full).collect();
+        if names.contains(ALL_CAPABILITIES) { [ALL_CAPABILITIES.to_owned()].into() } else { names }
+    };
+    let (add, drop) = (named("cap_add"), named("cap_drop"));
+    let dropped = drop.difference(&add).cloned().collect();
+    (add.into_iter().collect(), dropped)
 }
 
 fn ulimits(service: &Node) -> Vec<Ulimit> {

@@ -167,14 +167,14 @@ fn mounts_are_read_in_every_form() {
         web("    tmpfs: [/run, '/t:size=64m,mode=1777']
     volumes:
       - /anonymous
-      - /opt/x:/bind:ro
+      - /opt/x/:/bind:ro
       - ./rel/../rel2:/rel
       - ~/home:/home
       - data:/data:nocopy
       - ext:/ext
       - old:/old
       - {type: volume, source: own, target: /own, read_only: true}
-      - {type: bind, source: ., target: /here, bind: {propagation: rslave}}
+      - {type: bind, source: ., target: /here, bind: {propagation: rslave, create_host_path: true}}
       - {type: tmpfs, target: /tm, tmpfs: {size: 10000, mode: 0700}}
 ")
     );
@@ -184,7 +184,7 @@ fn mounts_are_read_in_every_form() {
     use MountKind::{Bind, Tmpfs, Volume};
     let expected = [
         (Volume, None, "/anonymous", false),
-        (Bind, Some("/opt/x"), "/bind", true),
+        (Bind, Some("/opt/x/"), "/bind", true),
         (Bind, Some("/stack/rel2"), "/rel", false),
         (Bind, Some("/home/u/home"), "/home", false),
         (Volume, Some("s_data"), "/data", false),
@@ -197,7 +197,8 @@ fn mounts_are_read_in_every_form() {
         (Tmpfs, None, "/t", false),
     ];
     assert_eq!(summary, expected);
-    assert!(mounts[1].bind.create_host_path && !mounts[8].bind.create_host_path);
+    // As Docker does it: the directory is the user's to make, where the file does not say otherwise.
+    assert!(!mounts[1].bind.create_host_path && mounts[8].bind.create_host_path);
     assert!(mounts[4].volume.no_copy);
     assert_eq!(mounts[4].volume.labels.get("l").map(String::as_str), Some("1"));
     assert_eq!(mounts[4].volume.labels.get(NAMESPACE_LABEL).map(String::as_str), Some("s"));
@@ -212,7 +213,7 @@ fn the_container_is_read_in_full() {
     let text = web("    hostname: '{{.Node.Hostname}}'
     user: 1000
     working_dir: /w
-    cap_add: [NET_ADMIN]
+    cap_add: [sys_time, NET_ADMIN, CAP_SYS_TIME]
     cap_drop: [ALL]
     read_only: true
     init: true
@@ -235,7 +236,8 @@ fn the_container_is_read_in_full() {
     let container = &task.container;
     assert_eq!(container.hostname.as_deref(), Some("{{.Node.Hostname}}"));
     assert_eq!((container.user.as_deref(), container.dir.as_deref()), (Some("1000"), Some("/w")));
-    assert_eq!((&*container.cap_add, &*container.cap_drop), (&["NET_ADMIN".into()][..], &["ALL".into()][..]));
+    assert_eq!(container.cap_add, ["CAP_NET_ADMIN", "CAP_SYS_TIME"]);
+    assert_eq!(container.cap_drop, ["ALL"]);
     assert!(container.read_only && container.tty && container.stdin_open && container.init == Some(true));
     assert_eq!(container.stop_signal.as_deref(), Some("SIGUSR1"));
     assert_eq!(container.stop_grace, Some(Duration::from_secs(90)));
@@ -316,7 +318,7 @@ configs:
     let task = &stack.services[0].task;
     let targets: Vec<_> = task.networks.iter().map(|n| (n.target.clone(), n.aliases.join(","))).collect();
     let name = |name: &str| NetworkTarget::Name(name.into());
-    assert_eq!(targets, [(name("s_front"), "a,x".into()), (name("outside"), "a".into())]);
+    assert_eq!(targets, [(name("s_front"), "x,a".into()), (name("outside"), "a".into())]);
     assert_eq!(stack.services[1].task.networks[0].target, name("s_default"));
     assert_eq!(stack.networks.iter().map(|n| n.name.as_str()).collect::<Vec<_>>(), ["s_front", "s_default"]);
     assert_eq!(stack.networks[0].subnets[0].subnet, "10.9.0.0/24");
@@ -329,7 +331,7 @@ configs:
     );
     assert_eq!((secrets[1].name.as_str(), secrets[1].file.uid.as_str(), secrets[1].file.mode), ("two", "5", 0o440));
     assert_eq!(stack.configs[0].data, b"x 1.2");
-    assert_eq!(task.container.configs[0].file.name, "/c");
+    assert_eq!(task.container.configs[0].file.name, "c");
     assert_eq!(stack.external_secrets, ["two"]);
 }
 
@@ -357,7 +359,7 @@ networks:
 ";
     let stack = Case::new(text).all_features().stack();
     let [a, b] = stack.services.as_slice() else { panic!("two services") };
-    assert_eq!(a.task.networks[0].aliases, ["a", "db", "db.internal"]);
+    assert_eq!(a.task.networks[0].aliases, ["db", "db.internal", "a"]);
     assert_eq!(a.task.networks[0].driver_options["k"], "v");
     assert_eq!((a.task.container.drain, b.task.container.drain), (Some(Duration::from_secs(2)), Some(Duration::ZERO)));
     assert_eq!((a.endpoint.mode, b.endpoint.mode), (EndpointMode::Vip, EndpointMode::Dnsrr));

@@ -33,9 +33,9 @@ services:
 ";
     let stack = Case::new(base).over(over).all_features().stack();
     let (a, container) = (&stack.services[0], &stack.services[0].task.container);
-    assert_eq!((container.image.as_str(), container.args.join(" ")), ("two", "z".to_string()));
+    assert_eq!((container.image.as_str(), container.args.join(" ")), ("two:latest", "z".to_string()));
     assert_eq!(container.env, ["A=1", "B=2", "C=2"]);
-    assert_eq!(container.cap_add, ["X", "Y"]);
+    assert_eq!(container.cap_add, ["CAP_X", "CAP_Y"]);
     let mounts: Vec<_> = container.mounts.iter().map(|m| (m.source.as_deref().unwrap(), m.target.as_str())).collect();
     assert_eq!(mounts, [("/m", "/x"), ("/l", "/y")]);
     let ports: Vec<_> = a.endpoint.ports.iter().map(|port| (port.published, port.target)).collect();
@@ -91,9 +91,7 @@ services:
       target: 81
     stop_grace_period: "1m30s"
     volumes:
-    - bind:
-        create_host_path: true
-      read_only: true
+    - read_only: true
       source: /stack/x
       target: /x
       type: bind
