@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::response::Response;
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
@@ -134,6 +135,10 @@ async fn answer(router: Router, place: Place, request: hyper::Request<Incoming>)
     }
     let request: Request = request.map(Body::new);
     let Ok(response) = router.oneshot(super::router::strip_version(request)).await;
+    // One that is taken over never waits again: closing it would give back no slot.
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(response);
+    }
     Ok(response.map(|body| Body::new(Sending { body, place })))
 }
 

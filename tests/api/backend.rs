@@ -282,8 +282,13 @@ impl Containers for Bench {
         self.exec_node(id).map(|_| made).ok_or_else(|| ApiError::NotFound(format!("No such exec instance: {id}")))
     }
 
+    /// Prints what it reads, and ends with that.
     async fn exec_start(&self, _: &str, _: bool) -> Result<ExecStreams, ApiError> {
-        Ok(ExecStreams { input: None, output: stream::empty().boxed(), tty: true })
+        let (input, pieces) = mpsc::channel(8);
+        let printed =
+            stream::unfold(pieces, |mut pieces| async move { pieces.recv().await.map(|piece| (piece, pieces)) });
+        let output = printed.map(|piece| (false, piece)).boxed();
+        Ok(ExecStreams { input: Some(input), output, tty: true })
     }
 
     async fn exec_resize(&self, _: &str, _: TerminalSize) -> Result<(), ApiError> {

@@ -30,7 +30,7 @@ fn service(name: &str) -> Value {
                 "Privileges": {"NoNewPrivileges": true},
                 "Mounts": [
                     {"Type": "volume", "Source": "v", "Target": "/v", "VolumeOptions": {"NoCopy": true, "Subpath": "s",
-                        "Labels": {"a": "b"}, "DriverConfig": {"Name": "local", "Options": {"type": "nfs"}}}},
+                        "Labels": {"a": "b"}, "DriverConfig": {"Name": "local", "Options": {"type": "nfs", "o": "addr=10.0.0.1", "device": ":/x"}}}},
                     {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 1, "Mode": 511}},
                     {"Type": "bind", "Source": "/b", "Target": "/b", "ReadOnly": true,
                         "BindOptions": {"Propagation": "rprivate", "CreateMountpoint": true}},

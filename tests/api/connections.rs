@@ -129,6 +129,59 @@ fn what_is_under_way_when_the_daemon_stops_is_answered() {
     assert_eq!(Answer::read(&mut asking).unwrap().status, 201);
 }
 
+const START: &str =
+    "POST /exec/e0/start HTTP/1.1\r\nHost: f\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 2\r\n\r\n{}";
+
+/// A connection that a command has taken over; what it sends comes back.
+fn taken_over(server: &Server) -> UnixStream {
+    let mut stream = server.connect();
+    stream.write_all(START.as_bytes()).unwrap();
+    assert_eq!(Answer::read(&mut stream).unwrap().status, 101);
+    stream
+}
+
+#[test]
+fn taken_over_connections_carry_until_both_ends_are_closed() {
+    let server = Server::start();
+    let mut stream = taken_over(&server);
+    let (mut piece, sent) = ([0; 5], vec![b'x'; 1 << 20]);
+    stream.write_all(b"words").unwrap();
+    stream.read_exact(&mut piece).unwrap();
+    assert_eq!(&piece, b"words");
+    // More than any body may have at once, with the end of the input behind it.
+    let mut writer = stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || {
+        (0..20).for_each(|_| writer.write_all(&sent).unwrap());
+        writer.shutdown(std::net::Shutdown::Write).unwrap();
+    });
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).unwrap();
+    writing.join().unwrap();
+    assert_eq!(back.len(), 20 << 20);
+
+    // Together with the request, and with its end: nothing of it is lost.
+    let mut stream = server.connect();
+    stream.write_all(format!("{START}early").as_bytes()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut told = String::new();
+    stream.read_to_string(&mut told).unwrap();
+    assert!(told.starts_with("HTTP/1.1 101") && told.ends_with("\r\n\r\nearly"), "{told}");
+}
+
+#[test]
+fn taken_over_connections_keep_their_places_and_give_them_back() {
+    let server = Server::start();
+    let mut taken: Vec<UnixStream> = (0..512).map(|_| taken_over(&server)).collect();
+    assert_eq!(server.ask("GET", "/services", b"").unwrap().status, 503);
+    assert_eq!(ended(&mut taken), 0);
+    drop(taken);
+    let mut tries = (0..1000).map(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        server.ask("GET", "/services", b"").map_or(0, |answer| answer.status)
+    });
+    assert!(tries.any(|status| status == 200));
+}
+
 #[test]
 fn pipelined_and_kept_connections_are_answered_in_turn() {
     let server = Server::start();

@@ -261,25 +261,24 @@ async fn commands(docker: &Docker, container: &str) {
 async fn events(docker: &Docker) {
     let asked = EventsOptions { filters: filters("type", "service"), ..Default::default() };
     let mut listening = Box::pin(docker.events(Some(asked)));
-    let first = tokio::spawn({
+    let (heard, mut hears) = tokio::sync::oneshot::channel::<()>();
+    let ticking = tokio::spawn({
         let docker = docker.clone();
         async move {
             for count in 0.. {
                 let name = format!("tick{count}");
                 docker.create_service(spec(&name, &["true"], 0), None).await.unwrap();
+                let told = tokio::time::timeout(Duration::from_millis(50), &mut hears).await.is_ok();
                 docker.delete_service(&name).await.unwrap();
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                if told {
+                    return;
+                }
             }
         }
     });
     let event = listening.next().await.unwrap().unwrap();
-    first.abort();
-    let _ = first.await;
-    // One may have been left.
-    let left = docker.list_services(Some(ListServicesOptions { filters: filters("name", "tick"), status: None })).await;
-    for service in left.unwrap() {
-        docker.delete_service(&service.id.unwrap()).await.unwrap();
-    }
+    heard.send(()).unwrap();
+    ticking.await.unwrap();
     assert_eq!((event.typ, event.scope), (Some(EventMessageTypeEnum::SERVICE), Some(EventMessageScopeEnum::SWARM)));
     assert!(event.actor.unwrap().attributes.unwrap()["name"].starts_with("tick"));
     // No bound is no bound.
