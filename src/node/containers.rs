@@ -47,7 +47,10 @@ impl Containers for Daemon {
         let reports = self.host.reports().borrow().tasks_at(clock::instant());
         let view = session.shared.view();
         let show = |made: Made| {
-            let task = view.assignments.get(&made.task)?.clone();
+            let mut task = view.assignments.get(&made.task)?.clone();
+            // Its service may be gone by now, and with it the name in the log.
+            task.name = made.name.unwrap_or(task.name);
+            task.service_name = made.service_name.unwrap_or(task.service_name);
             let report = reports.get(&made.task);
             let process = made.process.unwrap_or_default();
             Some(Container {

@@ -37,6 +37,8 @@ use crate::spec::{Assignment, ContainerSpec, MountKind, TaskId};
 
 /// The task a container or a snapshot belongs to: what the next daemon finds it by.
 pub(super) const TASK_LABEL: &str = "flok.task";
+pub(super) const NAME_LABEL: &str = "flok.name";
+pub(super) const SERVICE_NAME_LABEL: &str = "flok.service-name";
 const STOP_SIGNAL_LABEL: &str = "flok.stop-signal";
 /// Present in a task's directory from just before its first start: it is never started a second time by mistake.
 pub(super) const STARTED: &str = "started";
@@ -381,7 +383,13 @@ impl Runtime {
         stop_signal: Option<String>,
         spec: &oci_spec::runtime::Spec,
     ) -> Result<()> {
-        let mut labels = HashMap::from([(TASK_LABEL.to_owned(), prepare.assignment.task.to_string())]);
+        let assignment = prepare.assignment;
+        let names = [
+            (TASK_LABEL, assignment.task.to_string()),
+            (NAME_LABEL, assignment.name.clone()),
+            (SERVICE_NAME_LABEL, assignment.service_name.clone()),
+        ];
+        let mut labels: HashMap<String, String> = names.map(|(key, value)| (key.to_owned(), value)).into();
         if let Some(signal) = stop_signal {
             labels.insert(STOP_SIGNAL_LABEL.to_owned(), signal);
         }

@@ -9,7 +9,7 @@ use containerd_client::types::v1::Status;
 use oci_spec::runtime::Spec;
 
 use super::client::{SHORT, call};
-use super::containers::{STARTED, TASK_LABEL, container_id};
+use super::containers::{NAME_LABEL, SERVICE_NAME_LABEL, STARTED, TASK_LABEL, container_id};
 use super::error::{Result, RuntimeError, explained};
 use super::{Runtime, host};
 use crate::program::Program;
@@ -22,6 +22,9 @@ const PS_WITHIN: Duration = Duration::from_secs(10);
 pub struct Made {
     pub task: TaskId,
     pub id: String,
+    /// Its task's and its service's name when it was made.
+    pub name: Option<String>,
+    pub service_name: Option<String>,
     /// The full name its image was asked for by.
     pub image: String,
     pub created: UnixMs,
@@ -62,7 +65,10 @@ impl Runtime {
             let started = written(&self.task_dir(task).join(STARTED));
             let spec = container.spec.and_then(|spec| serde_json::from_slice(&spec.value).ok());
             let process = spec.as_ref().map(told);
-            Some(Made { task, id: container.id, image: container.image, created, started, process })
+            let mut labels = container.labels;
+            let (name, service_name) = (labels.remove(NAME_LABEL), labels.remove(SERVICE_NAME_LABEL));
+            let (id, image) = (container.id, container.image);
+            Some(Made { task, id, name, service_name, image, created, started, process })
         });
         Ok(made.collect())
     }
