@@ -144,9 +144,9 @@ async fn answer(router: Router, place: Place, request: hyper::Request<Incoming>)
 
 /// Says that there are too many, to who asks something.
 async fn refuse(stream: UnixStream, _refusal: OwnedSemaphorePermit) {
-    let busy = service_fn(async |_| {
+    let busy = service_fn(|_| {
         let error = ApiError::Unavailable(format!("{MAX_CONNECTIONS} requests are under way already: try again"));
-        Ok::<_, Infallible>(axum::response::IntoResponse::into_response(error))
+        std::future::ready(Ok::<_, Infallible>(axum::response::IntoResponse::into_response(error)))
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
