@@ -86,11 +86,11 @@ impl<'a> Expander<'a> {
     pub fn files(&self, container: &ContainerSpec) -> Result<Vec<TaskFile>, String> {
         let secrets = container.secrets.iter().map(|secret| {
             let target = below(SECRETS_DIR, &secret.file.name);
-            self.file("secret", &secret.name, DependencyId::Secret(secret.id), &secret.file, target, container)
+            self.file("secret", &secret.name, of_secret(secret), &secret.file, target, container)
         });
         let configs = container.configs.iter().map(|config| {
             let target = below("", &config.file.name);
-            self.file("config", &config.name, DependencyId::Config(config.id), &config.file, target, container)
+            self.file("config", &config.name, of_config(config), &config.file, target, container)
         });
         secrets.chain(configs).collect()
     }
@@ -131,11 +131,11 @@ impl<'a> Expander<'a> {
             }
             "secret" => {
                 let secret = container.secrets.iter().find(|secret| secret.file.name == name);
-                secret.map(|secret| DependencyId::Secret(secret.id))
+                secret.map(of_secret)
             }
             _ => {
                 let config = container.configs.iter().find(|config| config.file.name == name);
-                config.map(|config| DependencyId::Config(config.id))
+                config.map(of_config)
             }
         };
         let data = self.dependency(id.ok_or_else(|| format!("{kind} target {name} not found in the service"))?)?;
@@ -160,6 +160,14 @@ impl<'a> Expander<'a> {
             task_slot: &self.words.slot,
         }
     }
+}
+
+fn of_secret(secret: &SecretReference) -> DependencyId {
+    DependencyId::Data(DataId::Secret(secret.id), secret.data_version)
+}
+
+fn of_config(config: &ConfigReference) -> DependencyId {
+    DependencyId::Data(DataId::Config(config.id), config.data_version)
 }
 
 fn below(dir: &str, name: &str) -> String {

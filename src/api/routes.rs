@@ -132,6 +132,12 @@ pub fn all<B: Backend>() -> Vec<Route<B>> {
         Swarm delete "/flok/v1/stacks/{name}" flok::stack::remove::<B>;
         Swarm post "/flok/v1/stacks/{name}/plan" flok::plan::plan::<B>;
         Swarm get "/flok/v1/services/{name}/explain" flok::explain::explain::<B>;
+        Swarm post "/flok/v1/secrets/{name}/data" flok::data::replace_secret::<B>;
+        Swarm post "/flok/v1/secrets/{name}/rollback" flok::data::roll_back_secret::<B>;
+        Swarm get "/flok/v1/secrets/{name}/versions" flok::data::secret_versions::<B>;
+        Swarm post "/flok/v1/configs/{name}/data" flok::data::replace_config::<B>;
+        Swarm post "/flok/v1/configs/{name}/rollback" flok::data::roll_back_config::<B>;
+        Swarm get "/flok/v1/configs/{name}/versions" flok::data::config_versions::<B>;
         Node post "/flok/v1/images/resolve" flok::images::resolve::<B>;
         Node get "/flok/v1/network/doctor" flok::doctor::doctor::<B>;
         Swarm get "/flok/v1/status" flok::status::status::<B>;

@@ -34,6 +34,12 @@ pub struct WaitArgs {
     quiet: bool,
 }
 
+impl WaitArgs {
+    pub fn is_detached(&self) -> bool {
+        self.detach
+    }
+}
+
 /// One service's way to what is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Progress {

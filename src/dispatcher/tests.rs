@@ -10,7 +10,7 @@ use crate::state::{Change, Command, NodeHealth};
 
 fn dependency(id: u128, version: u64) -> Dependency {
     Dependency {
-        id: DependencyId::Secret(SecretId(id)),
+        id: DependencyId::Data(DataId::Secret(SecretId(id)), DataVersion(1)),
         version: Version(version),
         data: SecretBytes(version.to_be_bytes().to_vec()),
         is_template: false,
@@ -98,7 +98,8 @@ fn two_services() -> (Fixture, [TaskId; 2], [SecretId; 2]) {
     let mut task_with = |name: &str, secret: SecretId, on: NodeId| {
         let file = FileTarget { name: "s".into(), uid: "0".into(), gid: "0".into(), mode: 0o444 };
         let service = swarm.service(name, 1, |spec| {
-            spec.task.container.secrets = vec![SecretReference { id: secret, name: secret.to_string(), file }];
+            spec.task.container.secrets =
+                vec![SecretReference { id: secret, name: secret.to_string(), file, data_version: DataVersion(0) }];
         });
         swarm.running(service, 1, on)
     };
@@ -111,7 +112,10 @@ fn a_node_learns_its_own_tasks_and_their_secrets_and_no_others() {
     let (swarm, tasks, secrets) = two_services();
     let view = view(&swarm.state, node(1));
     assert_eq!(view.assignments.keys().collect::<Vec<_>>(), [&tasks[0]]);
-    assert_eq!(view.dependencies.keys().collect::<Vec<_>>(), [&DependencyId::Secret(secrets[0])]);
+    assert_eq!(
+        view.dependencies.keys().collect::<Vec<_>>(),
+        [&DependencyId::Data(DataId::Secret(secrets[0]), DataVersion(1))]
+    );
     assert_eq!(view.assignments[&tasks[0]].name, format!("a.1.{}", tasks[0]));
     assert_eq!(view.members.list.len(), 2);
     assert_eq!(view.generation.0, swarm.state.applied());

@@ -115,20 +115,10 @@ fn add_dependencies(
         let is_template = templating.is_some_and(|driver| !driver.is_empty());
         into.entry(id).or_insert(Dependency { id, version, data, is_template });
     };
-    for reference in &container.secrets {
-        if let Some(secret) = state.secret(reference.id) {
-            add(
-                DependencyId::Secret(secret.id),
-                secret.meta.version,
-                secret.spec.data.clone(),
-                secret.spec.templating.as_deref(),
-            );
-        }
-    }
-    for reference in &container.configs {
-        if let Some(config) = state.config(reference.id) {
-            let data = SecretBytes(config.spec.data.clone());
-            add(DependencyId::Config(config.id), config.meta.version, data, config.spec.templating.as_deref());
+    for (id, number) in container.data_used() {
+        if let Some(found) = state.data(id, number) {
+            let data = SecretBytes(found.bytes.to_vec());
+            add(DependencyId::Data(id, number), found.record.made_at, data, found.templating);
         }
     }
     if let Some(credentials) = state.credentials(service) {

@@ -103,6 +103,10 @@ id!(/// One process that proposes commands: a daemon's life, from start to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Version(pub u64);
 
+/// Which data of a secret or config: counted from 1 in each of them. 0 in a reference: not chosen yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct DataVersion(pub u64);
+
 /// Which life of a node a record or an alarm speaks of; persisted before its first use, so it only grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
@@ -115,6 +119,12 @@ pub struct FeatureLevel(pub u32);
 pub const FEATURE_LEVEL: FeatureLevel = FeatureLevel(1);
 
 impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for DataVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigId, DependsOn, Labels, NetworkId, SecretId, template};
+use super::{ConfigId, DataVersion, DependsOn, Labels, NetworkId, SecretId, template};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceSpec {
@@ -250,6 +250,9 @@ pub struct SecretReference {
     pub id: SecretId,
     pub name: String,
     pub file: FileTarget,
+    /// Which data its tasks get. Chosen when the service is created or updated, never by its user.
+    #[serde(default)]
+    pub data_version: DataVersion,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -257,6 +260,9 @@ pub struct ConfigReference {
     pub id: ConfigId,
     pub name: String,
     pub file: FileTarget,
+    /// Which data its tasks get. Chosen when the service is created or updated, never by its user.
+    #[serde(default)]
+    pub data_version: DataVersion,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    GenericResource, Labels, NetworkId, NodeId, PortConfig, SecretBytes, ServiceId, TaskId, TaskSpec, Version,
+    DataId, DataVersion, GenericResource, Labels, NetworkId, NodeId, PortConfig, SecretBytes, ServiceId, TaskId,
+    TaskSpec, Version,
 };
 
 /// The states of a task, in the order it goes through them; a task only moves forward.
@@ -182,8 +183,7 @@ pub struct Dependency {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum DependencyId {
-    Secret(super::SecretId),
-    Config(super::ConfigId),
+    Data(DataId, DataVersion),
     /// Registry credentials that came with a service.
     Credentials(ServiceId),
 }

@@ -154,6 +154,24 @@ pub enum Command {
     Transaction(Vec<Command>),
     /// From the leader's loops. Each step stands alone; the refused ones are counted, and the next tick computes them anew.
     Plan(Vec<Step>),
+    /// Other data for a secret or config, which is a new version of it.
+    ReplaceData {
+        id: DataId,
+        version: Version,
+        new: Box<NewData>,
+    },
+}
+
+/// What a secret or config is to be, but for its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewData {
+    pub labels: Labels,
+    pub data: SecretBytes,
+    pub templating: Option<String>,
+    /// The data is that of an earlier version.
+    pub restored: Option<DataVersion>,
+    /// Services that use it get it in the same entry; otherwise at their next update.
+    pub roll_out: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ mod addresses;
 mod apply;
 pub mod codec;
 pub mod command;
+mod data;
 mod draft;
 #[cfg(test)]
 pub mod fixture;
@@ -21,6 +22,7 @@ pub mod watch;
 pub use addresses::{AddressHolder, AddressUser, Addresses};
 pub use apply::BeyondBuild;
 pub use command::*;
+pub use data::{Data, DataHistory, DataRecord, KEPT_DATA_VERSIONS, MAX_DATA_VERSIONS, MAX_OLDER_DATA_BYTES, OlderData};
 pub use draft::Draft;
 pub use object::*;
 pub use session::{MAX_ANSWERS, MAX_SESSIONS};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::data::DataHistory;
 use crate::spec::*;
 
 /// Created and changed: when, by the proposer's clock, and at which index.
@@ -211,14 +212,18 @@ pub struct Network {
 pub struct Secret {
     pub id: SecretId,
     pub meta: Meta,
+    /// With the newest data.
     pub spec: SecretSpec,
+    pub history: DataHistory,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     pub id: ConfigId,
     pub meta: Meta,
+    /// With the newest data.
     pub spec: ConfigSpec,
+    pub history: DataHistory,
 }
 
 /// A named local volume's home: written when a task that mounts it is first assigned, so that the data's node is known

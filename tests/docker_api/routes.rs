@@ -56,6 +56,12 @@ pub fn are_all_asked_for(swarm: &Swarm) {
         let path = format!("/{kind}/{name}/update?version={}", version(kind, name));
         assert_eq!(ask(at, "POST", &path, &body), "200", "{path}");
     }
+    for kind in ["secret", "config"] {
+        let name = &kind[..1];
+        at.ok(&[kind, "update", name, "/etc/passwd"]);
+        at.ok(&[kind, "rollback", name]);
+        assert_eq!(at.ok(&[kind, "versions", name]).lines().count(), 4);
+    }
     ok(at, &["secret", "rm", "s"]);
     ok(at, &["config", "rm", "c"]);
 

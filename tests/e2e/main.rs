@@ -42,6 +42,7 @@ mod quorum;
 mod refusals;
 mod registry;
 mod rights;
+mod rotation;
 mod secrets;
 mod start_order;
 mod strangers;

@@ -135,10 +135,17 @@ configs:
     let told = host.ok(&["stack", "deploy", "--detach", "-c", &again, "s"]);
     assert_eq!(told.trim(), "Unchanged service s_web");
     let other = swarm.stack_file("s", &stack("second"));
-    let error = host.refused(&["stack", "deploy", "--detach", "-c", &other, "s"]);
-    assert!(error.contains("config s_site exists already with other data"), "{error}");
     let by_docker = refused(host, &["stack", "deploy", "--resolve-image", "never", "-c", &other, "s"]);
     assert!(by_docker.contains("only updates to Labels are allowed") || by_docker.contains("content"), "{by_docker}");
+    let plan = host.ok(&["stack", "plan", "-c", &other, "s"]);
+    assert!(
+        plan.starts_with("~ config s_site\n~ service s_web\n    ~ configs[s_site].data_version: 1 -> 2\n"),
+        "{plan}"
+    );
+    let told = host.ok(&["stack", "deploy", "-c", &other, "s"]);
+    assert_eq!(told, "Updating config s_site\nUpdating service s_web\n");
+    let both = says(&swarm, "s_web", 2);
+    assert!(both.iter().any(|line| line == "s_web-1 n1 20 second"), "{both:?}");
 
     let removed = host.ok(&["stack", "rm", "s"]);
     assert!(removed.contains("Removing secret s_key\nRemoving config s_site"), "{removed}");

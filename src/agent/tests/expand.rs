@@ -10,6 +10,14 @@ fn node() -> NodeNames {
     NodeNames { id: NodeId(7), hostname: "host-1".into(), platform }
 }
 
+fn of_key() -> DependencyId {
+    DependencyId::Data(DataId::Secret(SECRET), DataVersion(2))
+}
+
+fn of_site() -> DependencyId {
+    DependencyId::Data(DataId::Config(CONFIG), DataVersion(1))
+}
+
 fn dependencies(secret: &str, config: &str) -> BTreeMap<DependencyId, Dependency> {
     let data = |id, data: &str, is_template| Dependency {
         id,
@@ -17,7 +25,7 @@ fn dependencies(secret: &str, config: &str) -> BTreeMap<DependencyId, Dependency
         data: SecretBytes(data.as_bytes().to_vec()),
         is_template,
     };
-    let all = [data(DependencyId::Secret(SECRET), secret, false), data(DependencyId::Config(CONFIG), config, true)];
+    let all = [data(of_key(), secret, false), data(of_site(), config, true)];
     all.into_iter().map(|dependency| (dependency.id, dependency)).collect()
 }
 
@@ -31,8 +39,14 @@ fn with_files() -> Assignment {
     let container = &mut assignment.spec.container;
     container.env = vec!["NAME={{.Service.Name}}.{{.Task.Slot}}".into(), "ON={{.Node.Hostname}}".into()];
     container.hostname = Some("{{.Service.Name}}-{{.Node.ID}}".into());
-    container.secrets = vec![SecretReference { id: SECRET, name: "key".into(), file: target("key") }];
-    container.configs = vec![ConfigReference { id: CONFIG, name: "site".into(), file: target("/etc/site.conf") }];
+    container.secrets =
+        vec![SecretReference { id: SECRET, name: "key".into(), file: target("key"), data_version: DataVersion(2) }];
+    container.configs = vec![ConfigReference {
+        id: CONFIG,
+        name: "site".into(),
+        file: target("/etc/site.conf"),
+        data_version: DataVersion(1),
+    }];
     assignment
 }
 
@@ -83,6 +97,6 @@ fn what_cannot_be_filled_in_is_named_and_no_data_is_told() {
     );
     assert_eq!(refused(&BTreeMap::new()), "secret key: its data has not come to this node");
     let mut odd = dependencies("hidden", "{{secret `key`}}");
-    odd.get_mut(&DependencyId::Secret(SECRET)).unwrap().data = SecretBytes(vec![0xff, 0xfe]);
+    odd.get_mut(&of_key()).unwrap().data = SecretBytes(vec![0xff, 0xfe]);
     assert_eq!(refused(&odd), "config site: secret key is not text in UTF-8");
 }

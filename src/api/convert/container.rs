@@ -211,7 +211,7 @@ fn secret_in(secret: docker::TaskSpecContainerSpecSecrets) -> Result<SecretRefer
     let name = secret.secret_name.unwrap_or_default();
     let id = secret.secret_id.unwrap_or_default();
     let id = id.parse().map_err(|_| ApiError::invalid(format!("secret {name}: {id:?} is not a secret id")))?;
-    Ok(SecretReference { id, file: file_in(secret.file, &name), name })
+    Ok(SecretReference { id, file: file_in(secret.file, &name), name, data_version: DataVersion(0) })
 }
 
 fn config_in(config: docker::TaskSpecContainerSpecConfigs) -> Result<ConfigReference, ApiError> {
@@ -227,7 +227,7 @@ fn config_in(config: docker::TaskSpecContainerSpecConfigs) -> Result<ConfigRefer
         gid: file.gid,
         mode: file.mode,
     });
-    Ok(ConfigReference { id, file: file_in(file, &name), name })
+    Ok(ConfigReference { id, file: file_in(file, &name), name, data_version: DataVersion(0) })
 }
 
 fn secret_out(secret: &SecretReference) -> docker::TaskSpecContainerSpecSecrets {

@@ -84,7 +84,7 @@ fn templating_out(driver: Option<&str>) -> Option<docker::Driver> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::Meta;
+    use crate::state::{DataHistory, Meta};
 
     #[test]
     fn a_secrets_data_is_read_and_never_told() {
@@ -96,7 +96,12 @@ mod tests {
         };
         let spec = secret_spec_from_docker(sent).unwrap();
         assert_eq!((spec.data.0.as_slice(), spec.templating.as_deref()), (b"hidden".as_slice(), Some("golang")));
-        let shown = secret_to_docker(&Secret { id: SecretId(1), meta: Meta::default(), spec });
+        let shown = secret_to_docker(&Secret {
+            id: SecretId(1),
+            meta: Meta::default(),
+            spec,
+            history: DataHistory::begun(Version(1), UnixMs(0)),
+        });
         assert_eq!(shown.spec.unwrap().data, None);
     }
 

@@ -1,6 +1,7 @@
 //! `/flok/v1`: what Docker has no word for.
 
 pub mod containers;
+pub mod data;
 pub mod doctor;
 pub mod explain;
 pub mod images;

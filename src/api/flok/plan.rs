@@ -1,6 +1,6 @@
 //! What deploying a stack would do, worked out with nothing proposed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::{Path, State};
@@ -13,7 +13,7 @@ use crate::api::model::plan::{Action, FieldChange, ObjectPlan, ServicePlan, Stac
 use crate::api::model::stack::StackDeploy;
 use crate::api::{ApiError, Backend, Forecast};
 use crate::spec::*;
-use crate::state::{self, Command, Task};
+use crate::state::{self, Command, Service, Task};
 
 pub async fn plan<B: Backend>(
     State(backend): State<Arc<B>>,
@@ -41,6 +41,7 @@ pub async fn plan<B: Backend>(
 fn shown(before: &state::State, commands: &[Command], forecast: &Forecast) -> StackPlan {
     let after = &forecast.state;
     let mut plan = StackPlan { complete: forecast.is_settled, ..StackPlan::default() };
+    let mut named = BTreeSet::new();
     for command in commands {
         if let Some(object) = object(before, command) {
             plan.objects.push(object);
@@ -51,14 +52,23 @@ fn shown(before: &state::State, commands: &[Command], forecast: &Forecast) -> St
             Command::RemoveService { id } => (Action::Remove, *id),
             _ => continue,
         };
-        let service = after.service(id).or_else(|| before.service(id));
-        let Some(service_name) = service.map(|service| service.spec.name.clone()) else { continue };
-        let (starts, stops) = tasks(before, after, id, &service_name);
-        let fields = fields(before, after, id);
-        let waits_for = if starts.is_empty() { Vec::new() } else { waits_for(after, id) };
-        plan.services.push(ServicePlan { action, name: service_name, fields, starts, stops, waits_for });
+        named.insert(id);
+        plan.services.extend(service(before, after, action, id));
     }
+    // Those that are not the stack's, but get new data of it.
+    let others = before.services().filter(|service| !named.contains(&service.id));
+    let container = |service: &Service| service.spec.task.container.clone();
+    let updated = others.filter(|old| after.service(old.id).is_some_and(|new| container(new) != container(old)));
+    plan.services.extend(updated.filter_map(|old| service(before, after, Action::Update, old.id)));
     plan
+}
+
+fn service(before: &state::State, after: &state::State, action: Action, id: ServiceId) -> Option<ServicePlan> {
+    let name = after.service(id).or_else(|| before.service(id))?.spec.name.clone();
+    let (starts, stops) = tasks(before, after, id, &name);
+    let fields = fields(before, after, id);
+    let waits_for = if starts.is_empty() { Vec::new() } else { waits_for(after, id) };
+    Some(ServicePlan { action, name, fields, starts, stops, waits_for })
 }
 
 /// In words, whether it would still have to wait or not.
@@ -74,6 +84,7 @@ fn object(before: &state::State, command: &Command) -> Option<ObjectPlan> {
         Command::RemoveNetwork { id } => object(Action::Remove, "network", &before.network(*id)?.spec.name),
         Command::CreateSecret { spec, .. } => object(Action::Create, "secret", &spec.name),
         Command::UpdateSecret { spec, .. } => object(Action::Update, "secret", &spec.name),
+        Command::ReplaceData { id, .. } => object(Action::Update, id.kind(), before.data_name(*id)?),
         Command::RemoveSecret { id } => object(Action::Remove, "secret", &before.secret(*id)?.spec.name),
         Command::CreateConfig { spec, .. } => object(Action::Create, "config", &spec.name),
         Command::UpdateConfig { spec, .. } => object(Action::Update, "config", &spec.name),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 
-use super::stack_data;
+use super::stack_data::{self, Ids};
 use crate::api::docker::{Body, services::refuse_unsupported};
 use crate::api::model::stack::{STACK_LABEL, StackChanged, StackDeploy};
 use crate::api::surroundings::refuse_unfit;
@@ -117,7 +117,7 @@ pub(super) fn plan(
                 let id = ServiceId(new_id());
                 commands.push(Command::CreateService { id, spec: Box::new(spec.clone()), credentials });
             }
-            Some(service) => match update(name, service, spec, credentials, &read.state)? {
+            Some(service) => match update(name, service, spec, credentials, &read.state, &ids)? {
                 Some(command) => {
                     changed.updated.push(spec.name.clone());
                     commands.push(command);
@@ -126,14 +126,19 @@ pub(super) fn plan(
             },
         }
     }
+    let is_named = |service: &Service| stack.services.iter().any(|spec| spec.name == service.spec.name);
     if stack.prune {
         for service in of_stack(name, read) {
-            if !stack.services.iter().any(|spec| spec.name == service.spec.name) {
+            if !is_named(service) {
                 changed.removed.push(service.spec.name.clone());
                 commands.push(Command::RemoveService { id: service.id });
             }
         }
     }
+    // Others that use the stack's secrets and configs, which the log entry itself rolls out.
+    let others = read.state.services().filter(|service| !is_named(service) && ids.give_new_data(service, &read.state));
+    let others: Vec<String> = others.map(|service| service.spec.name.clone()).collect();
+    changed.updated.extend(others.into_iter().filter(|name| !changed.removed.contains(name)));
     Ok((commands, changed))
 }
 
@@ -186,6 +191,7 @@ fn update(
     spec: &ServiceSpec,
     credentials: Option<SecretBytes>,
     state: &state::State,
+    ids: &Ids,
 ) -> Result<Option<Command>, ApiError> {
     if stack_of(&service.spec.labels) != Some(stack) {
         return Err(ApiError::Conflict(format!(
@@ -209,7 +215,8 @@ fn update(
             attachment.target = NetworkTarget::Id(network.id);
         }
     }
-    if service.spec == spec && credentials.is_none() {
+    spec.task.container.keep_data_versions(&service.spec.task.container);
+    if service.spec == spec && credentials.is_none() && !ids.give_new_data(service, state) {
         return Ok(None);
     }
     let credentials = credentials.map_or(CredentialsUpdate::Keep, CredentialsUpdate::Replace);
@@ -224,7 +231,7 @@ fn update(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::NetworkSpec;
+    use crate::spec::{ConfigId, ConfigReference, ConfigSpec, DataVersion, FileTarget, NetworkSpec};
     use crate::state::fixture::{Fixture, network_spec, service_spec};
 
     fn labels() -> Labels {
@@ -272,6 +279,51 @@ mod tests {
         let (commands, changed) = planned(&swarm, &stack()).unwrap();
         assert_eq!(commands, []);
         assert_eq!(changed.unchanged, ["s_web"]);
+    }
+
+    /// The stack with the config `s_conf`, which its service uses.
+    fn with_config(data: &str) -> StackDeploy {
+        let mut stack = stack();
+        let file = FileTarget { name: "/conf".into(), uid: "0".into(), gid: "0".into(), mode: 0o444 };
+        let reference = |name: &str| {
+            let (id, data_version) = (ConfigId(0), DataVersion(0));
+            ConfigReference { id, name: name.into(), file: file.clone(), data_version }
+        };
+        stack.services[0].task.container.configs = vec![reference("s_conf")];
+        let (labels, templating) = (labels(), None);
+        stack.configs = vec![ConfigSpec { name: "s_conf".into(), labels, data: data.into(), templating }];
+        stack
+    }
+
+    #[test]
+    fn other_data_is_rolled_out_to_all_that_use_it_and_the_same_is_unchanged() {
+        let mut swarm = Fixture::nodes(1);
+        swarm.network("outside", &[]);
+        let (commands, changed) = planned(&swarm, &with_config("first")).unwrap();
+        assert_eq!(changed.created_configs, ["s_conf"]);
+        swarm.command(Command::Transaction(commands));
+        let web = swarm.state.service_by_name("s_web").unwrap().id;
+        let configs = swarm.state.service(web).unwrap().spec.task.container.configs.clone();
+        swarm.service("elsewhere", 1, |spec| spec.task.container.configs = configs.clone());
+        let (commands, changed) = planned(&swarm, &with_config("first")).unwrap();
+        assert_eq!((commands, changed.unchanged), (vec![], vec!["s_web".to_owned()]));
+
+        let (commands, changed) = planned(&swarm, &with_config("second")).unwrap();
+        assert_eq!(
+            (changed.updated_configs, changed.updated),
+            (vec!["s_conf".into()], vec!["s_web".into(), "elsewhere".into()])
+        );
+        swarm.command(Command::Transaction(commands));
+        for service in swarm.state.services() {
+            assert_eq!(service.spec.task.container.configs[0].data_version, DataVersion(2), "{}", service.spec.name);
+        }
+        let (commands, changed) = planned(&swarm, &with_config("second")).unwrap();
+        assert_eq!((commands, changed.unchanged), (vec![], vec!["s_web".to_owned()]));
+
+        // A service that has gone back to the data that the file now has again is left alone.
+        swarm.change(crate::state::Change::AutoRollback { service: web, message: "failed".into() });
+        let (_, changed) = planned(&swarm, &with_config("first")).unwrap();
+        assert_eq!((changed.updated, changed.unchanged), (vec!["elsewhere".to_owned()], vec!["s_web".to_owned()]));
     }
 
     #[test]

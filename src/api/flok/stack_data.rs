@@ -1,16 +1,19 @@
-//! Secrets and configs of a stack: made with it, found by their names, and gone with it. Their data does not change.
+//! Secrets and configs of a stack: made with it, found by their names, given new data in place, and gone with it.
 
 use std::collections::BTreeMap;
 
 use crate::api::model::stack::{StackChanged, StackDeploy};
 use crate::api::{ApiError, Read};
 use crate::spec::*;
-use crate::state::{Command, State};
+use crate::state::{Command, NewData, Service, State};
 
 /// What services refer to, by name: the ids of what is there, and of what the same transaction makes.
+#[derive(Default)]
 pub struct Ids {
     secrets: BTreeMap<String, SecretId>,
     configs: BTreeMap<String, ConfigId>,
+    /// What gets new data.
+    replaced: BTreeMap<DataId, NewData>,
 }
 
 /// The commands that come before the services.
@@ -22,7 +25,7 @@ pub fn plan(
     changed: &mut StackChanged,
 ) -> Result<(Vec<Command>, Ids), ApiError> {
     let mut commands = Vec::new();
-    let mut ids = Ids { secrets: BTreeMap::new(), configs: BTreeMap::new() };
+    let mut ids = Ids::default();
     for spec in &stack.secrets {
         let Some(found) = state.secret_by_name(&spec.name) else {
             let id = SecretId(new_id());
@@ -31,10 +34,13 @@ pub fn plan(
             commands.push(Command::CreateSecret { id, spec: spec.clone() });
             continue;
         };
-        let same = (&found.spec.data, &found.spec.templating) == (&spec.data, &spec.templating);
-        check("secret", &spec.name, name, &found.spec.labels, same)?;
-        if found.spec != *spec {
-            let (id, version) = (found.id, found.meta.version);
+        check_owner("secret", &spec.name, name, &found.spec.labels)?;
+        let (id, version) = (found.id, found.meta.version);
+        if (&found.spec.data, &found.spec.templating) != (&spec.data, &spec.templating) {
+            changed.updated_secrets.push(spec.name.clone());
+            let new = new_data(&spec.labels, spec.data.clone(), spec.templating.as_ref());
+            commands.push(ids.replace(DataId::Secret(id), version, new));
+        } else if found.spec != *spec {
             commands.push(Command::UpdateSecret { id, version, spec: spec.clone() });
         }
     }
@@ -46,32 +52,48 @@ pub fn plan(
             commands.push(Command::CreateConfig { id, spec: spec.clone() });
             continue;
         };
-        let same = (&found.spec.data, &found.spec.templating) == (&spec.data, &spec.templating);
-        check("config", &spec.name, name, &found.spec.labels, same)?;
-        if found.spec != *spec {
-            let (id, version) = (found.id, found.meta.version);
+        check_owner("config", &spec.name, name, &found.spec.labels)?;
+        let (id, version) = (found.id, found.meta.version);
+        if (&found.spec.data, &found.spec.templating) != (&spec.data, &spec.templating) {
+            changed.updated_configs.push(spec.name.clone());
+            let new = new_data(&spec.labels, SecretBytes(spec.data.clone()), spec.templating.as_ref());
+            commands.push(ids.replace(DataId::Config(id), version, new));
+        } else if found.spec != *spec {
             commands.push(Command::UpdateConfig { id, version, spec: spec.clone() });
         }
     }
     Ok((commands, ids))
 }
 
-fn check(kind: &str, object: &str, stack: &str, labels: &Labels, same_data: bool) -> Result<(), ApiError> {
-    if super::stack::stack_of(labels) != Some(stack) {
-        return Err(ApiError::Conflict(format!(
-            "{kind} {object} exists already and is not part of stack {stack}: remove it, or name it as external"
-        )));
+fn check_owner(kind: &str, object: &str, stack: &str, labels: &Labels) -> Result<(), ApiError> {
+    if super::stack::stack_of(labels) == Some(stack) {
+        return Ok(());
     }
-    if !same_data {
-        return Err(ApiError::Conflict(format!(
-            "{kind} {object} exists already with other data, and only updates to Labels are allowed: give the new data a \
-             new name (name: {object}_2, say)"
-        )));
-    }
-    Ok(())
+    Err(ApiError::Conflict(format!(
+        "{kind} {object} exists already and is not part of stack {stack}: remove it, or name it as external"
+    )))
+}
+
+fn new_data(labels: &Labels, data: SecretBytes, templating: Option<&String>) -> NewData {
+    NewData { labels: labels.clone(), data, templating: templating.cloned(), restored: None, roll_out: true }
 }
 
 impl Ids {
+    fn replace(&mut self, id: DataId, version: Version, new: NewData) -> Command {
+        self.replaced.insert(id, new.clone());
+        Command::ReplaceData { id, version, new: Box::new(new) }
+    }
+
+    /// The service's tasks are replaced because they get new data, whatever else changes.
+    pub fn give_new_data(&self, service: &Service, state: &State) -> bool {
+        let is_new = |(id, version): (DataId, DataVersion)| {
+            let Some(new) = self.replaced.get(&id) else { return false };
+            let same = (new.data.0.as_slice(), new.templating.as_deref());
+            state.data(id, version).is_none_or(|has| (has.bytes, has.templating) != same)
+        };
+        !service.spec.mode.is_job() && service.spec.task.container.data_used().any(is_new)
+    }
+
     /// The service with the ids of the secrets and configs it names.
     pub fn resolve(&self, mut spec: ServiceSpec, state: &State) -> Result<ServiceSpec, ApiError> {
         let missing = |kind: &str, name: &str| {

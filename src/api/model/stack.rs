@@ -40,6 +40,11 @@ pub struct StackChanged {
     pub created_secrets: Vec<String>,
     #[serde(default)]
     pub created_configs: Vec<String>,
+    /// Given new data.
+    #[serde(default)]
+    pub updated_secrets: Vec<String>,
+    #[serde(default)]
+    pub updated_configs: Vec<String>,
     #[serde(default)]
     pub removed_secrets: Vec<String>,
     #[serde(default)]

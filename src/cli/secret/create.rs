@@ -37,8 +37,7 @@ pub struct Create {
 
 impl Create {
     pub async fn run(self, kind: Kind, client: &Client) -> anyhow::Result<()> {
-        let most = if kind == Kind::Secret { MAX_SECRET_BYTES } else { MAX_CONFIG_BYTES };
-        let data = read(&self.file, most)?;
+        let data = read(&self.file, kind)?;
         let spec = ConfigSpec {
             name: Some(self.name),
             labels: Some(self.label.into_iter().collect()),
@@ -50,8 +49,9 @@ impl Create {
     }
 }
 
-/// No more than one byte too many is read.
-fn read(file: &str, most: usize) -> anyhow::Result<Vec<u8>> {
+/// The data in a file, or with `-` in standard input. No more than one byte too many is read.
+pub(super) fn read(file: &str, kind: Kind) -> anyhow::Result<Vec<u8>> {
+    let most = if kind == Kind::Secret { MAX_SECRET_BYTES } else { MAX_CONFIG_BYTES };
     let mut data = Vec::new();
     let bound = most as u64 + 1;
     let done = match file {

@@ -51,6 +51,14 @@ impl Object {
 }
 
 impl Kind {
+    /// As messages and flok's own paths call it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Kind::Secret => "secret",
+            Kind::Config => "config",
+        }
+    }
+
     pub async fn list(self, client: &Client, filters: HashMap<String, Vec<String>>) -> anyhow::Result<Vec<Object>> {
         let explain = |error| client.explain(error);
         let (docker, filters) = (client.docker(), Some(filters));

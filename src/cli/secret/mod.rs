@@ -5,7 +5,10 @@ mod inspect;
 mod kind;
 mod ls;
 mod rm;
+mod rollback;
+mod rollout;
 mod update;
+mod versions;
 
 use clap::Subcommand;
 
@@ -21,6 +24,8 @@ pub enum Verb {
     Ls(ls::Ls),
     Inspect(inspect::Inspect),
     Update(update::Update),
+    Rollback(rollback::Rollback),
+    Versions(versions::Versions),
     #[command(visible_alias = "remove")]
     Rm(rm::Rm),
 }
@@ -32,6 +37,8 @@ impl Verb {
             Verb::Ls(verb) => verb.run(kind, client).await,
             Verb::Inspect(verb) => verb.run(kind, client).await,
             Verb::Update(verb) => verb.run(kind, client).await,
+            Verb::Rollback(verb) => verb.run(kind, client).await,
+            Verb::Versions(verb) => verb.run(kind, client).await,
             Verb::Rm(verb) => verb.run(kind, client).await,
         }
     }

@@ -100,6 +100,8 @@ pub(super) fn render(changed: &StackChanged) -> String {
         ("Creating network", &changed.created_networks),
         ("Creating secret", &changed.created_secrets),
         ("Creating config", &changed.created_configs),
+        ("Updating secret", &changed.updated_secrets),
+        ("Updating config", &changed.updated_configs),
         ("Creating service", &changed.created),
         ("Updating service", &changed.updated),
         ("Unchanged service", &changed.unchanged),
@@ -125,10 +127,11 @@ mod tests {
             created_networks: vec!["s_default".into()],
             removed_networks: vec!["s_old".into()],
             created_secrets: vec!["s_key".into()],
+            updated_configs: vec!["s_conf".into()],
             removed_configs: vec!["s_site".into()],
             ..StackChanged::default()
         };
-        let expected = "Creating network s_default\nCreating secret s_key\nCreating service s_a\nUpdating service s_b\nUpdating service s_c\n\
+        let expected = "Creating network s_default\nCreating secret s_key\nUpdating config s_conf\nCreating service s_a\nUpdating service s_b\nUpdating service s_c\n\
                         Removing service s_d\nRemoving config s_site\nRemoving network s_old\n";
         assert_eq!(render(&changed), expected);
     }

@@ -59,7 +59,7 @@ fn port(published: u16, mode: PublishMode) -> PortConfig {
 
 fn secret_reference(id: u128, target: &str) -> SecretReference {
     let file = FileTarget { name: target.into(), uid: "0".into(), gid: "0".into(), mode: 0o444 };
-    SecretReference { id: SecretId(id), name: format!("s{id}"), file }
+    SecretReference { id: SecretId(id), name: format!("s{id}"), file, data_version: DataVersion(0) }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! leaves the state as it was without a copy; only commands, several of which may fail half-way, keep the old state (a clone
 //! is O(1)) and go back to it.
 
+mod data;
 mod network;
 mod node;
 mod secret;
@@ -116,7 +117,10 @@ impl State {
     fn all_of(&mut self, commands: &[Command], at: At) -> Result<(), Refusal> {
         let before = self.clone();
         let done = commands.iter().try_for_each(|command| self.single(command, at));
-        let done = done.and_then(|()| self.settle_start_order(&before, commands, at));
+        let done = done.and_then(|()| {
+            let rolled_out = self.roll_out_data(commands, at);
+            self.settle_start_order(&before, commands, &rolled_out, at)
+        });
         if done.is_err() {
             *self = before;
         }
@@ -184,6 +188,7 @@ impl State {
             Command::CreateConfig { id, spec } => self.create_config(*id, spec, at),
             Command::UpdateConfig { id, version, spec } => self.update_config(*id, *version, spec, at),
             Command::RemoveConfig { id } => self.remove_config(*id),
+            Command::ReplaceData { id, version, new } => self.replace_data(*id, *version, new, at),
 
             Command::Transaction(_) | Command::Plan(_) => unreachable!("the callers take these apart"),
         }

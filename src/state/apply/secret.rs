@@ -2,7 +2,7 @@
 
 use super::{At, check_version, not_found};
 use crate::spec::*;
-use crate::state::{Config, Refusal, Secret, Service, State};
+use crate::state::{Config, DataHistory, Refusal, Secret, Service, State};
 
 impl State {
     pub(super) fn create_secret(&mut self, id: SecretId, spec: &SecretSpec, at: At) -> Result<(), Refusal> {
@@ -10,7 +10,8 @@ impl State {
         if self.secrets.contains_key(&id) || self.secret_names.contains_key(&spec.name) {
             return Err(Refusal::AlreadyExists(format!("secret {} already exists", spec.name)));
         }
-        self.put_secret(Secret { id, meta: at.created(), spec: spec.clone() });
+        let history = DataHistory::begun(at.version, at.time);
+        self.put_secret(Secret { id, meta: at.created(), spec: spec.clone(), history });
         Ok(())
     }
 
@@ -50,7 +51,8 @@ impl State {
         if self.configs.contains_key(&id) || self.config_names.contains_key(&spec.name) {
             return Err(Refusal::AlreadyExists(format!("config {} already exists", spec.name)));
         }
-        self.put_config(Config { id, meta: at.created(), spec: spec.clone() });
+        let history = DataHistory::begun(at.version, at.time);
+        self.put_config(Config { id, meta: at.created(), spec: spec.clone(), history });
         Ok(())
     }
 

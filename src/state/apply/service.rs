@@ -24,7 +24,8 @@ impl State {
                 spec.name
             )));
         }
-        let spec = self.accept(id, spec)?;
+        let mut spec = self.accept(id, spec)?;
+        self.choose_data(&mut spec, None, at);
         let held = if spec.depends_on.is_empty() { Vec::new() } else { vec![at.version] };
         let job = spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: at.time, completed: 0 });
         self.task_specs.insert((id, at.version), Arc::new(spec.task.clone()));
@@ -60,20 +61,26 @@ impl State {
         if std::mem::discriminant(&spec.mode) != std::mem::discriminant(&service.spec.mode) {
             return Err(Refusal::Invalid("service mode change is not allowed".into()));
         }
-        let spec = self.accept(id, spec)?;
+        let mut spec = self.accept(id, spec)?;
+        self.choose_data(&mut spec, Some(&service.spec), at);
 
         let mut service = service.as_ref().clone();
-        // A deployment of what is there already must not cost the way back to what was before.
-        if spec != service.spec {
-            self.replace_spec(&mut service, spec, at);
-        }
-        service.update = None;
-        at.changed(&mut service.meta);
+        self.put_in_force(&mut service, spec, at);
         self.put_service(service);
         if let CredentialsUpdate::Replace(auth) = credentials {
             self.put_credentials(id, Some(auth), at);
         }
         Ok(())
+    }
+
+    /// As an update by a user; the caller stores the service.
+    pub(super) fn put_in_force(&mut self, service: &mut Service, spec: ServiceSpec, at: At) {
+        // A deployment of what is there already must not cost the way back to what was before.
+        if spec != service.spec {
+            self.replace_spec(service, spec, at);
+        }
+        service.update = None;
+        at.changed(&mut service.meta);
     }
 
     /// The spec in force becomes the previous one; the task spec gets a version of its own only if it differs.

@@ -8,14 +8,22 @@ use crate::spec::*;
 use crate::state::{Command, PreviousSpec, Refusal, Service, State, UpdateState};
 
 impl State {
-    /// What follows once all of `commands` are carried out, which one after another would be too early.
-    pub(super) fn settle_start_order(&mut self, before: &State, commands: &[Command], at: At) -> Result<(), Refusal> {
+    /// What follows once all of `commands` are carried out, and the services `rolled_out` updated with them, which one
+    /// after another would be too early.
+    pub(super) fn settle_start_order(
+        &mut self,
+        before: &State,
+        commands: &[Command],
+        rolled_out: &[ServiceId],
+        at: At,
+    ) -> Result<(), Refusal> {
         let changed = commands.iter().filter_map(|command| match command {
             Command::CreateService { id, .. }
             | Command::UpdateService { id, .. }
             | Command::RollbackService { id, .. } => Some(*id),
             _ => None,
         });
+        let changed = changed.chain(rolled_out.iter().copied());
         let changed: Vec<Arc<Service>> = changed.filter_map(|id| self.services.get(&id).cloned()).collect();
         changed.iter().try_for_each(|service| self.check_no_ring(&service.spec))?;
         for service in changed {

@@ -38,7 +38,7 @@ fn a_secret_in_use_stays() {
     let mut swarm = Fixture::nodes(1);
     let id = SecretId(1);
     swarm.command(Command::CreateSecret { id, spec: secret_spec("key") });
-    let reference = SecretReference { id, name: "key".into(), file: file("key") };
+    let reference = SecretReference { id, name: "key".into(), file: file("key"), data_version: DataVersion(0) };
     let web = swarm.service("web", 1, |spec| spec.task.container.secrets = vec![reference]);
     let refused = words(swarm.try_command(Command::RemoveSecret { id }));
     assert_eq!(refused, "secret 'key' is in use by the following service: web");
@@ -90,7 +90,8 @@ fn a_service_names_only_what_exists() {
         Command::CreateService { id: ServiceId(1), spec: Box::new(spec), credentials: None }
     };
     let secret = create(|spec| {
-        let reference = SecretReference { id: SecretId(9), name: "key".into(), file: file("key") };
+        let reference =
+            SecretReference { id: SecretId(9), name: "key".into(), file: file("key"), data_version: DataVersion(0) };
         spec.task.container.secrets = vec![reference];
     });
     assert_eq!(words(swarm.try_command(secret)), "secret not found: key");

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod data;
+mod data_versions;
 mod golden;
 mod log;
 mod nodes;

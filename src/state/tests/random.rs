@@ -32,6 +32,7 @@ enum Act {
     Raft { node: u128, raft_id: u64 },
     Network { id: u128, remove: bool },
     Secret { id: u128, remove: bool },
+    Replace { id: u128, data: u8, roll_out: bool },
     Both(Box<Act>, Box<Act>),
     Retry,
 }
@@ -39,8 +40,8 @@ enum Act {
 fn act() -> impl Strategy<Value = Act> {
     let (service, node, task) = (1..4u128, 1..5u128, 1..12u128);
     let single = prop_oneof![
-        1 => (service.clone(), 1..4u8, 0..8u8).prop_map(|(id, name, shape)| Act::CreateService { id, name, shape }),
-        1 => (service.clone(), 0..8u8, prop::bool::weighted(0.1))
+        1 => (service.clone(), 1..4u8, 0..9u8).prop_map(|(id, name, shape)| Act::CreateService { id, name, shape }),
+        1 => (service.clone(), 0..9u8, prop::bool::weighted(0.1))
             .prop_map(|(id, shape, stale)| Act::UpdateService { id, shape, stale }),
         1 => service.clone().prop_map(|id| Act::RollbackService { id }),
         1 => service.clone().prop_map(|id| Act::RemoveService { id }),
@@ -63,13 +64,14 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (node, 0..6u64).prop_map(|(node, raft_id)| Act::Raft { node, raft_id }),
         1 => (1..3u128, any::<bool>()).prop_map(|(id, remove)| Act::Network { id, remove }),
         1 => (1..3u128, any::<bool>()).prop_map(|(id, remove)| Act::Secret { id, remove }),
+        2 => (1..3u128, 1..5u8, any::<bool>()).prop_map(|(id, data, roll_out)| Act::Replace { id, data, roll_out }),
         1 => Just(Act::Retry),
     ];
     single
         .prop_recursive(1, 2, 2, |inner| (inner.clone(), inner).prop_map(|(a, b)| Act::Both(Box::new(a), Box::new(b))))
 }
 
-/// Some eight services that differ in what the state cares about.
+/// Some nine services that differ in what the state cares about.
 fn shaped(name: &str, shape: u8) -> ServiceSpec {
     let mut spec = service_spec(name, u64::from(shape % 3));
     match shape {
@@ -83,6 +85,12 @@ fn shaped(name: &str, shape: u8) -> ServiceSpec {
             spec.task.networks = vec![NetworkAttachment { target, aliases: vec![], driver_options: Labels::new() }];
         }
         7 => spec.task.container.image = "Refused".into(),
+        8 => {
+            let file = FileTarget { name: "s".into(), uid: "0".into(), gid: "0".into(), mode: 0o444 };
+            let data_version = DataVersion(0);
+            spec.task.container.secrets =
+                vec![SecretReference { id: SecretId(1), name: "s".into(), file, data_version }];
+        }
         _ => spec.task.force_update = u64::from(shape),
     }
     spec
@@ -132,6 +140,12 @@ fn command(state: &State, act: &Act) -> Option<Command> {
             let spec =
                 SecretSpec { name: "s".into(), labels: Labels::new(), data: SecretBytes(vec![1]), templating: None };
             Command::CreateSecret { id: SecretId(*id), spec }
+        }
+        Act::Replace { id, data, roll_out } => {
+            let version = version_of(state, ObjectId::Secret(SecretId(*id)));
+            let (labels, data) = (Labels::new(), SecretBytes(vec![*data]));
+            let new = NewData { labels, data, templating: None, restored: None, roll_out: *roll_out };
+            Command::ReplaceData { id: DataId::Secret(SecretId(*id)), version, new: Box::new(new) }
         }
         Act::Both(a, b) => match (command(state, a)?, command(state, b)?) {
             (Command::Plan(mut a), Command::Plan(b)) => {
@@ -283,6 +297,7 @@ fn check_state(state: &State) {
         }
     }
     check_addresses(state);
+    check_data(state);
     for ((service, slot), count) in live {
         assert!(count <= 2, "slot {slot} of {service} has {count} live tasks");
     }
@@ -302,6 +317,19 @@ fn check_state(state: &State) {
         assert!(named || used, "the spec {version} of {service} is kept for nothing");
     }
     assert!(state.nodes().any(|node| node.is_manager()), "there is no manager");
+}
+
+/// Versions are counted up, the newest are there, and no service waits for data that never was.
+fn check_data(state: &State) {
+    for secret in state.secrets() {
+        let numbers: Vec<u64> = secret.history.records().map(|record| record.number.0).collect();
+        let newest = secret.history.newest.number.0;
+        assert!(numbers.is_sorted_by(|a, b| a < b) && numbers.len() <= MAX_DATA_VERSIONS, "{numbers:?}");
+        assert!((newest.saturating_sub(4).max(1)..=newest).all(|number| numbers.contains(&number)), "{numbers:?}");
+    }
+    for service in state.services() {
+        assert!(service.spec.task.container.data_used().all(|(_, version)| version > DataVersion(0)));
+    }
 }
 
 /// No address has two holders, and the index knows each holder.

@@ -87,8 +87,18 @@ fn container() -> ContainerSpec {
             search: texts(&["example.org"]),
             options: texts(&["ndots:1"]),
         },
-        secrets: vec![SecretReference { id: SecretId(1), name: "key".into(), file: file("key") }],
-        configs: vec![ConfigReference { id: ConfigId(1), name: "conf".into(), file: file("/etc/conf") }],
+        secrets: vec![SecretReference {
+            id: SecretId(1),
+            name: "key".into(),
+            file: file("key"),
+            data_version: DataVersion(2),
+        }],
+        configs: vec![ConfigReference {
+            id: ConfigId(1),
+            name: "conf".into(),
+            file: file("/etc/conf"),
+            data_version: DataVersion(1),
+        }],
         cap_add: texts(&["NET_ADMIN"]),
         cap_drop: texts(&["ALL"]),
         sysctls: labels("net"),
@@ -185,6 +195,25 @@ pub fn secret_spec() -> SecretSpec {
         data: SecretBytes(b"secret".to_vec()),
         templating: text("golang"),
     }
+}
+
+fn new_data() -> NewData {
+    NewData {
+        labels: labels("secret"),
+        data: SecretBytes(b"other".to_vec()),
+        templating: text("golang"),
+        restored: Some(DataVersion(1)),
+        roll_out: true,
+    }
+}
+
+/// Of a secret whose first data was replaced.
+fn history() -> DataHistory {
+    let begun = DataHistory::begun(Version(6), UnixMs(1_700_000_000_000));
+    let older = OlderData { record: begun.newest, data: SecretBytes(b"first".to_vec()), templating: None };
+    let newest =
+        DataRecord { number: DataVersion(2), made_at: Version(7), restored: Some(DataVersion(1)), ..begun.newest };
+    DataHistory { newest, older: vec![older] }
 }
 
 pub fn config_spec() -> ConfigSpec {
@@ -320,8 +349,9 @@ pub fn state() -> State {
         spec: network_spec(),
         subnets: texts(&["10.7.0.0/24"]),
     });
-    state.put_secret(Secret { id: SecretId(1), meta: meta(7), spec: secret_spec() });
-    state.put_config(Config { id: ConfigId(1), meta: meta(8), spec: config_spec() });
+    state.put_secret(Secret { id: SecretId(1), meta: meta(7), spec: secret_spec(), history: history() });
+    let begun = DataHistory::begun(Version(8), UnixMs(1_700_000_000_000));
+    state.put_config(Config { id: ConfigId(1), meta: meta(8), spec: config_spec(), history: begun });
     state.volume_homes.insert((ServiceId(11), Slot::Replica(1), "data".into()), NodeId(1));
     let credentials =
         RegistryCredentials { service: ServiceId(11), version: Version(4), auth: SecretBytes(b"e30=".to_vec()) };
@@ -364,6 +394,7 @@ pub fn commands() -> Vec<(&'static str, Command)> {
         ("RemoveConfig", Command::RemoveConfig { id: config }),
         ("Transaction", Command::Transaction(vec![Command::Noop])),
         ("Plan", Command::Plan(steps())),
+        ("ReplaceData", Command::ReplaceData { id: DataId::Secret(secret), version, new: Box::new(new_data()) }),
     ]
 }
 

@@ -244,12 +244,12 @@ impl Converter<'_> {
     }
 
     fn secret_references(&mut self, path: &str, service: &Node) -> Vec<SecretReference> {
-        let reference = |(name, file)| SecretReference { id: SecretId(0), name, file };
+        let reference = |(name, file)| SecretReference { id: SecretId(0), name, file, data_version: DataVersion(0) };
         self.file_references("secrets", path, service).into_iter().map(reference).collect()
     }
 
     fn config_references(&mut self, path: &str, service: &Node) -> Vec<ConfigReference> {
-        let reference = |(name, file)| ConfigReference { id: ConfigId(0), name, file };
+        let reference = |(name, file)| ConfigReference { id: ConfigId(0), name, file, data_version: DataVersion(0) };
         self.file_references("configs", path, service).into_iter().map(reference).collect()
     }
 
