@@ -63,7 +63,7 @@ fn new_data_is_rolled_out_and_taken_back() {
     let rules = ["--update-failure-action", "rollback", "--update-monitor", "1s", "--restart-delay", "200ms"];
     let files = ["--secret", "key", "--config", "page", "--publish", "8080:80", "--stop-grace-period", "100ms"];
     let script =
-        "grep -q bad /run/secrets/key && exit 1; mkdir /www; cp /page /www/index.html; exec httpd -f -p 80 -h /www";
+        "grep -q bad /run/secrets/key && exit 1; mkdir /www; ln -s /page /www/index.html; exec httpd -f -p 80 -h /www";
     host.ok(&[create.as_slice(), &rules, &files, &["flok/busybox:latest", "sh", "-c", script]].concat());
     serves(&swarm, "first");
     let before = containers_of(&swarm.running(0, "web", 2));

@@ -17,7 +17,7 @@ use crate::cli::output::print;
 Examples:
   flok secret update db_password ./password.txt          new data, service by service as their update settings say
   openssl rand -hex 32 | flok secret update key -
-  flok config update --no-rollout site.conf ./site.conf  services get it at their next update
+  flok config update --no-rollout site ./site.conf       services get it at their next update
   flok secret update --label-add tier=a key              labels alone
   flok secret rollback key                               back to the data before")]
 pub struct Update {
