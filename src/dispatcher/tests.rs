@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::spec::*;
 use crate::state::fixture::{Fixture, node};
-use crate::state::{Change, Command, NodeHealth};
+use crate::state::{Change, Command, NewData, NodeHealth};
 
 fn dependency(id: u128, version: u64) -> Dependency {
     Dependency {
@@ -219,4 +219,35 @@ fn a_changed_endpoint_travels_alone_and_needs_its_network() {
     let mut stranger = Networks::default();
     assert_eq!(stranger.apply(update), Err(UnknownNetwork(a)));
     assert_eq!(stranger, Networks::default());
+}
+
+/// While an update goes on, tasks of one node may have different data of one secret.
+#[test]
+fn a_node_has_the_versions_that_its_tasks_refer_to_and_a_label_sends_none_again() {
+    let (mut swarm, [old, _], [secret, other]) = two_services();
+    let replace = |swarm: &mut Fixture, id: SecretId, data: u8| {
+        let version = swarm.state.secret(id).unwrap().meta.version;
+        let (labels, data) = (Labels::from([("n".to_owned(), data.to_string())]), SecretBytes(vec![data]));
+        let new = Box::new(NewData { labels, data, templating: None, restored: None, roll_out: true });
+        swarm.command(Command::ReplaceData { id: DataId::Secret(id), version, new });
+    };
+    let has = |swarm: &Fixture| -> Vec<(DependencyId, u8)> {
+        let view = view(&swarm.state, node(1));
+        view.dependencies.into_values().map(|one| (one.id, one.data.0[0])).collect()
+    };
+    let of = |number| DependencyId::Data(DataId::Secret(secret), DataVersion(number));
+    replace(&mut swarm, other, 8);
+    replace(&mut swarm, secret, 8);
+    assert_eq!(has(&swarm), [(of(1), 7)], "nothing here runs with the new data yet");
+    let service = swarm.state.task(old).unwrap().service;
+    swarm.running(service, 2, node(1));
+    assert_eq!(has(&swarm), [(of(1), 7), (of(2), 8)]);
+    swarm.finish(old, TaskState::Shutdown);
+    assert_eq!(has(&swarm), [(of(2), 8)]);
+
+    let before = view(&swarm.state, node(1));
+    let found = swarm.state.secret(secret).unwrap();
+    let (version, spec) = (found.meta.version, SecretSpec { labels: Labels::new(), ..found.spec.clone() });
+    swarm.command(Command::UpdateSecret { id: secret, version, spec });
+    assert_eq!(view(&swarm.state, node(1)).dependencies, before.dependencies);
 }

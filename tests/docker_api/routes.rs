@@ -56,6 +56,11 @@ pub fn are_all_asked_for(swarm: &Swarm) {
         let path = format!("/{kind}/{name}/update?version={}", version(kind, name));
         assert_eq!(ask(at, "POST", &path, &body), "200", "{path}");
     }
+    for (kind, name) in [("secrets", "s"), ("configs", "c")] {
+        let body = format!(r#"{{"Name":"{name}","Labels":{{}},"Data":"b3RoZXI="}}"#);
+        let path = format!("/{kind}/{name}/update?version={}", version(kind, name));
+        assert_eq!(ask(at, "POST", &path, &body), "400", "only labels change by Docker's API: {path}");
+    }
     for kind in ["secret", "config"] {
         let name = &kind[..1];
         at.ok(&[kind, "update", name, "/etc/passwd"]);

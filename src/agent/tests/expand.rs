@@ -25,7 +25,9 @@ fn dependencies(secret: &str, config: &str) -> BTreeMap<DependencyId, Dependency
         data: SecretBytes(data.as_bytes().to_vec()),
         is_template,
     };
-    let all = [data(of_key(), secret, false), data(of_site(), config, true)];
+    // Another task of the node has the secret as it was before.
+    let earlier = DependencyId::Data(DataId::Secret(SECRET), DataVersion(1));
+    let all = [data(earlier, "earlier", false), data(of_key(), secret, false), data(of_site(), config, true)];
     all.into_iter().map(|dependency| (dependency.id, dependency)).collect()
 }
 

@@ -40,7 +40,9 @@ pub async fn follow(
     args: &RolloutArgs,
 ) -> anyhow::Result<()> {
     print(&render(kind, replaced))?;
-    waiting::converged(client, &replaced.rolled_out, &args.wait).await?;
+    let converged = waiting::converged(client, &replaced.rolled_out, &args.wait).await;
+    let how_back = format!("`flok {} rollback {}` puts the earlier data in force", kind.word(), replaced.name);
+    converged.map_err(|error| anyhow::anyhow!("{error:#}; {how_back}"))?;
     if replaced.rolled_out.is_empty() || args.wait.is_detached() {
         return Ok(());
     }
@@ -49,8 +51,7 @@ pub async fn follow(
     let (kind, name) = (kind.word(), &replaced.name);
     anyhow::ensure!(
         back.is_empty(),
-        "{} went back to earlier data, and {kind} {name} is still at version {}: `flok service ps` shows what failed, \
-         `flok {kind} rollback {name}` puts the earlier data in force",
+        "{} went back to earlier data, and {kind} {name} is still at version {}: `flok service ps` shows what failed, {how_back}",
         back.join(", "),
         replaced.version
     );
