@@ -270,6 +270,9 @@ mod tests {
         let told = replace(&mut swarm, "second", true);
         assert_eq!((told.version, told.changed, told.rolled_out.len()), (2, false, 0));
         let told = replace(&mut swarm, "third", false);
+        let web = swarm.state.service_by_name("web").unwrap();
+        let notes = crate::api::flok::explain::older_data(&swarm.state, web);
+        assert_eq!(notes, ["secret key: tasks get version 2 of its data, until an update; the newest is 3"]);
         assert_eq!((told.rolled_out.len(), told.later), (0, vec!["job".to_owned(), "web".to_owned()]));
     }
 

@@ -14,7 +14,7 @@ use crate::api::model::explain::{NodeExplanation, ServiceExplanation, TaskExplan
 use crate::api::view::{counts, status};
 use crate::api::{ApiError, Backend, Explained, Read, lookup};
 use crate::spec::*;
-use crate::state::{Service, Task};
+use crate::state::{self, Service, Task};
 
 pub async fn explain<B: Backend>(
     State(backend): State<Arc<B>>,
@@ -68,7 +68,20 @@ fn notes(read: &Read, service: &Service) -> Vec<String> {
     notes.extend(mass_failure(read));
     let update = service.update.as_ref().map(|update| format!("update: {}", update.message));
     notes.extend(update.filter(|text| text != "update: "));
+    notes.extend(older_data(&read.state, service));
     notes
+}
+
+/// Secrets and configs of which the service's tasks do not get the newest data.
+pub(super) fn older_data(state: &state::State, service: &Service) -> Vec<String> {
+    let note = |(id, version): (DataId, DataVersion)| {
+        let (has, newest) = (state.data(id, version)?, state.newest_data(id)?);
+        let (kind, name, number) = (id.kind(), state.data_name(id)?, newest.record.number);
+        let text =
+            format!("{kind} {name}: tasks get version {version} of its data, until an update; the newest is {number}");
+        (!has.is_same(&newest)).then_some(text)
+    };
+    service.spec.task.container.data_used().filter_map(note).collect()
 }
 
 fn task(
