@@ -217,6 +217,7 @@ fn a_service(case: &Case, number: u64, replicas: u64) -> ServiceSpec {
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
         depends_on: Vec::new(),
+        schedule: None,
     }
 }
 

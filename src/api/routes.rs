@@ -138,6 +138,8 @@ pub fn all<B: Backend>() -> Vec<Route<B>> {
         Swarm post "/flok/v1/configs/{name}/data" flok::data::replace_config::<B>;
         Swarm post "/flok/v1/configs/{name}/rollback" flok::data::roll_back_config::<B>;
         Swarm get "/flok/v1/configs/{name}/versions" flok::data::config_versions::<B>;
+        Swarm get "/flok/v1/services/{name}/runs" flok::runs::list::<B>;
+        Swarm post "/flok/v1/services/{name}/run" flok::runs::run::<B>;
         Node post "/flok/v1/images/resolve" flok::images::resolve::<B>;
         Node get "/flok/v1/network/doctor" flok::doctor::doctor::<B>;
         Swarm get "/flok/v1/status" flok::status::status::<B>;

@@ -85,6 +85,8 @@ pub fn counts(service: &Service, read: &Read) -> ServiceCounts {
     match service.spec.mode {
         ServiceMode::Replicated { replicas } => counts.desired = replicas,
         ServiceMode::ReplicatedJob { max_concurrent, total_completions } => {
+            let rests = service.cron.as_ref().is_some_and(|cron| cron.open.is_empty());
+            let max_concurrent = if rests { 0 } else { max_concurrent };
             counts.desired = max_concurrent.min(total_completions.saturating_sub(counts.completed));
         }
         ServiceMode::Global | ServiceMode::GlobalJob => {}

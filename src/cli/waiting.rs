@@ -10,6 +10,7 @@ use bollard::query_parameters::ListServicesOptions;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::service::is_scheduled;
 use super::tasks;
 use crate::api::client::Client;
 use crate::spec::quantity;
@@ -116,6 +117,10 @@ async fn progress(client: &Client, names: &[String]) -> anyhow::Result<BTreeMap<
 }
 
 fn of_service(service: &Service, tasks: &[Task]) -> Progress {
+    // Runs come when they are due.
+    if is_scheduled(service) {
+        return Progress { running: 0, wanted: 0, waits: String::new(), failed: None };
+    }
     let own: Vec<&Task> = tasks.iter().filter(|task| task.service_id == service.id).collect();
     let is_job = service.job_status.is_some();
     let state = |task: &Task| task.status.as_ref().and_then(|status| status.state);

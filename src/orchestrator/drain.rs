@@ -59,11 +59,11 @@ fn move_away(tick: &mut Tick<'_>, fleet: &Fleet<'_>, slot: &SlotTasks<'_>, task:
         && tick.up_for(task).is_some()
         && let Some(birth) = retried(tick, fleet, slot, birth.clone())
     {
-        tick.create(fleet.service, slot.slot(), birth);
+        tick.create(fleet, slot.slot(), birth);
         return;
     }
     if tick.stop(&[fleet.id(), ObjectId::Node(node)], task) {
-        tick.create(fleet.service, slot.slot(), birth);
+        tick.create(fleet, slot.slot(), birth);
     }
 }
 

@@ -18,7 +18,7 @@ use crate::state::{Draft, Service, State, Task, UpdateState};
 pub fn explain(state: &State, table: &Table, now: Now, service: &Service, rng: &mut impl Rng) -> Vec<SlotFate> {
     let mut draft = Draft::new(state, now.unix);
     let tick = Tick { draft: &mut draft, table, now, rng, steps: 0, limit: 0 };
-    let fleet = Fleet::of(state, service);
+    let fleet = Fleet::of(state, service).latest();
     let update = update_of(&tick, &fleet);
     fleet.slots().map(|slot| fate(&tick, &fleet, &slot, &update)).collect()
 }

@@ -10,13 +10,13 @@ pub(super) fn plan(tick: &mut Tick<'_>, fleet: &Fleet<'_>) {
     on_each_node(tick, fleet, |tick, node, slot| {
         let Some(slot) = slot else {
             let birth = fleet.birth(None, tick);
-            tick.create(fleet.service, Slot::Node(node.id), birth);
+            tick.create(fleet, Slot::Node(node.id), birth);
             return;
         };
         let last = slot.last_ended();
         if !last.is_some_and(|last| fleet.is_left_empty(last)) {
             let birth = fleet.birth(last, tick);
-            tick.create(fleet.service, slot.slot(), birth);
+            tick.create(fleet, slot.slot(), birth);
         }
     });
 }

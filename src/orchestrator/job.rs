@@ -29,7 +29,7 @@ pub(super) fn plan_replicated(tick: &mut Tick<'_>, fleet: &Fleet<'_>, concurrent
         if tasks.is_none_or(|tasks| !tasks.has_live() && !is_over(fleet, tasks)) {
             let birth = fleet.birth(tasks.and_then(|tasks| last(fleet, tasks)), tick);
             let was_busy = tasks.is_some_and(SlotTasks::is_stopping);
-            busy += u64::from(tick.create(fleet.service, slot, birth) && !was_busy);
+            busy += u64::from(tick.create(fleet, slot, birth) && !was_busy);
         }
     }
 }
@@ -40,16 +40,20 @@ pub(super) fn plan_global(tick: &mut Tick<'_>, fleet: &Fleet<'_>) {
     global::on_each_node(tick, fleet, |tick, node, slot| {
         if slot.is_none_or(|slot| !is_over(fleet, slot)) {
             let birth = fleet.birth(slot.and_then(|slot| last(fleet, slot)), tick);
-            tick.create(fleet.service, Slot::Node(node.id), birth);
+            tick.create(fleet, Slot::Node(node.id), birth);
         }
     });
 }
 
 fn is_of_this_iteration(fleet: &Fleet<'_>, task: &Task) -> bool {
-    task.job_iteration == fleet.service.job.map(|job| job.iteration)
+    task.job_iteration == fleet.iteration
 }
 
 fn purge_earlier_iterations(tick: &mut Tick<'_>, fleet: &Fleet<'_>) {
+    // Runs by a schedule are history for a while: see `cron`.
+    if fleet.service.cron.is_some() {
+        return;
+    }
     for task in fleet.slots().flat_map(|slot| slot.all().collect::<Vec<_>>()) {
         if !is_of_this_iteration(fleet, task) {
             tick.remove(&[fleet.id()], task);
@@ -63,7 +67,10 @@ fn last<'s>(fleet: &Fleet<'_>, slot: &SlotTasks<'s>) -> Option<&'s Task> {
 
 /// Completed, or given up under the restart policy.
 pub(super) fn is_over(fleet: &Fleet<'_>, slot: &SlotTasks<'_>) -> bool {
+    is_completed(fleet, slot) || last(fleet, slot).is_some_and(|last| fleet.is_left_empty(last))
+}
+
+pub(super) fn is_completed(fleet: &Fleet<'_>, slot: &SlotTasks<'_>) -> bool {
     let completed = |task: &Task| task.outcome.as_ref().is_some_and(|outcome| outcome.state == TaskState::Complete);
-    let mut ended = slot.ended().filter(|task| is_of_this_iteration(fleet, task));
-    ended.any(completed) || last(fleet, slot).is_some_and(|last| fleet.is_left_empty(last))
+    slot.ended().filter(|task| is_of_this_iteration(fleet, task)).any(completed)
 }

@@ -14,6 +14,7 @@
 //! To add a loop: a file here with a `plan(&mut Tick, &Fleet)` that does nothing when run again, and a line in `LOOPS`.
 
 mod census;
+mod cron;
 mod drain;
 mod eligible;
 mod explain;
@@ -46,8 +47,10 @@ const MAX_STEPS_A_SERVICE: usize = 1_000;
 /// How often one service is looked at again in one tick. Scale, then drain, release, update, then reap needs five.
 const MAX_ROUNDS: usize = 16;
 
+type Loop = fn(&mut Tick<'_>, &Fleet<'_>);
+
 /// What a service goes through, in this order.
-const LOOPS: [fn(&mut Tick<'_>, &Fleet<'_>); 5] = [fill, drain::plan, start_order::plan, update::plan, reaper::plan];
+const LOOPS: [Loop; 5] = [fill, drain::plan, start_order::plan, update::plan, reaper::plan];
 
 /// Adds to `draft` what the services need next, at most `MAX_STEPS` changes.
 pub fn plan(draft: &mut Draft, table: &Table, now: Now, rng: &mut impl Rng) {
@@ -67,23 +70,30 @@ fn reconcile(tick: &mut Tick<'_>, id: ServiceId) {
         }
         let state = tick.state().clone();
         let Some(service) = state.service(id) else { return };
-        let fleet = Fleet::of(&state, service);
-        let before = tick.steps;
-        for run in LOOPS {
-            run(tick, &fleet);
-            if tick.steps > before {
-                break;
-            }
-        }
-        if tick.steps == before {
+        if !look(tick, &Fleet::of(&state, service)) {
             return;
         }
     }
 }
 
+/// The first of the loops that has something to do does it; of a service with a schedule, for each run that goes on. False: none has.
+fn look(tick: &mut Tick<'_>, fleet: &Fleet<'_>) -> bool {
+    let Some(cron) = &fleet.service.cron else { return first_of(&LOOPS, tick, fleet) };
+    first_of(&[cron::plan, start_order::plan], tick, fleet)
+        || cron.open.iter().any(|run| first_of(&LOOPS, tick, &fleet.of_run(run)))
+}
+
+fn first_of(loops: &[Loop], tick: &mut Tick<'_>, fleet: &Fleet<'_>) -> bool {
+    let before = tick.steps;
+    loops.iter().any(|run| {
+        run(tick, fleet);
+        tick.steps > before
+    })
+}
+
 /// As many slots as the service's mode asks for, each with a task where one is due.
 fn fill(tick: &mut Tick<'_>, fleet: &Fleet<'_>) {
-    match fleet.service.spec.mode {
+    match fleet.mode {
         ServiceMode::Replicated { replicas } => replicated::plan(tick, fleet, replicas),
         ServiceMode::Global => global::plan(tick, fleet),
         ServiceMode::ReplicatedJob { max_concurrent, total_completions } => {
@@ -151,17 +161,24 @@ impl Tick<'_> {
     }
 
     /// Creates a task in a slot of `service`. It waits in `Ready` while another one of its slot is being stopped.
-    fn create(&mut self, service: &Service, slot: Slot, birth: Birth) -> bool {
-        let new = self.new_task(service, slot, birth, None);
+    fn create(&mut self, fleet: &Fleet<'_>, slot: Slot, birth: Birth) -> bool {
+        let new = self.new_task((fleet.service, fleet.iteration), slot, birth, None);
         self.change(&[], Change::CreateTask(Box::new(new)))
     }
 
-    /// `instead_of`: a task that ends in the same step, and is not waited for.
-    fn new_task(&mut self, service: &Service, slot: Slot, birth: Birth, instead_of: Option<TaskId>) -> NewTask {
+    /// Of an iteration of the service's, if it is a job. `instead_of`: a task that ends in the same step, and is not waited for.
+    fn new_task(
+        &mut self,
+        (service, iteration): (&Service, Option<u64>),
+        slot: Slot,
+        birth: Birth,
+        instead_of: Option<TaskId>,
+    ) -> NewTask {
+        let waited_for = |task: &Task| task.job_iteration == iteration || !service.runs_beside();
         let stopping = self
             .state()
             .tasks_in_slot(service.id, slot)
-            .any(|task| slots::is_stopping(task) && Some(task.id) != instead_of);
+            .any(|task| slots::is_stopping(task) && Some(task.id) != instead_of && waited_for(task));
         NewTask {
             id: TaskId(self.rng.random()),
             service: service.id,
@@ -170,7 +187,7 @@ impl Tick<'_> {
             desired: if stopping { DesiredState::Ready } else { DesiredState::Running },
             start_delay: birth.start_delay,
             restarts: birth.restarts,
-            job_iteration: service.job.map(|job| job.iteration),
+            job_iteration: iteration,
             node: match slot {
                 Slot::Node(node) => Some(node),
                 Slot::Replica(_) => None,

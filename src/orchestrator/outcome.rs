@@ -106,21 +106,23 @@ fn finish(tick: &mut Tick<'_>, state: &State, task: &Task, outcome: Outcome, rea
 /// The task that follows at once in the same slot and with the same spec. Where it is less plain (the slot is no longer
 /// wanted, another task already takes over, the node takes none), nothing: the service's loops look at the slot next.
 fn replacement(tick: &mut Tick<'_>, service: &Service, task: &Task, outcome: &Outcome) -> Option<NewTask> {
-    let alone = tick.state().tasks_in_slot(service.id, task.slot).all(|other| other.id == task.id || !other.is_live());
+    let beside = |other: &Task| service.runs_beside() && other.job_iteration != task.job_iteration;
+    let in_the_way = |other: &Task| other.id != task.id && other.is_live() && !beside(other);
+    let alone = !tick.state().tasks_in_slot(service.id, task.slot).any(|other| in_the_way(other));
     if !task.is_live() || !alone || !is_wanted(tick.state(), service, task) {
         return None;
     }
     let policy = &tick.state().task_spec(task.service, task.spec_version)?.restart;
     let next = restart::next_after(policy, task, outcome, tick.now.unix);
     let birth: Birth = restart::successor(next, task, tick.now.unix, tick.rng)?;
-    Some(tick.new_task(service, task.slot, birth, Some(task.id)))
+    Some(tick.new_task((service, task.job_iteration), task.slot, birth, Some(task.id)))
 }
 
 fn is_wanted(state: &State, service: &Service, task: &Task) -> bool {
-    if service.job.map(|job| job.iteration) != task.job_iteration {
+    if !service.takes(task.job_iteration) {
         return false;
     }
-    match (task.slot, service.spec.mode) {
+    match (task.slot, service.mode_of(task.job_iteration)) {
         (Slot::Replica(_), ServiceMode::Replicated { replicas }) => replicas > 0,
         (Slot::Replica(slot), ServiceMode::ReplicatedJob { total_completions, .. }) => slot < total_completions,
         (Slot::Node(node), ServiceMode::Global | ServiceMode::GlobalJob) => {

@@ -36,7 +36,7 @@ fn fill(tick: &mut Tick<'_>, fleet: &Fleet<'_>, missing: usize, held: &[SlotTask
     let vacant: BTreeMap<Slot, &SlotTasks<'_>> = vacant.iter().map(|slot| (slot.slot(), slot)).collect();
     for slot in (1..).map(Slot::Replica).filter(|slot| !held.contains(slot)).take(missing) {
         let birth = fleet.birth(vacant.get(&slot).and_then(|slot| slot.last_ended()), tick);
-        if !tick.create(fleet.service, slot, birth) {
+        if !tick.create(fleet, slot, birth) {
             return;
         }
     }
@@ -52,7 +52,7 @@ impl Fleet<'_> {
 
     /// How the next task of a vacant slot starts, `last` being the one before.
     pub(super) fn birth(&self, last: Option<&Task>, tick: &mut Tick<'_>) -> Birth {
-        let fresh = Birth { spec_version: self.service.spec_version, ..Birth::default() };
+        let fresh = Birth { spec_version: self.version, ..Birth::default() };
         let Some(last) = last else { return fresh };
         let next = restart::next(self.restart_policy(last), last);
         restart::successor(next, last, tick.now.unix, tick.rng).unwrap_or(fresh)

@@ -10,6 +10,11 @@ pub(super) struct Fleet<'s> {
     pub service: &'s Service,
     /// Which nodes the service's present spec allows.
     pub eligible: Eligible,
+    pub mode: ServiceMode,
+    /// Of a job: what new tasks are of.
+    pub iteration: Option<u64>,
+    /// Of the spec that its tasks are to have.
+    pub version: Version,
     /// In slot order.
     tasks: Vec<&'s Task>,
 }
@@ -17,7 +22,20 @@ pub(super) struct Fleet<'s> {
 impl<'s> Fleet<'s> {
     pub fn of(state: &'s State, service: &'s Service) -> Fleet<'s> {
         let tasks = state.tasks_of_service(service.id).map(AsRef::as_ref).collect();
-        Fleet { state, service, eligible: Eligible::by(&service.spec.task.placement), tasks }
+        Fleet {
+            state,
+            service,
+            eligible: Eligible::by(&service.spec.task.placement),
+            mode: service.spec.mode,
+            iteration: service.job.map(|job| job.iteration),
+            version: service.spec_version,
+            tasks,
+        }
+    }
+
+    /// Without the tasks that are not `wanted`.
+    pub fn keep(&mut self, wanted: impl Fn(&Task) -> bool) {
+        self.tasks.retain(|task| wanted(task));
     }
 
     /// The slots that have any task, in order.
@@ -31,7 +49,7 @@ impl<'s> Fleet<'s> {
     }
 
     pub fn is_current(&self, task: &Task) -> bool {
-        task.spec_version == self.service.spec_version
+        task.spec_version == self.version
     }
 
     /// An update stands still until the user says more, and slots keep the spec version they have.

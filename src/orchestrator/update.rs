@@ -210,5 +210,5 @@ fn replace(tick: &mut Tick<'_>, fleet: &Fleet<'_>, order: UpdateOrder, slot: &Sl
             tick.stop(&[fleet.id()], task);
         }
     }
-    tick.create(fleet.service, slot.slot(), birth);
+    tick.create(fleet, slot.slot(), birth);
 }

@@ -4,7 +4,7 @@
 //! Read when a spec is taken in, never when it is looked at: a stored spec holds the values, not only their labels.
 
 use super::quantity::{parse_duration, parse_size};
-use super::{ContainerSpec, DEPENDS_ON_LABEL, DependsOn, DeviceMapping, Labels, ServiceSpec};
+use super::{ContainerSpec, DEPENDS_ON_LABEL, DependsOn, DeviceMapping, Labels, SCHEDULE_LABEL, Schedule, ServiceSpec};
 
 /// One of them: its label and what it does to a container's spec.
 struct Addition {
@@ -115,7 +115,21 @@ impl ServiceSpec {
             let read = DependsOn::parse_label(text, &self.labels);
             self.depends_on = read.map_err(|why| format!("label {DEPENDS_ON_LABEL}={text}: {why}"))?;
         }
+        if self.schedule.is_none() {
+            self.schedule = Schedule::read_labels(self.schedule_labels())?;
+        }
         Ok(())
+    }
+
+    /// The labels that a schedule is read from.
+    fn schedule_labels(&self) -> &Labels {
+        let container = &self.task.container.labels;
+        let of_container = !self.labels.contains_key(SCHEDULE_LABEL) && container.contains_key(SCHEDULE_LABEL);
+        if of_container { container } else { &self.labels }
+    }
+
+    fn has_schedule_label(&self) -> bool {
+        self.schedule_labels().contains_key(SCHEDULE_LABEL)
     }
 
     fn depends_on_label(&self) -> Option<&String> {
@@ -128,6 +142,9 @@ impl ServiceSpec {
         self.task.volume_policy = stored.task.volume_policy;
         if self.depends_on_label().is_none() && stored.depends_on_label().is_none() {
             self.depends_on.clone_from(&stored.depends_on);
+        }
+        if !self.has_schedule_label() && !stored.has_schedule_label() {
+            self.schedule.clone_from(&stored.schedule);
         }
         let unlabelled = |addition: &&Addition| !addition.is_labelled(self) && !addition.is_labelled(stored);
         for addition in ADDITIONS.iter().filter(unlabelled).collect::<Vec<_>>() {
@@ -238,6 +255,25 @@ mod tests {
         assert_eq!(update.depends_on, []);
         let why = labelled(&[(DEPENDS_ON_LABEL, "db:soon")]).read_additions().unwrap_err();
         assert!(why.starts_with("label flok.depends-on=db:soon: \"soon\""), "{why}");
+    }
+
+    #[test]
+    fn a_schedule_comes_and_goes_with_its_labels_and_stays_where_a_file_gave_it() {
+        let mut stored = labelled(&[("flok.schedule", "@daily"), ("flok.schedule.history", "3")]);
+        stored.read_additions().unwrap();
+        let history = |spec: &ServiceSpec| spec.schedule.as_ref().map(|schedule| schedule.history);
+        assert_eq!(history(&stored), Some(3));
+        let mut update = service();
+        update.read_additions().unwrap();
+        update.keep_additions(&stored);
+        assert_eq!(history(&update), None);
+        stored.labels.clear();
+        update.keep_additions(&stored);
+        assert_eq!(history(&update), Some(3));
+        let mut by_container = service();
+        by_container.task.container.labels.insert("flok.schedule".into(), "@daily".into());
+        by_container.read_additions().unwrap();
+        assert_eq!(by_container.schedule, Some(Schedule::new("@daily")));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigId, DataVersion, DependsOn, Labels, NetworkId, SecretId, template};
+use super::{ConfigId, DataVersion, DependsOn, Labels, NetworkId, Schedule, SecretId, template};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceSpec {
@@ -18,6 +18,8 @@ pub struct ServiceSpec {
     pub endpoint: EndpointSpec,
     /// What its tasks wait for, each time there is something new to run.
     pub depends_on: Vec<DependsOn>,
+    /// When a job runs. `None`: once, when it is made and when it is changed.
+    pub schedule: Option<Schedule>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::codec::{self, CodecError};
+use super::cron::{Passed, RunOutcome};
 use super::object::*;
 use crate::spec::*;
 
@@ -115,6 +116,10 @@ pub enum Command {
         version: Version,
     },
     RemoveService {
+        id: ServiceId,
+    },
+    /// Begins a run of a service with a schedule at once.
+    RunService {
         id: ServiceId,
     },
 
@@ -230,6 +235,30 @@ pub enum Change {
     /// What the service depends on has come to it: tasks of the spec in force may start.
     ReleaseService {
         service: ServiceId,
+    },
+    /// Of a service with a schedule: the first point that has not been dealt with.
+    SetNextRun {
+        service: ServiceId,
+        next: UnixMs,
+    },
+    /// Its next point is due, and a run begins; `next` is the point after it.
+    BeginRun {
+        service: ServiceId,
+        point: UnixMs,
+        next: Option<UnixMs>,
+    },
+    /// `count` points up to `until` begin nothing.
+    PassRuns {
+        service: ServiceId,
+        until: UnixMs,
+        count: u64,
+        why: Passed,
+        next: Option<UnixMs>,
+    },
+    EndRun {
+        service: ServiceId,
+        iteration: u64,
+        outcome: RunOutcome,
     },
     /// By the update's failure action.
     AutoRollback {

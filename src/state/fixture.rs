@@ -257,6 +257,7 @@ pub fn service_spec(name: &str, replicas: u64) -> ServiceSpec {
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
         depends_on: Vec::new(),
+        schedule: None,
     }
 }
 

@@ -8,6 +8,7 @@ mod addresses;
 mod apply;
 pub mod codec;
 pub mod command;
+pub mod cron;
 mod data;
 mod draft;
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub mod watch;
 pub use addresses::{AddressHolder, AddressUser, Addresses};
 pub use apply::BeyondBuild;
 pub use command::*;
+pub use cron::*;
 pub use data::{Data, DataHistory, DataRecord, KEPT_DATA_VERSIONS, MAX_DATA_VERSIONS, MAX_OLDER_DATA_BYTES, OlderData};
 pub use draft::Draft;
 pub use object::*;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::cron::CronStatus;
 use super::data::DataHistory;
 use crate::spec::*;
 
@@ -105,6 +106,8 @@ pub struct Service {
     pub job: Option<JobStatus>,
     /// Spec versions of which no task starts yet: what the service depends on has not come to it since they were put in force.
     pub held: Vec<Version>,
+    /// `Some` while the spec has a schedule.
+    pub cron: Option<CronStatus>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

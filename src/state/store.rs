@@ -103,7 +103,9 @@ impl State {
     /// Forgets a task spec that neither a task nor its service refers to any more.
     pub(super) fn release_task_spec(&mut self, service: ServiceId, version: Version) {
         let named = self.services.get(&service).is_some_and(|service| {
-            service.spec_version == version || service.previous.as_ref().is_some_and(|p| p.spec_version == version)
+            let runs = service.cron.iter().flat_map(|cron| &cron.open).any(|run| run.spec_version == version);
+            let previous = service.previous.as_ref().is_some_and(|previous| previous.spec_version == version);
+            service.spec_version == version || previous || runs
         });
         if !named && !self.task_spec_users.contains_key(&(service, version)) {
             self.task_specs.remove(&(service, version));

@@ -81,6 +81,10 @@ pub fn are_all_asked_for(swarm: &Swarm) {
     at.ok(&["stack", "plan", "-c", &stack, "s"]);
     at.ok(&["stack", "deploy", "--detach", "-c", &stack, "s"]);
     at.ok(&["service", "explain", "served"]);
+    at.ok(&["service", "create", "--name", "daily", "--schedule", "@daily", IMAGE, "true"]);
+    at.ok(&["service", "run", "daily"]);
+    at.ok(&["service", "runs", "daily"]);
+    at.ok(&["service", "rm", "daily"]);
     // What it finds is for its own tests to judge.
     at.flok(&["network", "doctor"]);
     at.ok(&["swarm", "status"]);

@@ -8,6 +8,7 @@
 mod client;
 mod commands;
 mod conditions;
+mod cron;
 mod daemon;
 mod deaths;
 mod deploy;

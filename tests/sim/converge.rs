@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use flok::spec::constraint::Constraint;
 use flok::spec::*;
-use flok::state::{Node, NodeHealth, Service, State, Task, UpdateState};
+use flok::state::{CronStatus, Node, NodeHealth, Service, State, Task, UpdateState};
 
-use crate::world::World;
+use crate::world::{World, clocks};
+
+/// From a schedule's point to the entry in which it is dealt with.
+const POINT_WITHIN: std::time::Duration = std::time::Duration::from_secs(3);
 
 impl World {
     /// The first thing found that is not as it should be.
@@ -79,6 +82,13 @@ impl World {
         surplus.map(|(node, task)| format!("{task} runs on {node}, and nobody wants it: {:?}", state.task(*task)))
     }
 
+    /// With a leader, a point is dealt with at once, or waits for a run to end.
+    fn overdue(&self, cron: &CronStatus) -> Option<String> {
+        let now = clocks(self.now, &self.hosts[self.leader()?]).unix;
+        let overdue = cron.next.is_none_or(|next| now - next > POINT_WITHIN);
+        (overdue && cron.open.is_empty()).then(|| format!("a run is overdue at {now:?}: {cron:?}"))
+    }
+
     fn unsettled_service(
         &self,
         state: &State,
@@ -100,6 +110,12 @@ impl World {
         let update = service.update.as_ref().map(|update| update.state).filter(|_| free);
         if matches!(update, Some(UpdateState::Updating | UpdateState::RollbackStarted)) {
             return Some(format!("is being updated: {:?}", service.update));
+        }
+        if let Some(cron) = &service.cron {
+            // Runs go on for ever: what one wants, or has not stopped yet, is as it should be.
+            let there = state.tasks_of_service(service.id).filter(|task| task.outcome.is_none());
+            wanted.extend(there.filter_map(|task| Some((task.node?, task.id))));
+            return self.overdue(cron);
         }
         if let Some(job) = service.job {
             let done: Vec<_> = state.tasks_of_service(service.id).filter(|task| job.counts(task)).collect();

@@ -8,7 +8,7 @@ use flok::consensus::replica::Fatal;
 use flok::membership::verdicts::Verdicts;
 use flok::membership::voters::{self, Circumstances, VoterStep};
 use flok::node::decisions;
-use flok::spec::MonoMs;
+use flok::spec::{MonoMs, UnixMs};
 use flok::state::{Command, State, Step};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -31,6 +31,8 @@ pub struct Leader {
     change_under_way: bool,
     change_rests_until: Ms,
     last: Ms,
+    /// By the host's own clock: what was due then has been seen.
+    looked_at: UnixMs,
 }
 
 struct Tenure {
@@ -46,13 +48,16 @@ impl Daemon {
             self.leader.tenure = None;
             return Ok(());
         };
+        let run_due = log.state().next_run_after(self.leader.looked_at).is_some_and(|next| next <= context.unix());
         let due = self.stirred
+            || run_due
             || context.now >= self.leader.last + if self.detector.is_calm() { CALM_TICK } else { ALERT_TICK };
         if !due || self.leader.plan_under_way {
             return Ok(());
         }
         self.stirred = false;
         self.leader.last = context.now;
+        self.leader.looked_at = context.unix();
         let state = log.state().clone();
         if !log.leads() {
             self.leader.tenure = None;

@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use flok::gossip::Table;
 use flok::spec::*;
 use flok::state::watch::{Difference, ObjectChange};
-use flok::state::{Change, Service, State, Step, Task, UpdateState};
+use flok::state::{Change, MAX_OPEN_RUNS, Service, State, Step, Task, UpdateState};
 
 /// Docker's default.
 const DEFAULT_MONITOR_MS: u64 = 5_000;
+/// From a leader's plan to its entry.
+const PROPOSED_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 pub struct Semantics {
@@ -21,6 +23,8 @@ pub struct Semantics {
     started: BTreeSet<TaskId>,
     /// Tasks whose process really ended with code 0.
     succeeded: BTreeSet<TaskId>,
+    /// The last point of each service at which a run began.
+    begun_points: BTreeMap<ServiceId, UnixMs>,
     pub ends: Ends,
 }
 
@@ -33,6 +37,8 @@ pub struct Ends {
     pub replaced: u64,
     /// Services that waited for others, and went on.
     pub released: u64,
+    /// Runs that a schedule began.
+    pub runs: u64,
 }
 
 impl Semantics {
@@ -66,6 +72,7 @@ impl Semantics {
         for service in after.services() {
             self.check_pace(before, after, service);
             check_job(after, service);
+            Semantics::check_overlap(after, service);
         }
     }
 
@@ -78,6 +85,7 @@ impl Semantics {
     }
 
     fn look_at_service(&mut self, states: [&State; 2], old: &Service, new: &Service) {
+        self.look_at_runs(old, new);
         if let (Some(old), Some(new)) = (old.job, new.job) {
             assert!(new.iteration >= old.iteration, "a job goes back to iteration {}", new.iteration);
             assert!(new.iteration > old.iteration || new.completed >= old.completed, "a completion was taken back");
@@ -141,6 +149,39 @@ impl Semantics {
         if is_under_way(is) && (was != Some(is) || old.spec_version != new.spec_version) {
             self.begun.insert(new.id, states[1].applied());
         }
+    }
+
+    /// A point begins one run at most, on time or within the window, and dealing with points only goes forward.
+    fn look_at_runs(&mut self, old: &Service, new: &Service) {
+        let (Some(schedule), Some(was), Some(is)) = (&new.spec.schedule, &old.cron, &new.cron) else { return };
+        let name = &new.spec.name;
+        assert!(is.handled >= was.handled, "points of {name} are dealt with again");
+        assert!(is.next.is_none_or(|next| next > is.handled), "a point of {name} is due that was dealt with");
+        assert!(is.open.len() <= MAX_OPEN_RUNS && is.ended.len() <= schedule.history as usize, "{name}: {is:?}");
+        let latest = old.job.map_or(0, |job| job.iteration);
+        for run in is.open.iter().chain(&is.ended).filter(|run| run.iteration > latest) {
+            self.ends.runs += 1;
+            let Some(point) = run.point else { continue };
+            let before = self.begun_points.insert(new.id, point);
+            assert!(before.is_none_or(|before| before < point), "{name} runs at {point:?} after {before:?}");
+            assert!(was.handled < point, "{name} runs again at {point:?}");
+            // The clock goes on between a plan and its way into the log.
+            let late = run.began - point;
+            assert!(run.began >= point, "{name} runs before {point:?}");
+            assert!(late <= schedule.window + PROPOSED_WITHIN, "{name} runs {late:?} after {point:?}");
+        }
+        if schedule.concurrency != Concurrency::Allow {
+            assert!(is.open.len() <= 1, "runs of {name} overlap: {:?}", is.open);
+        }
+    }
+
+    /// Where runs may not overlap, no two of them have tasks that are to run.
+    fn check_overlap(state: &State, service: &Service) {
+        let Some(schedule) = &service.spec.schedule else { return };
+        let live = state.tasks_of_service(service.id).filter(|task| task.is_live());
+        let iterations: BTreeSet<_> = live.map(|task| task.job_iteration).collect();
+        let alone = schedule.concurrency != Concurrency::Forbid || iterations.len() <= 1;
+        assert!(alone, "runs {iterations:?} of {} overlap", service.spec.name);
     }
 
     /// Nobody is let go before what it requires has really come to it; it may have in the same entry.
@@ -324,7 +365,12 @@ fn check_job(state: &State, service: &Service) {
         state.tasks_of_service(service.id).filter(|task| job.counts(task)).map(|task| task.slot).collect();
     let slots: BTreeSet<Slot> = completed.iter().copied().collect();
     assert_eq!(slots.len(), completed.len(), "a slot of job {name} has completed twice");
-    if let ServiceMode::ReplicatedJob { max_concurrent, total_completions } = service.spec.mode {
+    // A run keeps the mode it began with; of one that is no history, nobody knows it.
+    let mode = match &service.cron {
+        None => Some(service.spec.mode),
+        Some(cron) => cron.open.iter().chain(&cron.ended).find(|run| run.iteration == job.iteration).map(|run| run.mode),
+    };
+    if let Some(ServiceMode::ReplicatedJob { max_concurrent, total_completions }) = mode {
         assert_eq!(job.completed, completed.len() as u64, "completions of job {name}");
         assert!(job.completed <= total_completions, "{} of {total_completions} completions of {name}", job.completed);
         let live = |task: &&std::sync::Arc<Task>| task.is_live() && task.job_iteration == Some(job.iteration);

@@ -261,6 +261,7 @@ impl World {
             placement.constraints.extend(choices.choose(&mut self.rng).map(|text| (*text).to_owned()));
         }
         let depends_on = if self.rng.random_bool(0.35) { self.some_dependencies(&name) } else { Vec::new() };
+        let schedule = (mode.is_job() && self.rng.random_bool(0.5)).then(|| self.some_schedule());
         let open = id.0.is_multiple_of(7).then_some(PortConfig {
             name: None,
             protocol: Protocol::Tcp,
@@ -305,8 +306,21 @@ impl World {
             update,
             endpoint: EndpointSpec { ports: ports.into_iter().chain(open).collect(), ..EndpointSpec::default() },
             depends_on,
+            schedule,
         };
         self.command(via, Command::CreateService { id, spec: Box::new(spec), credentials: None });
+    }
+
+    /// Often enough for a run to be short.
+    fn some_schedule(&mut self) -> Schedule {
+        let crons = ["@every 3s", "*/5 * * * * *", "@every 11s"];
+        let concurrency = [Concurrency::Allow, Concurrency::Forbid, Concurrency::Replace];
+        Schedule {
+            window: Duration::from_secs(self.rng.random_range(1..7)),
+            concurrency: concurrency.choose(&mut self.rng).copied().expect("three"),
+            history: self.rng.random_range(0..4),
+            ..Schedule::new(crons.choose(&mut self.rng).copied().expect("three"))
+        }
     }
 
     /// Up to two of the services that are there.
@@ -399,6 +413,9 @@ impl World {
             let images = ["steady", "flaky", "broken", "checked", "sick"];
             let image = images.choose(&mut self.rng).expect("five");
             spec.task.container.image = format!("example.org/{image}:{}", self.rng.random_range(1..9));
+        }
+        if spec.mode.is_job() && self.rng.random_bool(0.2) {
+            spec.schedule = self.rng.random_bool(0.6).then(|| self.some_schedule());
         }
         if self.rng.random_bool(0.1) {
             // Refused where they would wait for one another.

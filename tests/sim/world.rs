@@ -705,7 +705,7 @@ impl World {
     }
 }
 
-fn clocks(now: Ms, host: &Host) -> Now {
+pub fn clocks(now: Ms, host: &Host) -> Now {
     let unix = (EPOCH + now).saturating_add_signed(host.wall_offset);
     Now { mono: MonoMs(now + host.mono_offset), unix: UnixMs(unix) }
 }

@@ -48,6 +48,7 @@ pub fn service_spec_from_docker(spec: docker::ServiceSpec) -> Result<ServiceSpec
         rollback: spec.rollback_config.map(rollback_in).transpose()?.unwrap_or_default(),
         endpoint,
         depends_on: Vec::new(),
+        schedule: None,
     };
     spec.read_additions().map_err(ApiError::invalid)?;
     Ok(spec)

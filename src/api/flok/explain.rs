@@ -69,6 +69,9 @@ fn notes(read: &Read, service: &Service) -> Vec<String> {
     let update = service.update.as_ref().map(|update| format!("update: {}", update.message));
     notes.extend(update.filter(|text| text != "update: "));
     notes.extend(older_data(&read.state, service));
+    if let (Some(schedule), Some(cron)) = (&service.spec.schedule, &service.cron) {
+        notes.push(super::runs::note(&service.spec.name, schedule, cron));
+    }
     notes
 }
 

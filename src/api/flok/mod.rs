@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod explain;
 pub mod images;
 pub mod plan;
+pub mod runs;
 pub mod stack;
 mod stack_data;
 pub mod status;

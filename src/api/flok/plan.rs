@@ -134,6 +134,7 @@ fn plainest(spec: &ServiceSpec) -> ServiceSpec {
     plain.rollback = UpdateConfig::default();
     plain.endpoint = EndpointSpec::default();
     plain.depends_on = Vec::new();
+    plain.schedule = None;
     if let ServiceMode::Replicated { replicas } = &mut plain.mode {
         *replicas = 0;
     }

@@ -5,5 +5,6 @@ pub mod doctor;
 pub mod explain;
 pub mod image;
 pub mod plan;
+pub mod runs;
 pub mod stack;
 pub mod status;

@@ -21,14 +21,16 @@ use crate::spec::image::ImageReference;
 Examples:
   flok service create --name web --replicas 3 --publish mode=host,target=80,published=8080 whoami:1
   flok service create --name db --mount source=data,target=/data --constraint node.role==worker redis:7
-  flok service create --name agent --mode global --env LEVEL=info agent:2 --verbose")]
+  flok service create --name agent --mode global --env LEVEL=info agent:2 --verbose
+  flok service create --name backup --schedule '30 3 * * *' --schedule-time-zone Europe/Berlin backup:1")]
 pub struct Create {
     /// Name [default: made up]
     #[arg(long)]
     name: Option<String>,
-    /// How many tasks there are: so many (--replicas), or one on every node
-    #[arg(long, value_parser = ["replicated", "global", "replicated-job", "global-job"], default_value = "replicated")]
-    mode: String,
+    /// How many tasks there are: so many (--replicas), or one on every node [default: replicated; with --schedule,
+    /// replicated-job]
+    #[arg(long, value_parser = ["replicated", "global", "replicated-job", "global-job"])]
+    mode: Option<String>,
     /// Variable of the containers; repeat it
     #[arg(long, short, value_name = "KEY=VALUE")]
     env: Vec<String>,
@@ -81,7 +83,8 @@ pub(super) fn image(text: &str) -> Result<String, String> {
 
 impl Create {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
-        let mode = match self.mode.as_str() {
+        let default = if self.values.schedule.is_given() { "replicated-job" } else { "replicated" };
+        let mode = match self.mode.as_deref().unwrap_or(default) {
             "global" => ServiceSpecMode { global: Some([].into()), ..Default::default() },
             "global-job" => ServiceSpecMode { global_job: Some([].into()), ..Default::default() },
             "replicated-job" => ServiceSpecMode {

@@ -68,6 +68,8 @@ pub struct Values {
     #[command(flatten)]
     container: super::container::ContainerArgs,
     #[command(flatten)]
+    pub(super) schedule: super::schedule::ScheduleArgs,
+    #[command(flatten)]
     health: super::health::HealthArgs,
     /// How the service's name is answered: with one virtual address, or with the tasks' own in turn
     #[arg(long, value_parser = ["vip", "dnsrr"])]
@@ -99,6 +101,7 @@ impl Values {
         }
         self.rollout.apply(spec);
         self.container.apply(spec);
+        self.schedule.apply(spec);
         if let Some(mode) = &self.endpoint_mode {
             spec.endpoint_spec.get_or_insert_default().mode = Some(match mode.as_str() {
                 "dnsrr" => EndpointSpecModeEnum::DNSRR,

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::fetch;
 use super::ls::mode;
+use super::runs::{is_scheduled, summary};
 use crate::api::client::Client;
 use crate::cli::output::{JsonArg, print};
 use crate::cli::tasks::{ports, service_name};
@@ -30,14 +31,26 @@ impl Inspect {
             services.push(fetch(client, name).await?);
         }
         if self.pretty {
-            print(&services.iter().map(pretty).collect::<Vec<_>>().join("\n"))
+            let mut shown = Vec::new();
+            for service in &services {
+                shown.push(pretty(service, schedule(client, service).await?));
+            }
+            print(&shown.join("\n"))
         } else {
             self.format.show(&services)
         }
     }
 }
 
-fn pretty(service: &Service) -> String {
+async fn schedule(client: &Client, service: &Service) -> anyhow::Result<Option<String>> {
+    if !is_scheduled(service) {
+        return Ok(None);
+    }
+    let id = service.id.as_deref().unwrap_or_default();
+    Ok(Some(summary(&client.get(&format!("/services/{id}/runs")).await?)))
+}
+
+fn pretty(service: &Service, schedule: Option<String>) -> String {
     let mut out = String::new();
     let mut line = |key: &str, value: Option<String>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
@@ -52,6 +65,7 @@ fn pretty(service: &Service) -> String {
     line("Name", Some(service_name(service)));
     line("Mode", Some(mode(service).into()));
     line("Replicas", replicas.map(|replicas| replicas.to_string()));
+    line("Schedule", schedule);
     line("Image", container.and_then(|container| container.image.clone()));
     line("Entrypoint", container.and_then(|container| Some(container.command.as_ref()?.join(" "))));
     line("Args", container.and_then(|container| Some(container.args.as_ref()?.join(" "))));

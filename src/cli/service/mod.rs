@@ -16,7 +16,9 @@ mod publish;
 mod rm;
 mod rollback;
 mod rollout;
+mod runs;
 mod scale;
+mod schedule;
 mod update;
 
 pub use logs::Logs;
@@ -29,6 +31,7 @@ use clap::Subcommand;
 use crate::api::client::Client;
 
 pub use ls::list;
+pub use runs::is_scheduled;
 
 #[derive(Debug, Subcommand)]
 pub enum Service {
@@ -41,6 +44,8 @@ pub enum Service {
     Scale(scale::Scale),
     Update(Box<update::Update>),
     Rollback(rollback::Rollback),
+    Runs(runs::Runs),
+    Run(runs::Run),
     Logs(Logs),
     #[command(visible_alias = "remove")]
     Rm(rm::Rm),
@@ -57,6 +62,8 @@ impl Service {
             Service::Scale(verb) => verb.run(client).await,
             Service::Update(verb) => verb.run(client).await,
             Service::Rollback(verb) => verb.run(client).await,
+            Service::Runs(verb) => verb.run(client).await,
+            Service::Run(verb) => verb.run(client).await,
             Service::Logs(verb) => verb.run(client).await,
             Service::Rm(verb) => verb.run(client).await,
         }

@@ -28,6 +28,7 @@ pub async fn run(shared: Arc<Shared>, log: Consensus) {
     let mut tenure: Option<Tenure> = None;
     loop {
         let tick = if shared.observed.is_calm() { CALM_TICK } else { ALERT_TICK };
+        let tick = if tenure.is_some() { tick.min(until_next_run(&log.state())) } else { tick };
         let woken = async {
             tokio::select! {
                 changed = state_changed.changed() => changed.is_ok(),
@@ -54,6 +55,12 @@ pub async fn run(shared: Arc<Shared>, log: Consensus) {
         }
         sleep(MIN_GAP).await;
     }
+}
+
+/// A run by a schedule begins on time.
+fn until_next_run(state: &State) -> Duration {
+    let now = clock::now().unix;
+    state.next_run_after(now).map_or(CALM_TICK, |next| next - now)
 }
 
 /// What a leader remembers while it leads.

@@ -1,5 +1,6 @@
 //! The loops, driven over a small swarm: ticks, a scheduler of the plainest kind, and nodes that do as they are told.
 
+mod cron;
 mod explain;
 mod failures;
 mod random;
@@ -173,6 +174,7 @@ impl Sim {
                     SICK if ran < SECOND => (TaskState::Starting, None),
                     SICK => (TaskState::Failed, None),
                     CRASHES if !ran.is_zero() => (TaskState::Failed, Some(ran)),
+                    "short" if ran >= SECOND * 3 => (TaskState::Complete, Some(ran)),
                     COMPLETES if !ran.is_zero() => (TaskState::Complete, Some(ran)),
                     _ => (TaskState::Running, Some(ran)),
                 }

@@ -16,6 +16,7 @@ mod merge;
 mod print;
 mod problem;
 mod reader;
+mod schedule;
 mod schema;
 mod suggest;
 #[cfg(test)]

@@ -73,6 +73,7 @@ const SERVICE: &[Field] = &[
     used("restart", text),
     used("x-volume-policy", volume_policy),
     needs("x-drain", Feature::Networks, duration),
+    used("x-schedule", super::schedule::schedule),
     needs("networks", Feature::Networks, attachments),
     used("secrets", file_references),
     used("configs", file_references),
@@ -257,7 +258,7 @@ const FILE_OBJECT: &[Field] = &[
 
 /// Every key by the section it stands in, for the table in docs/stack-file.md.
 #[cfg(test)]
-pub(super) const SECTIONS: [(&str, &[Field]); 26] = [
+pub(super) const SECTIONS: [(&str, &[Field]); 27] = [
     ("The file", FILE),
     ("include, long form", super::composition::INCLUDE),
     ("services.*", SERVICE),
@@ -274,6 +275,7 @@ pub(super) const SECTIONS: [(&str, &[Field]); 26] = [
     ("services.*.secrets and configs, long form", super::forms::FILE_REFERENCE),
     ("services.*.extends, long form", super::composition::EXTENDS),
     ("services.*.depends_on, long form", super::depends_on::LONG),
+    ("services.*.x-schedule, long form", super::schedule::LONG),
     ("services.*.env_file, long form", super::forms::ENV_FILE),
     ("services.*.volumes, long form", super::volumes::LONG),
     ("services.*.volumes, long form: bind", super::volumes::BIND),

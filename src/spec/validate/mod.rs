@@ -40,6 +40,7 @@ impl ServiceSpec {
         check_update("RollbackConfig", &self.rollback)?;
         self.endpoint.validate()?;
         self.check_depends_on()?;
+        self.check_schedule()?;
         match self.mode {
             ServiceMode::ReplicatedJob { max_concurrent: 0, total_completions: 1.. } => {
                 Err(InvalidSpec("a job that runs no task at a time never completes: set its maximum above 0".into()))
@@ -50,6 +51,18 @@ impl ServiceSpec {
 }
 
 impl ServiceSpec {
+    /// Expression and time zone are looked at where they are given: another build may know others.
+    fn check_schedule(&self) -> Checked {
+        let Some(schedule) = &self.schedule else { return Ok(()) };
+        require(self.mode.is_job(), || {
+            format!(
+                "service {} has a schedule, and is no job: only jobs have runs, so make its mode replicated-job or global-job",
+                self.name
+            )
+        })?;
+        schedule.check_bounds().map_err(|why| InvalidSpec(format!("the schedule of service {}: {why}", self.name)))
+    }
+
     fn check_depends_on(&self) -> Checked {
         let mut seen = BTreeSet::new();
         for one in &self.depends_on {

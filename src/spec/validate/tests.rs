@@ -25,6 +25,7 @@ pub(in crate::spec) fn service() -> ServiceSpec {
         rollback: UpdateConfig::default(),
         endpoint: EndpointSpec::default(),
         depends_on: Vec::new(),
+        schedule: None,
     }
 }
 

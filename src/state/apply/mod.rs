@@ -5,6 +5,7 @@
 //! leaves the state as it was without a copy; only commands, several of which may fail half-way, keep the old state (a clone
 //! is O(1)) and go back to it.
 
+mod cron;
 mod data;
 mod network;
 mod node;
@@ -179,6 +180,7 @@ impl State {
             }
             Command::RollbackService { id, version } => self.rollback_service(*id, *version, at),
             Command::RemoveService { id } => self.remove_service(*id, at),
+            Command::RunService { id } => self.run_service(*id, at),
 
             Command::CreateNetwork { id, spec } => self.create_network(*id, spec, at),
             Command::RemoveNetwork { id } => self.remove_network(*id),
@@ -211,6 +213,12 @@ impl State {
 
             Change::SetUpdateStatus { service, status } => self.set_update_status(*service, status.as_ref(), at),
             Change::ReleaseService { service } => self.release_service(*service, at),
+            Change::SetNextRun { service, next } => self.set_next_run(*service, *next),
+            Change::BeginRun { service, point, next } => self.begin_due_run(*service, *point, *next, at),
+            Change::PassRuns { service, until, count, why, next } => {
+                self.pass_runs(*service, *until, (*count, *why), *next)
+            }
+            Change::EndRun { service, iteration, outcome } => self.end_run(*service, *iteration, *outcome, at),
             Change::AutoRollback { service, message } => self.auto_rollback(*service, message, at),
             Change::SetServicePorts { service, ports } => self.set_service_ports(*service, ports, at),
             Change::SetServiceVips { service, vips } => self.set_service_vips(*service, vips, at),
@@ -248,6 +256,10 @@ impl Change {
                 let replacement = replacement.iter().flat_map(|new| new.subjects());
                 std::iter::once(ObjectId::Task(*task)).chain(replacement).collect()
             }
+            Change::SetNextRun { service, .. }
+            | Change::BeginRun { service, .. }
+            | Change::PassRuns { service, .. }
+            | Change::EndRun { service, .. } => vec![ObjectId::Service(*service)],
             _ => self.created_or_changed(),
         }
     }
@@ -270,6 +282,10 @@ impl Change {
             | Change::SetServicePorts { service, .. }
             | Change::SetServiceVips { service, .. }
             | Change::ScaleService { service, .. } => vec![ObjectId::Service(*service)],
+            // Runs are no change of their service: see `CronStatus`.
+            Change::SetNextRun { .. } | Change::BeginRun { .. } | Change::PassRuns { .. } | Change::EndRun { .. } => {
+                Vec::new()
+            }
             Change::SetNetworkSubnets { network, .. } => vec![ObjectId::Network(*network)],
             Change::SetNodeHealth { node, .. } | Change::DescribeNode { node, .. } | Change::SetRaft { node, .. } => {
                 vec![ObjectId::Node(*node)]

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::cron::follow_schedule;
 use super::{At, check_version, not_found};
 use crate::spec::*;
 use crate::state::{
-    AddressUser, CredentialsUpdate, JobStatus, PreviousSpec, Refusal, RegistryCredentials, Service, State, UpdateState,
+    AddressUser, CredentialsUpdate, CronStatus, JobStatus, PreviousSpec, Refusal, RegistryCredentials, Service, State, UpdateState,
     UpdateStatus,
 };
 
@@ -28,6 +29,7 @@ impl State {
         self.choose_data(&mut spec, None, at);
         let held = if spec.depends_on.is_empty() { Vec::new() } else { vec![at.version] };
         let job = spec.mode.is_job().then_some(JobStatus { iteration: 0, last_execution: at.time, completed: 0 });
+        let cron = spec.schedule.is_some().then(|| CronStatus::since(at.time));
         self.task_specs.insert((id, at.version), Arc::new(spec.task.clone()));
         self.put_service(Service {
             id,
@@ -40,6 +42,7 @@ impl State {
             vips: Vec::new(),
             job,
             held,
+            cron,
         });
         self.put_credentials(id, credentials, at);
         Ok(())
@@ -94,6 +97,7 @@ impl State {
             begin_job_again(service, at);
             self.hold_back(service);
         }
+        follow_schedule(service, &old, old_version, at);
         service.ports = kept_ports(&service.spec.endpoint.ports, &service.ports);
         let forgotten = service.previous.replace(Box::new(PreviousSpec { spec: old, spec_version: old_version }));
         self.services.insert(service.id, Arc::new(service.clone()));
@@ -108,6 +112,7 @@ impl State {
         check_version(service.meta.version, version)?;
         let mut service = service.as_ref().clone();
         let (spec, spec_version) = self.restore_previous(&mut service)?;
+        follow_schedule(&mut service, &spec, spec_version, at);
         if runs_anew(&spec, &service.spec) {
             begin_job_again(&mut service, at);
         }
@@ -163,6 +168,9 @@ impl State {
             }
         }
         self.release_task_spec(id, service.spec_version);
+        for run in service.cron.iter().flat_map(|cron| &cron.open) {
+            self.release_task_spec(id, run.spec_version);
+        }
         if let Some(previous) = &service.previous {
             self.release_task_spec(id, previous.spec_version);
         }
@@ -335,8 +343,11 @@ fn runs_anew(old: &ServiceSpec, new: &ServiceSpec) -> bool {
     old.task != new.task || total(old.mode) != total(new.mode)
 }
 
-/// What earlier iterations completed, or left undone, does not count in a new one.
+/// What earlier iterations completed, or left undone, does not count in a new one. A job with a schedule waits for its next point.
 pub(super) fn begin_job_again(service: &mut Service, at: At) {
+    if service.spec.schedule.is_some() {
+        return;
+    }
     if let Some(job) = &mut service.job {
         *job = JobStatus { iteration: job.iteration + 1, last_execution: at.time, completed: 0 };
     }

@@ -27,8 +27,9 @@ impl State {
             return Err(Refusal::Invalid("a new task is wanted ready or running".into()));
         }
         self.check_slot(service, new)?;
-        let live =
-            self.tasks_in_slot(new.service, new.slot).filter(|t| t.is_live() && Some(t.id) != instead_of).count();
+        let beside = |task: &Task| service.runs_beside() && task.job_iteration != new.job_iteration;
+        let in_the_way = |task: &Task| task.is_live() && Some(task.id) != instead_of && !beside(task);
+        let live = self.tasks_in_slot(new.service, new.slot).filter(|task| in_the_way(task)).count();
         if live > usize::from(service.starts_first()) {
             return Err(Refusal::Precondition(format!(
                 "slot {} of service {} already has a task",
@@ -39,7 +40,7 @@ impl State {
     }
 
     fn check_slot(&self, service: &Service, new: &NewTask) -> Result<(), Refusal> {
-        let fits = match (new.slot, service.spec.mode) {
+        let fits = match (new.slot, service.mode_of(new.job_iteration)) {
             (Slot::Replica(slot), ServiceMode::Replicated { .. }) => slot > 0,
             (Slot::Replica(slot), ServiceMode::ReplicatedJob { total_completions, .. }) => slot < total_completions,
             (Slot::Node(node), ServiceMode::Global | ServiceMode::GlobalJob) => new.node == Some(node),
@@ -57,11 +58,11 @@ impl State {
 
     /// What a job has completed in this iteration does not run again.
     fn check_job(&self, service: &Service, new: &NewTask) -> Result<(), Refusal> {
-        if service.job.map(|job| job.iteration) != new.job_iteration {
+        if !service.takes(new.job_iteration) {
             return Err(Refusal::Precondition(format!("service {} is at another job iteration", service.spec.name)));
         }
-        let Some(job) = service.job else { return Ok(()) };
-        if self.tasks_in_slot(new.service, new.slot).any(|task| job.counts(task)) {
+        let done = |task: &Task| task.job_iteration == new.job_iteration && service.counts(task);
+        if self.tasks_in_slot(new.service, new.slot).any(|task| done(task)) {
             return Err(Refusal::Precondition(format!(
                 "slot {} of job {} has been completed",
                 new.slot, service.spec.name
@@ -242,9 +243,16 @@ impl State {
     /// steps of the leader's plan hold.
     fn count_completion(&mut self, task: &Task) {
         let Some(service) = self.services.get_mut(&task.service) else { return };
-        if service.job.is_some_and(|job| job.counts(task)) {
-            let job = std::sync::Arc::make_mut(service).job.as_mut();
-            job.expect("it counts the task").completed += 1;
+        if !service.counts(task) {
+            return;
+        }
+        let service = std::sync::Arc::make_mut(service);
+        if let Some(job) = service.job.as_mut().filter(|job| job.counts(task)) {
+            job.completed += 1;
+        }
+        let open = service.cron.iter_mut().flat_map(|cron| &mut cron.open);
+        for run in open.filter(|run| Some(run.iteration) == task.job_iteration) {
+            run.completed += 1;
         }
     }
 
@@ -259,8 +267,8 @@ impl State {
 
     /// A completion is how a job knows that a slot is done, so it stays as long as the iteration.
     fn may_be_forgotten(&self, task: &Task) -> bool {
-        let job = self.services.get(&task.service).and_then(|service| service.job);
-        task.may_be_forgotten() && !job.is_some_and(|job| job.counts(task))
+        let service = self.services.get(&task.service);
+        task.may_be_forgotten() && !service.is_some_and(|service| service.counts(task))
     }
 
     pub(super) fn set_pending_reason(&mut self, id: TaskId, reason: &str, at: At) -> Result<(), Refusal> {

@@ -185,6 +185,7 @@ pub fn service_spec() -> ServiceSpec {
             required: true,
             restart: true,
         }],
+        schedule: Some(Schedule { concurrency: Concurrency::Replace, ..Schedule::new("@daily") }),
     }
 }
 
@@ -279,6 +280,28 @@ pub fn service() -> Service {
         vips: vec![(NetworkId(1), vec!["10.7.0.2".parse().unwrap(), "fd00::2".parse().unwrap()])],
         job: Some(JobStatus { iteration: 2, last_execution: UnixMs(1_700_000_000_400), completed: 5 }),
         held: vec![Version(4)],
+        cron: Some(CronStatus {
+            handled: UnixMs(5),
+            next: Some(UnixMs(6)),
+            open: vec![a_run(2, None, RunOutcome::Running)],
+            ended: vec![a_run(1, Some(UnixMs(4)), RunOutcome::Failed)],
+            missed: 3,
+            skipped: 2,
+        }),
+    }
+}
+
+fn a_run(iteration: u64, point: Option<UnixMs>, outcome: RunOutcome) -> Run {
+    let ended = point.map(|_| UnixMs(1_700_000_000_950));
+    Run {
+        iteration,
+        point,
+        spec_version: Version(4),
+        mode: ServiceMode::ReplicatedJob { max_concurrent: 1, total_completions: 2 },
+        began: UnixMs(1_700_000_000_900),
+        ended,
+        outcome,
+        completed: 1,
     }
 }
 
@@ -384,6 +407,7 @@ pub fn commands() -> Vec<(&'static str, Command)> {
         ("UpdateService", Command::UpdateService { id: service, version, spec, credentials }),
         ("RollbackService", Command::RollbackService { id: service, version }),
         ("RemoveService", Command::RemoveService { id: service }),
+        ("RunService", Command::RunService { id: service }),
         ("CreateNetwork", Command::CreateNetwork { id: network, spec: network_spec() }),
         ("RemoveNetwork", Command::RemoveNetwork { id: network }),
         ("CreateSecret", Command::CreateSecret { id: secret, spec: secret_spec() }),
@@ -427,6 +451,10 @@ fn changes() -> Vec<Change> {
         Change::Finish { task, outcome: outcome(TaskState::Complete), replacement: None },
         Change::SetPendingReason { task, reason: "no node".into() },
         Change::SetUpdateStatus { service, status: Some(update_status()) },
+        Change::SetNextRun { service, next: UnixMs(8) },
+        Change::BeginRun { service, point: UnixMs(8), next: Some(UnixMs(9)) },
+        Change::PassRuns { service, until: UnixMs(9), count: 2, why: Passed::Skipped, next: None },
+        Change::EndRun { service, iteration: 3, outcome: RunOutcome::Replaced },
         Change::AutoRollback { service, message: "failed".into() },
         Change::SetServicePorts { service, ports: ports() },
         Change::SetServiceVips { service, vips: self::service().vips },

@@ -119,7 +119,7 @@ fn text_map(node: Option<&Node>) -> Labels {
 
 /// Reading a canonical mapping: types were checked when it was made canonical.
 impl Node {
-    fn string(&self, key: &str) -> Option<String> {
+    pub(in crate::spec::stack) fn string(&self, key: &str) -> Option<String> {
         self.get(key).map(|node| node.as_text().to_string())
     }
 
@@ -146,7 +146,7 @@ impl Node {
     }
 
     /// A number that was checked not to be negative.
-    fn count(&self, key: &str) -> Option<u64> {
+    pub(in crate::spec::stack) fn count(&self, key: &str) -> Option<u64> {
         self.int(key).and_then(|value| u64::try_from(value).ok())
     }
 
@@ -154,7 +154,7 @@ impl Node {
         self.get(key).and_then(|node| node.as_text().parse().ok())
     }
 
-    fn duration(&self, key: &str) -> Option<std::time::Duration> {
+    pub(in crate::spec::stack) fn duration(&self, key: &str) -> Option<std::time::Duration> {
         self.get(key).and_then(|node| quantity::parse_duration(node.as_text()).ok())
     }
 }

@@ -31,6 +31,7 @@ impl Converter<'_> {
             update: deploy::update(root_deploy, "update_config"),
             rollback: deploy::update(root_deploy, "rollback_config"),
             depends_on: self.depends_on(&path, service),
+            schedule: None,
             endpoint: EndpointSpec { mode: self.endpoint_mode(&path, root_deploy, &ports), ports },
             task: TaskSpec {
                 container: self.container(&path, service, image),
@@ -50,6 +51,7 @@ impl Converter<'_> {
         if let Err(why) = spec.read_additions() {
             self.report.problem(entry.place, &path, why);
         }
+        self.schedule(&path, service, &mut spec);
         Some(spec)
     }
 

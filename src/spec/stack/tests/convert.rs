@@ -466,3 +466,43 @@ fn a_later_file_adds_to_what_a_service_waits_for() {
     let read: Vec<String> = web.depends_on.iter().map(ToString::to_string).collect();
     assert_eq!(read, ["s_db to be healthy", "s_cache to have started"]);
 }
+
+#[test]
+fn a_schedule_makes_a_job_of_what_has_no_mode() {
+    let short = Case::new(&web("    x-schedule: \"@daily\"\n    deploy: {replicas: 2}\n")).service();
+    assert_eq!(short.schedule, Some(Schedule::new("@daily")));
+    assert_eq!(short.mode, ServiceMode::ReplicatedJob { max_concurrent: 2, total_completions: 2 });
+    assert_eq!(short.labels.get("flok.schedule").map(String::as_str), Some("@daily"));
+    let long = web(
+        "    x-schedule: {cron: '*/5 * * * *', time_zone: Europe/Berlin, window: 90s, concurrency: allow, history: 2, suspend: true}
+    deploy: {mode: global-job}\n",
+    );
+    let service = Case::new(&long).service();
+    let expected = Schedule {
+        cron: "*/5 * * * *".into(),
+        time_zone: "Europe/Berlin".into(),
+        window: Duration::from_secs(90),
+        concurrency: Concurrency::Allow,
+        history: 2,
+        suspend: true,
+    };
+    assert_eq!((service.schedule, service.mode), (Some(expected), ServiceMode::GlobalJob));
+}
+
+#[test]
+fn what_a_schedule_cannot_be_is_told() {
+    let told = |keys: &str| Case::new(&web(keys)).problems().join("\n");
+    for (keys, parts) in [
+        ("    x-schedule: '61 * * * *'\n", ["services.web.x-schedule", "no cron expression"]),
+        ("    x-schedule: {cron: '@daily', time_zone: Europe/Berln}\n", ["x-schedule", "did you mean Europe/Berlin?"]),
+        ("    x-schedule: {window: 1m}\n", ["x-schedule", "has no cron"]),
+        ("    x-schedule: {cron: '@daily', tz: UTC}\n", ["x-schedule", "unknown key \"tz\""]),
+        ("    x-schedule: {cron: '@daily', history: 101}\n", ["x-schedule", "longer than 100 runs"]),
+        ("    x-schedule: '@daily'\n    deploy: {mode: replicated}\n", ["deploy.mode", "only jobs have runs"]),
+        ("    deploy: {labels: {flok.schedule: '@daily'}}\n", ["deploy.mode", "replicated-job or global-job"]),
+        ("    deploy: {labels: {flok.schedule: never}}\n", ["services.web", "label flok.schedule=never"]),
+    ] {
+        let told = told(keys);
+        assert!(parts.iter().all(|part| told.contains(part)), "{parts:?} in {told}");
+    }
+}
