@@ -122,7 +122,9 @@ impl Schedule {
         let mut fields = labels.iter().filter_map(|(label, text)| Some((label, label.strip_prefix(&prefix)?, text)));
         let Some(cron) = labels.get(SCHEDULE_LABEL) else {
             return match fields.next() {
-                Some((label, _, text)) => Err(named(label, text, format!("it needs a label {SCHEDULE_LABEL} beside it"))),
+                Some((label, _, text)) => {
+                    Err(named(label, text, format!("it needs a label {SCHEDULE_LABEL} beside it")))
+                }
                 None => Ok(None),
             };
         };
@@ -201,7 +203,8 @@ fn time_zone(name: &str) -> Result<TimeZone, String> {
     known.get(name).map_err(|_| {
         let names: Vec<String> = known.available().map(|name| name.as_str().to_owned()).collect();
         let near = nearest(name, names.iter().map(String::as_str));
-        let near = near.map_or_else(|| "write for example Europe/Berlin".to_owned(), |near| format!("did you mean {near}?"));
+        let near =
+            near.map_or_else(|| "write for example Europe/Berlin".to_owned(), |near| format!("did you mean {near}?"));
         format!("there is no time zone {name:?}: {near}")
     })
 }

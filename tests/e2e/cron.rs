@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::docker::ok;
+use super::docker::{ok, refused};
 use super::lab::{Host, eventually};
 use super::swarm::{PATIENCE, Swarm};
 
@@ -59,8 +59,8 @@ fn jobs_run_by_their_schedule_once_a_point_whoever_leads() {
 
     // By Docker's words; it is not due today.
     let create = ["service", "create", "--detach", "--name", "yearly", "--label", "flok.schedule=0 0 29 2 *"];
-    let refused = host.docker(&[create.as_slice(), &["flok/busybox:latest", "true"]].concat());
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("service yearly has a schedule, and is no job"));
+    let why = refused(host, &[create.as_slice(), &["flok/busybox:latest", "true"]].concat());
+    assert!(why.contains("service yearly has a schedule, and is no job"), "{why}");
     ok(host, &[create.as_slice(), &["--mode", "replicated-job", "flok/busybox:latest", "true"]].concat());
     ok(host, &["service", "update", "--detach", "--label-add", "flok.schedule.time-zone=Asia/Kolkata", "yearly"]);
     let why = host.refused(&["service", "update", "--label-add", "flok.schedule.time-zone=Mars", "yearly"]);

@@ -115,7 +115,15 @@ impl World {
             // Runs go on for ever: what one wants, or has not stopped yet, is as it should be.
             let there = state.tasks_of_service(service.id).filter(|task| task.outcome.is_none());
             wanted.extend(there.filter_map(|task| Some((task.node?, task.id))));
-            return self.overdue(cron);
+            return match &service.spec.schedule {
+                Some(schedule) if !schedule.suspend => {
+                    let why = self.workload.suspends.then(|| "its schedule is to be suspended".to_owned());
+                    why.or_else(|| self.overdue(cron))
+                }
+                // One waits for a node that fits.
+                _ if service.spec.mode.is_global() && eligible(state, service).is_empty() => None,
+                _ => (!cron.open.is_empty()).then(|| format!("runs go on: {:?}", cron.open)),
+            };
         }
         if let Some(job) = service.job {
             let done: Vec<_> = state.tasks_of_service(service.id).filter(|task| job.counts(task)).collect();

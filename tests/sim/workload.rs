@@ -39,6 +39,8 @@ pub struct Workload {
     pub admissions: BTreeMap<u64, Admission>,
     pub to_admit: Vec<usize>,
     pub over: bool,
+    /// Schedules are to be suspended.
+    pub suspends: bool,
     /// Between two operations, at most.
     pub gap: Ms,
     services: u64,
@@ -468,12 +470,25 @@ impl World {
         node.is_none_or(|node| node.raft.is_some_and(|raft| raft.standing == RaftStanding::Voter))
     }
 
+    fn suspend_schedules(&mut self, via: usize) {
+        for service in self.check.reference.services().cloned().collect::<Vec<_>>() {
+            let mut spec = service.spec.clone();
+            let Some(schedule) = spec.schedule.as_mut().filter(|schedule| !schedule.suspend) else { continue };
+            schedule.suspend = true;
+            let (id, version, credentials) = (service.id, service.meta.version, CredentialsUpdate::Keep);
+            self.command(via, Command::UpdateService { id, version, spec: Box::new(spec), credentials });
+        }
+    }
+
     /// Operators let every node take tasks again, and remove those that will not come back; one step at a time.
     pub fn tidy_up(&mut self) {
         self.workload.over = true;
         self.give_up_the_lost();
         let holders = self.log_holders();
         let Some(via) = holders.choose(&mut self.rng).copied() else { return };
+        if self.workload.suspends {
+            self.suspend_schedules(via);
+        }
         let nodes: Vec<_> = self.check.reference.nodes().cloned().collect();
         for node in nodes {
             let gone = self.host_of(node.id).is_none_or(|host| self.hosts[host].gone);

@@ -15,10 +15,7 @@ use crate::spec::quantity::format_duration;
 use crate::spec::schedule::shown;
 use crate::state::{Command, CronStatus, Refusal, Run, Service};
 
-pub async fn list<B: Backend>(
-    State(backend): State<Arc<B>>,
-    Path(wanted): Path<String>,
-) -> Result<Response, ApiError> {
+pub async fn list<B: Backend>(State(backend): State<Arc<B>>, Path(wanted): Path<String>) -> Result<Response, ApiError> {
     let read = backend.read().await?;
     let service = lookup::service(&read.state, &wanted)?;
     let runs = runs_of(&service).ok_or_else(|| {

@@ -115,8 +115,15 @@ fn what_was_due_meanwhile_is_counted_and_the_last_of_it_found() {
 }
 
 const CRONS: [&str; 9] = [
-    "* * * * *", "*/7 * * * *", "30 2 * * *", "0 0 1 * *", "15 1-3 * * sun", "0 */2 * * *", "*/13 * * * * *",
-    "0 12 29 2 *", "@every 90s",
+    "* * * * *",
+    "*/7 * * * *",
+    "30 2 * * *",
+    "0 0 1 * *",
+    "15 1-3 * * sun",
+    "0 */2 * * *",
+    "*/13 * * * * *",
+    "0 12 29 2 *",
+    "@every 90s",
 ];
 const ZONES: [&str; 6] =
     ["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca", "Pacific/Apia"];

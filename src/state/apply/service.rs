@@ -7,8 +7,8 @@ use super::cron::follow_schedule;
 use super::{At, check_version, not_found};
 use crate::spec::*;
 use crate::state::{
-    AddressUser, CredentialsUpdate, CronStatus, JobStatus, PreviousSpec, Refusal, RegistryCredentials, Service, State, UpdateState,
-    UpdateStatus,
+    AddressUser, CredentialsUpdate, CronStatus, JobStatus, PreviousSpec, Refusal, RegistryCredentials, Service, State,
+    UpdateState, UpdateStatus,
 };
 
 impl State {
