@@ -1,13 +1,14 @@
 //! Jobs with a schedule: runs that are due begin, and those that are over end.
 //!
-//! The log names the next point of each schedule. When it is due, one change begins the run and names the point after it; the state refuses
-//! the change where that point has been dealt with, so whoever leads next neither repeats nor forgets it. Of several points that have
-//! become due meanwhile only the last begins a run, and only within the schedule's window; the others count as missed, or as
-//! skipped where a run went on that forbids another. A clock that is set back makes the next point later, never the same
-//! one again.
+//! The log names the next point of each schedule. When it is due, one change begins the run and names the point after it;
+//! the state refuses the change where that point has been dealt with, so whoever leads next neither repeats nor forgets it.
+//! Of several points that have become due meanwhile only the last begins a run, and only within the schedule's window; the
+//! others count as missed, or as skipped where a run went on that forbids another. A clock that is set back makes the next
+//! point later, never the same one again.
 //!
-//! Each run is looked at by itself, as a job with the tasks of its iteration and the spec that was in force when it began. When every slot has
-//! completed or is given up, it ends; after that nothing of it starts any more, on nodes that come later neither.
+//! Each run is looked at by itself, as a job with the tasks of its iteration and the spec that was in force when it began.
+//! When every slot has completed or is given up, it ends; after that nothing of it starts any more, on nodes that come
+//! later neither.
 
 use super::Tick;
 use super::job;
@@ -96,7 +97,8 @@ fn follow(tick: &mut Tick<'_>, service: &Service, schedule: &Schedule, cron: &Cr
         Concurrency::Forbid => !cron.open.is_empty(),
         Concurrency::Replace => false,
     };
-    let why = if blocked { Passed::Skipped } else { Passed::Missed };
+    let was_blocked = schedule.concurrency == Concurrency::Forbid && cron.last_end.is_some_and(|end| end > due);
+    let why = if blocked || was_blocked { Passed::Skipped } else { Passed::Missed };
     let last = rule.last_until(due, now);
     let change = if last > due {
         let count = rule.count(due, last);

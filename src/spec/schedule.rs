@@ -1,12 +1,12 @@
 //! When a job runs: a cron expression in a time zone, and what is to become of runs that are late or overlap.
 //!
-//! A *schedule point* is a moment at which a run is due. Which points there are is worked out by the leader alone, which writes
-//! the next one into the log: no log holder asks for the time or for a time zone's rules when it applies an entry. The rules are those
-//! that were built in, whatever the host has.
+//! A *schedule point* is a moment at which a run is due. Which points there are is worked out by the leader alone, which
+//! writes the next one into the log: no log holder asks for the time or for a time zone's rules when it applies an entry.
+//! The rules are those that were built in, whatever the host has.
 //!
 //! Daylight saving, as in Vixie's cron: a time of day that a day does not have is due at the first moment after the gap,
-//! and one that a day has twice is due the first time only; an expression with a `*` or a step in its hours or minutes goes on
-//! by the clock on the wall, through both of the hours that have one name.
+//! and one that a day has twice is due the first time only; an expression with a `*` or a step in its hours or minutes goes
+//! on by the clock on the wall, through both of the hours that have one name.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! What the log knows of a service with a schedule: up to where its points have been dealt with, and its runs.
 //!
-//! A run is an iteration of the job. A point is dealt with once, in one entry, which also names the point after it: a leader that did
-//! not see the entry, or sees it twice, is refused. So no point begins twice, whoever leads.
+//! A run is an iteration of the job. A point is dealt with once, in one entry, which also names the point after it: a
+//! leader that did not see the entry, or sees it twice, is refused. So no point begins twice, whoever leads.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +23,8 @@ pub struct CronStatus {
     pub open: Vec<Run>,
     /// Runs that have ended, in this order; at most as many as the schedule's history.
     pub ended: Vec<Run>,
+    /// When the last of them ended.
+    pub last_end: Option<UnixMs>,
     /// Points at which nobody led, or nothing could be begun, for longer than the window.
     pub missed: u64,
     /// Points that were passed over because an earlier run went on.
@@ -79,7 +81,15 @@ pub enum Passed {
 impl CronStatus {
     /// Nothing before `now` is due.
     pub(super) fn since(now: UnixMs) -> CronStatus {
-        CronStatus { handled: now, next: None, open: Vec::new(), ended: Vec::new(), missed: 0, skipped: 0 }
+        CronStatus {
+            handled: now,
+            next: None,
+            open: Vec::new(),
+            ended: Vec::new(),
+            last_end: None,
+            missed: 0,
+            skipped: 0,
+        }
     }
 
     /// The run of `iteration`, while it goes on.

@@ -341,8 +341,10 @@ fn check_forward(old: &Task, new: &Task) {
 }
 
 fn check_slot(state: &State, task: &Task) {
-    let live = state.tasks_in_slot(task.service, task.slot).filter(|task| task.is_live()).count();
     let Some(service) = state.service(task.service) else { return };
+    // Runs by a schedule may be beside one another.
+    let counts = |other: &Task| service.cron.is_none() || other.job_iteration == task.job_iteration;
+    let live = state.tasks_in_slot(task.service, task.slot).filter(|other| other.is_live() && counts(other)).count();
     let most = if service.starts_first() { 2 } else { 1 };
     // A change of the update's order does not undo what was begun.
     let begun = service.previous.as_ref().is_some_and(|previous| {

@@ -171,7 +171,9 @@ fn may_wait(state: &State, service: &Service) -> bool {
         let paused = matches!(update, Some(UpdateState::Paused | UpdateState::RollbackPaused));
         let mut live = state.tasks_of_service(other.id).filter(|task| task.is_live());
         let without_place = live.any(|task| task.assigned_at.is_none());
-        (paused && one.required) || without_place || (other.is_held() && may_wait(state, other))
+        // By its schedule, whenever that is.
+        let by_schedule = other.cron.is_some();
+        (paused && one.required) || without_place || by_schedule || (other.is_held() && may_wait(state, other))
     })
 }
 

@@ -1,4 +1,5 @@
-//! Runs of a service with a schedule: the answers of `GET /flok/v1/services/{name}/runs` and `POST /flok/v1/services/{name}/run`.
+//! Runs of a service with a schedule: the answers of `GET /flok/v1/services/{name}/runs` and `POST
+//! /flok/v1/services/{name}/run`.
 
 use serde::{Deserialize, Serialize};
 

@@ -152,9 +152,9 @@ mod tests {
         let expected = "\
 Service backup: \"30 3 * * *\" in Europe/Berlin, next 2026-07-03 03:30:00 CEST; runs that overlap: forbid; window 1h0m0s; 1 missed, 0 skipped
 
-RUN   SCHEDULED                  BEGAN                      TOOK     STATE       COMPLETED
-8     by hand                    2026-07-02 03:30:00 CEST   -        running     1
-7     2026-07-02 03:30:00 CEST   2026-07-02 03:30:00 CEST   1m10s    completed   1
+RUN   SCHEDULED                  BEGAN                      TOOK    STATE       COMPLETED
+8     by hand                    2026-07-02 03:30:00 CEST   -       running     1
+7     2026-07-02 03:30:00 CEST   2026-07-02 03:30:00 CEST   1m10s   completed   1
 ";
         assert_eq!(render(&runs), expected);
     }

@@ -24,7 +24,7 @@ pub struct ScheduleArgs {
     #[arg(long, value_name = "COUNT", value_parser = field("history"))]
     schedule_history: Option<String>,
     /// Let nothing become due
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     schedule_suspend: Option<bool>,
 }
 

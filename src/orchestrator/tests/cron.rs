@@ -130,7 +130,7 @@ fn a_run_that_may_not_overlap_waits_for_the_one_before_or_is_skipped() {
 #[test]
 fn a_run_that_replaces_the_one_before_starts_when_that_has_stopped() {
     let mut sim = Sim::nodes(1);
-    let backup = scheduled(&mut sim, "for ever", |schedule| schedule.concurrency = Concurrency::Replace);
+    let backup = scheduled(&mut sim, "forever", |schedule| schedule.concurrency = Concurrency::Replace);
     sim.to_next_point();
     sim.steps(3);
     let first = sim.running(backup);
@@ -149,7 +149,7 @@ fn a_run_that_replaces_the_one_before_starts_when_that_has_stopped() {
 #[test]
 fn runs_that_may_overlap_go_on_beside_one_another_up_to_a_bound() {
     let mut sim = Sim::nodes(1);
-    let backup = scheduled(&mut sim, "for ever", |schedule| schedule.concurrency = Concurrency::Allow);
+    let backup = scheduled(&mut sim, "forever", |schedule| schedule.concurrency = Concurrency::Allow);
     for _ in 0..3 {
         sim.to_next_point();
     }

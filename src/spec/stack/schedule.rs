@@ -35,7 +35,8 @@ pub fn schedule(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node>
 }
 
 impl Converter<'_> {
-    /// What the file says, as labels say it too: so Docker's clients see it. A service whose mode is not given becomes a job.
+    /// What the file says, as labels say it too: so Docker's clients see it. A service whose mode is not given becomes a
+    /// job.
     pub(super) fn schedule(&mut self, path: &str, service: &Node, spec: &mut ServiceSpec) {
         let Some(node) = service.get("x-schedule") else { return self.check_scheduled_mode(path, service, spec) };
         let read = read(node).and_then(|schedule| schedule.rule().map(|_| schedule));

@@ -143,6 +143,9 @@ fn close(
     history: usize,
 ) -> Vec<Version> {
     let closed: Vec<Run> = cron.open.extract_if(.., |run| which(run)).collect();
+    if !closed.is_empty() {
+        cron.last_end = Some(at.time);
+    }
     let versions = closed.iter().map(|run| run.spec_version).collect();
     cron.ended.extend(closed.into_iter().map(|run| Run { outcome, ended: Some(at.time), ..run }));
     keep(cron, history);

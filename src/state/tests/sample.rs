@@ -285,6 +285,7 @@ pub fn service() -> Service {
             next: Some(UnixMs(6)),
             open: vec![a_run(2, None, RunOutcome::Running)],
             ended: vec![a_run(1, Some(UnixMs(4)), RunOutcome::Failed)],
+            last_end: Some(UnixMs(5)),
             missed: 3,
             skipped: 2,
         }),
