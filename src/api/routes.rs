@@ -116,7 +116,8 @@ pub fn all<B: Backend>() -> Vec<Route<B>> {
         Node post "/images/load" images::load::<B>;
         Node post "/images/create" images::pull::<B>;
         Node post "/images/prune" images::prune::<B>;
-        Node get "/images/{*name}" images::inspect::<B>;
+        Node get "/images/get" images::save::<B>;
+        Node get "/images/{*name}" images::look::<B>;
         Node post "/images/{*name}" images::tag::<B>;
         Node delete "/images/{*name}" images::remove::<B>;
         Node get "/distribution/{*name}" images::distribution::<B>;

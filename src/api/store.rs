@@ -15,6 +15,11 @@ pub trait Store: Send + Sync + 'static {
         &self,
         tar: BoxStream<'static, std::io::Result<Bytes>>,
     ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
+    /// A tar of images of this node, each with the names that it is to have where it is loaded.
+    fn save_images(
+        &self,
+        images: Vec<(LocalImage, Vec<String>)>,
+    ) -> impl Future<Output = Result<BoxStream<'static, std::io::Result<Bytes>>, ApiError>> + Send;
     /// The digest that a tag has in its registry now; `None` for an image that was loaded into this node by hand.
     fn resolve_image(
         &self,
@@ -55,6 +60,8 @@ pub struct LocalImage {
     /// `sha256:...` of its manifest or index.
     pub digest: String,
     pub size_bytes: u64,
+    /// Of each layer as it is kept here, the lowest first.
+    pub layers_bytes: Vec<u64>,
     /// When it came to this node.
     pub created: UnixMs,
     /// The image's configuration, as OCI writes it.

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::io;
 
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::containers::refused;
 use super::daemon::Daemon;
 use crate::api::*;
-use crate::runtime::{Progress, RuntimeError, explained};
+use crate::runtime::{Progress, RuntimeError, Saved, explained};
 use crate::spec::*;
 
 impl Store for Daemon {
@@ -19,6 +19,17 @@ impl Store for Daemon {
         let reader = SyncIoBridge::new(Box::pin(StreamReader::new(tar)));
         let loaded = self.host.runtime.images().load(reader, None).await;
         loaded.map_err(|error| ApiError::Invalid(explained(&error)))
+    }
+
+    async fn save_images(
+        &self,
+        images: Vec<(LocalImage, Vec<String>)>,
+    ) -> Result<BoxStream<'static, io::Result<Bytes>>, ApiError> {
+        let saved =
+            |(image, tags): (LocalImage, Vec<String>)| Some(Saved { name: image.names.into_iter().next()?, tags });
+        let images = images.into_iter().filter_map(saved).collect();
+        let pieces = self.host.runtime.images().save(images).await.map_err(refused)?;
+        Ok(stream::unfold(pieces, |mut pieces| async move { Some((pieces.recv().await?, pieces)) }).boxed())
     }
 
     async fn resolve_image(&self, image: &str, credentials: Option<SecretBytes>) -> Result<Option<String>, ApiError> {
@@ -54,6 +65,7 @@ impl Store for Daemon {
                 names: vec![image.name],
                 digest: image.digest.clone(),
                 size_bytes: look.as_ref().map_or(0, |look| look.size_bytes),
+                layers_bytes: look.as_ref().map_or(Vec::new(), |look| look.layers_bytes.clone()),
                 created,
                 config: config.unwrap_or_default(),
                 loaded: look.is_some_and(|look| look.loaded),

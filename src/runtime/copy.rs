@@ -28,6 +28,8 @@ mod unpack;
 const MAX_COPIES: usize = 32;
 /// Most that is read of an archive after what was wrong with it.
 const MAX_REST_BYTES: u64 = 1 << 30;
+/// A name that is longer needs more than the header's own field.
+const MAX_NAME_BYTES: usize = 99;
 /// Pieces of an archive that wait for their reader.
 const QUEUE: usize = 8;
 
@@ -218,10 +220,10 @@ impl Write for Pieces {
     }
 }
 
-/// Packs what stands at a path under its own name, `.` where the path ends so.
+/// Packs what stands at a path under its own name, `.` where the path ends so. That of the root is `/`, and what is below it
+/// has absolute names: Docker's clients put another directory's name before them.
 fn pack(root: &Rootfs, path: &Path, name: &str, to: Pieces) -> io::Result<()> {
-    let as_content = path.as_os_str().as_bytes().ends_with(b"/.") || name == "/";
-    let name = if as_content { "." } else { name };
+    let name = if path.as_os_str().as_bytes().ends_with(b"/.") { "." } else { name };
     let mut archive = Builder::new(io::BufWriter::with_capacity(64 * 1024, to));
     let mut todo = vec![(path.to_owned(), PathBuf::from(name))];
     let mut kernels_wanted = None;
@@ -259,6 +261,10 @@ fn append<W: Write>(archive: &mut Builder<W>, path: &Path, name: &Path, found: &
     let mut header = Header::new_gnu();
     header.set_metadata(found);
     let kind = found.file_type();
+    let name = match name.is_absolute() && !kind.is_socket() {
+        true => absolute(archive, name)?,
+        false => name,
+    };
     if kind.is_symlink() {
         header.set_size(0);
         return archive.append_link(&mut header, name, fs::read_link(path)?);
@@ -281,6 +287,17 @@ fn append<W: Write>(archive: &mut Builder<W>, path: &Path, name: &Path, found: &
     // As long as the header says, whatever is written meanwhile.
     let content = file.chain(io::repeat(0)).take(opened.len());
     archive.append_data(&mut header, name, content)
+}
+
+/// A header holds no absolute name: an extension before it does (POSIX pax, `path`). Returns what stands in the header then,
+/// short enough to need no extension of its own.
+fn absolute<'n, W: Write>(archive: &mut Builder<W>, name: &'n Path) -> io::Result<&'n Path> {
+    archive.append_pax_extensions([("path", name.as_os_str().as_bytes())])?;
+    let below = name.strip_prefix("/").unwrap_or(name);
+    Ok(match below.as_os_str().len() {
+        0 | MAX_NAME_BYTES.. => Path::new("."),
+        _ => below,
+    })
 }
 
 #[cfg(test)]

@@ -57,7 +57,15 @@ pub fn goes_both_ways(swarm: &Swarm, host: usize, on: &str) {
     let whole = command(at, "docker").args(["cp", &inside("/"), "-"]).output().unwrap();
     let holds = |name: &str| whole.stdout.windows(name.len()).any(|bytes| bytes == name.as_bytes());
     assert!(whole.status.success(), "{}", String::from_utf8_lossy(&whole.stderr));
-    assert!(holds("mem/sub/file\0") && !holds("proc/1/status\0"));
+    assert!(holds("/mem/sub/file\0") && !holds("proc/1/status\0"));
+    // Docker's command takes no link that leads out of what it makes.
+    ok(at, &["exec", id, "rm", "/up"]);
+    ok(at, &["cp", "--quiet", &inside("/"), &local("whole")]);
+    at.ok(&["cp", &format!("{}:/", task.name), &local("whole2")]);
+    for into in ["whole", "whole2"] {
+        assert_eq!(fs::read_to_string(here.join(into).join("mem/sub/file")).unwrap(), "deep");
+        assert_eq!(fs::read_link(here.join(into).join("bin/sh")).unwrap().to_str(), Some("busybox"));
+    }
 
     // From one's own tar, to where it may not go.
     let mut tar = command(at, "docker");

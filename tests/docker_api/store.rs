@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use super::docker_command::{command, docker, ok, refused};
 use super::images;
-use super::lab::{eventually, kill_all_of};
+use super::lab::{Host, eventually, kill_all_of};
 use super::registry::{ADDR, Registry};
 use super::swarm::{PATIENCE, Swarm};
 use super::whole::{IMAGE, start};
@@ -31,6 +31,11 @@ pub fn holds_images(swarm: &Swarm, host: usize) {
     assert!(list(&[]).contains(IMAGE));
     assert!(ok(at, &["load", "--input", images::archive("busybox").to_str().unwrap()]).contains("Loaded image"));
 
+    let history = ok(at, &["history", "--no-trunc", "--format", "{{.ID}} {{.Size}}", IMAGE]);
+    let id = json(&ok(at, &["image", "inspect", IMAGE]))[0]["Id"].as_str().unwrap().to_owned();
+    assert!(history.starts_with(&format!("{id} ")) && !history.starts_with(&format!("{id} 0B")), "{history}");
+    are_saved_and_loaded(at);
+
     // From a registry, by hand.
     let registry = Registry::beside(swarm);
     registry.push("whoami", "pulled/whoami:1");
@@ -47,6 +52,30 @@ pub fn holds_images(swarm: &Swarm, host: usize) {
     ok(at, &["service", "rm", "pinned"]);
     let gone = ok(at, &["rmi", &name]);
     assert!(gone.contains("Untagged: ") && gone.contains("Deleted: sha256:"), "{gone}");
+}
+
+/// Two names of one image, in one archive, on the way to another node, so to say.
+fn are_saved_and_loaded(at: &Host) {
+    ok(at, &["tag", IMAGE, "saved/one:1"]);
+    ok(at, &["tag", IMAGE, "saved/two:2"]);
+    let archive = at.dir.join("saved.tar").display().to_string();
+    ok(at, &["save", "--output", &archive, "saved/one:1", "saved/two:2"]);
+    let layers = |name: &str| json(&ok(at, &["image", "inspect", name]))[0]["RootFS"].clone();
+    let before = layers(IMAGE);
+    ok(at, &["rmi", "saved/one:1", "saved/two:2"]);
+    let loaded = ok(at, &["load", "--input", &archive]);
+    assert!(loaded.contains("saved/one:1") && loaded.contains("saved/two:2"), "{loaded}");
+    assert_eq!((layers("saved/one:1"), layers("saved/two:2")), (before.clone(), before));
+    ok(at, &["rmi", "saved/one:1", "saved/two:2"]);
+    assert!(refused(at, &["save", "--output", &archive, "saved/one:1"]).contains("No such image: saved/one:1"));
+    // What is written is an OCI layout, too.
+    let layout = at.dir.join("layout").display().to_string();
+    let copied = Command::new("skopeo")
+        .args(["copy", "--quiet", "--insecure-policy"])
+        .args([format!("oci-archive:{archive}:2"), format!("dir:{layout}")])
+        .output()
+        .unwrap();
+    assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
 }
 
 pub fn holds_volumes(swarm: &Swarm, host: usize) {

@@ -22,6 +22,9 @@ use crate::spec::image::ImageReference;
 use crate::spec::quantity::parse_duration;
 use crate::spec::{SecretBytes, UnixMs};
 
+/// Images in one archive.
+const MAX_SAVED: usize = 256;
+
 const FILTERS: [&str; 7] = ["before", "dangling", "label", "label!", "reference", "since", "until"];
 const PRUNE_FILTERS: [&str; 4] = ["dangling", "label", "label!", "until"];
 
@@ -226,20 +229,50 @@ async fn find<B: Backend>(backend: &B, wanted: &str) -> Result<LocalImage, ApiEr
     at.map(|at| images.swap_remove(at)).ok_or_else(|| ApiError::NotFound(format!("No such image: {wanted}")))
 }
 
-/// `/images/NAME/json`; a name may have slashes.
-pub async fn inspect<B: Backend>(
+/// `/images/NAME/json`, `/images/NAME/history` and `/images/NAME/get`; a name may have slashes.
+pub async fn look<B: Backend>(State(backend): State<Arc<B>>, Path(rest): Path<String>) -> Result<Response, ApiError> {
+    match rest.rsplit_once('/') {
+        Some((wanted, "json")) => Ok(Json(inspected(&find(&*backend, wanted).await?)).into_response()),
+        Some((wanted, "history")) => Ok(Json(history(&find(&*backend, wanted).await?)).into_response()),
+        Some((wanted, "get")) => archive(&*backend, &[wanted.to_owned()]).await,
+        _ => Err(ApiError::NotImplemented(format!("flok does not serve GET /images/{rest} yet"))),
+    }
+}
+
+/// `/images/get?names=A&names=B`.
+pub async fn save<B: Backend>(
     State(backend): State<Arc<B>>,
-    Path(rest): Path<String>,
-) -> Result<Json<Value>, ApiError> {
-    let Some(wanted) = rest.strip_suffix("/json") else {
-        return Err(ApiError::NotImplemented(format!("flok does not serve GET /images/{rest} yet")));
-    };
-    let image = find(&*backend, wanted).await?;
+    Query(query): Query<Vec<(String, String)>>,
+) -> Result<Response, ApiError> {
+    let names: Vec<String> = query.into_iter().filter(|(key, _)| key == "names").map(|(_, name)| name).collect();
+    if names.is_empty() || names.len() > MAX_SAVED {
+        return Err(ApiError::invalid(format!("names of images are wanted, {MAX_SAVED} at most: names=A&names=B")));
+    }
+    archive(&*backend, &names).await
+}
+
+/// Each is called in it as it was asked for, where that was by a name.
+async fn archive<B: Backend>(backend: &B, names: &[String]) -> Result<Response, ApiError> {
+    let mut images: Vec<(LocalImage, Vec<String>)> = Vec::new();
+    for name in names {
+        let image = find(backend, name).await?;
+        let asked = name.parse::<ImageReference>().map(|name| name.familiar()).ok();
+        let tag = asked.filter(|asked| tags(&image).contains(asked));
+        match images.iter_mut().find(|(known, _)| known.digest == image.digest) {
+            Some((_, tags)) => tags.extend(tag),
+            None => images.push((image, tag.into_iter().collect())),
+        }
+    }
+    let pieces = backend.save_images(images).await?;
+    Ok(([(header::CONTENT_TYPE, "application/x-tar")], Body::from_stream(pieces)).into_response())
+}
+
+fn inspected(image: &LocalImage) -> Value {
     let config = &image.config;
-    Ok(Json(json!({
+    json!({
         "Id": image.digest,
-        "RepoTags": tags(&image),
-        "RepoDigests": digests(&image),
+        "RepoTags": tags(image),
+        "RepoDigests": digests(image),
         "Parent": "",
         "Comment": "",
         "Created": config["created"].as_str().map_or_else(|| date(image.created), str::to_owned),
@@ -252,7 +285,35 @@ pub async fn inspect<B: Backend>(
         "RootFS": {"Type": "layers", "Layers": config["rootfs"]["diff_ids"]},
         "Config": config["config"],
         "Metadata": {"LastTagTime": date(image.created)},
-    })))
+    })
+}
+
+/// What made the image, the last first; a layer that nothing is said of is one of them all the same.
+fn history(image: &LocalImage) -> Vec<Value> {
+    let mut layers = image.layers_bytes.iter();
+    let told = image.config["history"].as_array().into_iter().flatten();
+    let mut lines: Vec<Value> = told
+        .map(|entry| {
+            let created = entry["created"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+            let size = if entry["empty_layer"] == true { None } else { layers.next() };
+            json!({
+                "Id": "<missing>",
+                "Created": created.map_or(0, jiff::Timestamp::as_second),
+                "CreatedBy": entry["created_by"].as_str().unwrap_or_default(),
+                "Tags": null,
+                "Size": size.copied().unwrap_or(0),
+                "Comment": entry["comment"].as_str().unwrap_or_default(),
+            })
+        })
+        .collect();
+    lines.extend(layers.map(
+        |size| json!({"Id": "<missing>", "Created": 0, "CreatedBy": "", "Tags": null, "Size": size, "Comment": ""}),
+    ));
+    lines.reverse();
+    if let Some(last) = lines.first_mut() {
+        (last["Id"], last["Tags"]) = (image.digest.clone().into(), tags(image).into());
+    }
+    lines
 }
 
 /// Answers as Docker does: 200, and a line of JSON for each image.
@@ -408,6 +469,25 @@ mod tests {
         }
         assert!(refers("*/redis", "a/redis:7") && !refers("*", "a/redis:7"));
         assert!(refers("*a*/r?d*s", "bab/redis:7") && !refers("a?redis", "a/redis:7"));
+    }
+
+    #[test]
+    fn the_history_tells_of_each_step_and_each_layer() {
+        let config = json!({"history": [
+            {"created": "1970-01-01T00:01:00Z", "created_by": "ADD x", "comment": "first"},
+            {"created_by": "ENV a=b", "empty_layer": true},
+        ]});
+        let names = vec!["docker.io/library/redis:7".to_owned()];
+        let (digest, layers_bytes) = ("sha256:ab".to_owned(), vec![5, 7]);
+        let created = crate::spec::UnixMs(0);
+        let image = LocalImage { names, digest, size_bytes: 0, layers_bytes, created, config, loaded: false };
+        let line = |id: &str, created, by: &str, tags: Value, size, comment: &str| json!({"Id": id, "Created": created, "CreatedBy": by, "Tags": tags, "Size": size, "Comment": comment});
+        let expected = [
+            line("sha256:ab", 0, "", json!(["redis:7"]), 7, ""),
+            line("<missing>", 0, "ENV a=b", Value::Null, 0, ""),
+            line("<missing>", 60, "ADD x", Value::Null, 5, "first"),
+        ];
+        assert_eq!(history(&image), expected);
     }
 
     #[test]

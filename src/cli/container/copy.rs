@@ -114,13 +114,14 @@ fn unpack(archive: impl Read, into: &Path, name: Option<&OsStr>) -> anyhow::Resu
     Ok(())
 }
 
-/// Where an entry goes. Its first part is what was asked for, unless that was a directory's content.
+/// Where an entry goes. Its first part is what was asked for, unless that was a directory's content, or the root.
 fn inside(path: &Path, name: Option<&OsStr>) -> anyhow::Result<PathBuf> {
-    let parts: Vec<_> = path.components().filter(|part| !matches!(part, Component::CurDir)).collect();
+    let parts: Vec<_> =
+        path.components().filter(|part| !matches!(part, Component::CurDir | Component::RootDir)).collect();
     if parts.iter().any(|part| !matches!(part, Component::Normal(_))) {
         bail!("the archive has an entry {}, which leads out of it", path.display());
     }
-    let first = usize::from(name.is_some() && !path.starts_with("."));
+    let first = usize::from(name.is_some() && !path.starts_with(".") && !path.is_absolute());
     let below: PathBuf = parts.iter().skip(first).collect();
     Ok(match name {
         Some(name) if below.as_os_str().is_empty() => PathBuf::from(name),
@@ -227,6 +228,9 @@ mod tests {
         unpack(packed("file").as_slice(), folder.path(), None).unwrap();
         assert!(folder.path().join("other").is_file() && folder.path().join("file").is_file());
         assert!(unpack(packed("../out").as_slice(), folder.path(), None).is_err());
+        // Of the root.
+        unpack(packed("/etc/file").as_slice(), folder.path(), Some("whole".as_ref())).unwrap();
+        assert!(folder.path().join("whole/etc/file").is_file());
     }
 
     #[test]

@@ -25,9 +25,12 @@ impl World {
     }
 
     fn packed(&self, path: &str) -> Vec<(String, EntryType)> {
+        self.packed_as(path, &Place::at(&self.root, Path::new(path)).unwrap().stat().unwrap().name)
+    }
+
+    fn packed_as(&self, path: &str, name: &str) -> Vec<(String, EntryType)> {
         let (pieces, mut archive) = mpsc::channel(1024);
-        let name = Place::at(&self.root, Path::new(path)).unwrap().stat().unwrap().name;
-        pack(&self.root, Path::new(path), &name, Pieces(pieces)).unwrap();
+        pack(&self.root, Path::new(path), name, Pieces(pieces)).unwrap();
         let mut bytes = Vec::new();
         while let Ok(piece) = archive.try_recv() {
             bytes.extend_from_slice(&piece.unwrap());
@@ -78,6 +81,16 @@ fn a_directory_is_packed_under_its_name_and_a_link_as_a_link() {
     assert_eq!(world.packed("/dir/out"), [file("out", EntryType::Symlink)]);
     assert_eq!(world.packed("/top/dir/../dir/file"), [file("file", EntryType::Regular)]);
     assert_eq!(world.packed("/dir/.").len(), 3);
+}
+
+#[test]
+fn what_is_below_the_root_has_absolute_names_of_any_length() {
+    let world = World::new();
+    let long = format!("/dir/{}", "x".repeat(200));
+    fs::write(world.outside.path().join("root").join(&long[1..]), "").unwrap();
+    // Here the root has another name, being a directory of this machine.
+    let names: Vec<String> = world.packed_as("/", "/").into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["/", "/dir", "/dir/file", "/dir/out", &long, "/top"]);
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use containerd_client::services::v1::{
-    Info, ReadContentRequest, UpdateRequest, WriteAction, WriteContentRequest, WriteContentResponse,
+    Info, InfoRequest, ReadContentRequest, ReadContentResponse, UpdateRequest, WriteAction, WriteContentRequest,
+    WriteContentResponse,
 };
 use containerd_client::tonic::{Code, Streaming};
 use futures::{Stream, StreamExt};
@@ -24,33 +25,49 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 pub type LabelMap = HashMap<String, String>;
 
+/// A document, whole.
 pub async fn read(client: &Client, digest: &str) -> Result<Vec<u8>> {
-    let request = ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 };
-    let mut stream = call("reading blob", digest, SHORT, client.content().read(request)).await?;
+    let mut pieces = pieces(client, digest).await?;
     let mut bytes = Vec::new();
-    loop {
-        let next = tokio::time::timeout(SHORT, stream.message()).await;
-        let next = next.map_err(|_| RuntimeError::Timeout {
-            operation: "reading blob",
-            object: digest.to_owned(),
-            after: SHORT,
-        })?;
-        match next {
-            Ok(Some(part)) => bytes.extend_from_slice(&part.data),
-            Ok(None) => return Ok(bytes),
-            Err(status) => {
-                return Err(RuntimeError::Containerd {
-                    operation: "reading blob",
-                    object: digest.to_owned(),
-                    status: Box::new(status),
-                });
-            }
-        }
+    while let Some(piece) = pieces.next().await? {
+        bytes.extend_from_slice(&piece);
         if bytes.len() as u64 > MAX_DOCUMENT_BYTES {
             return Err(RuntimeError::BrokenImage {
                 image: digest.to_owned(),
                 reason: "a document of it is far too large".to_owned(),
             });
+        }
+    }
+    Ok(bytes)
+}
+
+/// Bytes of a blob; an error where it is not here.
+pub async fn size(client: &Client, digest: &str) -> Result<u64> {
+    let request = InfoRequest { digest: digest.to_owned() };
+    let found = call("looking at blob", digest, SHORT, client.content().info(request)).await?;
+    Ok(found.info.map_or(0, |info| u64::try_from(info.size).unwrap_or(0)))
+}
+
+/// A blob from its beginning, of any size.
+pub async fn pieces(client: &Client, digest: &str) -> Result<Pieces> {
+    let request = ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 };
+    let stream = call("reading blob", digest, SHORT, client.content().read(request)).await?;
+    Ok(Pieces { stream, digest: digest.to_owned() })
+}
+
+pub struct Pieces {
+    stream: Streaming<ReadContentResponse>,
+    digest: String,
+}
+
+impl Pieces {
+    /// `None` at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        let (operation, object) = ("reading blob", || self.digest.clone());
+        match tokio::time::timeout(SHORT, self.stream.message()).await {
+            Ok(Ok(part)) => Ok(part.map(|part| part.data.into())),
+            Ok(Err(status)) => Err(RuntimeError::Containerd { operation, object: object(), status: Box::new(status) }),
+            Err(_) => Err(RuntimeError::Timeout { operation, object: object(), after: SHORT }),
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::spec::SecretBytes;
 pub struct Look {
     /// Of the manifest for this node's platform, with its layers and configuration.
     pub size_bytes: u64,
+    /// Of each layer as it is kept here, the lowest first.
+    pub layers_bytes: Vec<u64>,
     pub config: ImageConfiguration,
     /// Given by hand: no registry knows it under this name.
     pub loaded: bool,
@@ -39,22 +41,13 @@ impl Images {
         let image = found.image.unwrap_or_default();
         let loaded = image.labels.contains_key(LOADED_LABEL);
         let target = image.target.map(|target| target.digest).unwrap_or_default();
-        let mut bytes = content::read(client, &target).await?;
-        let mut document = manifest::parse(&bytes).map_err(|reason| broken(name, reason))?;
-        if let Document::Index(index) = &document {
-            let chosen = manifest::choose(index, &self.shared.platform).map_err(|reason| broken(name, reason))?;
-            bytes = content::read(client, chosen.digest().as_ref()).await?;
-            document = manifest::parse(&bytes).map_err(|reason| broken(name, reason))?;
-        }
-        let Document::Manifest(manifest) = document else {
-            return Err(broken(name, "its index names another index"));
-        };
+        let (bytes, manifest) = self.manifest(name, &target).await?;
         let config = content::read(client, manifest.config().digest().as_ref()).await?;
-        let parts: u64 = manifest.layers().iter().map(|layer| layer.size()).sum();
-        let size_bytes = parts + (bytes.len() + config.len()) as u64;
+        let layers_bytes: Vec<u64> = manifest.layers().iter().map(|layer| layer.size()).collect();
+        let size_bytes = layers_bytes.iter().sum::<u64>() + (bytes.len() + config.len()) as u64;
         let config =
             manifest::configuration(&config, manifest.layers().len()).map_err(|reason| broken(name, reason))?;
-        Ok(Look { size_bytes, config, loaded })
+        Ok(Look { size_bytes, layers_bytes, config, loaded })
     }
 
     /// Pulls what the name means now. Returns its digest, and whether that is new here.

@@ -10,6 +10,7 @@ pub mod manifest;
 mod pull;
 pub mod registry;
 mod resolve;
+mod save;
 mod unpack;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,12 +22,13 @@ use containerd_client::services::v1::{
 };
 use containerd_client::types::Descriptor;
 use oci_client::Reference;
-use oci_spec::image::ImageConfiguration;
+use oci_spec::image::{ImageConfiguration, ImageManifest};
 use tokio::sync::{Semaphore, watch};
 
 use self::manifest::Document;
 pub use self::manifest::ImageHealth;
 pub use self::registry::{Registries, RegistryConfig};
+pub use self::save::Saved;
 use super::client::{Client, LONG, SHORT, SNAPSHOTTER, call};
 use super::error::{Result, RuntimeError, gone_is_fine};
 use crate::spec::{Platform, SecretBytes};
@@ -221,6 +223,14 @@ impl Images {
         self.name(&lookup_name(&parse_reference(new)?), target, Origin::Hand).await
     }
 
+    /// The digest that a full name stands for.
+    async fn target(&self, name: &str) -> Result<String> {
+        let request = GetImageRequest { name: name.to_owned() };
+        let found = call("looking for image", name, SHORT, self.shared.client.images().get(request)).await?;
+        let target = found.image.and_then(|image| image.target);
+        target.map(|target| target.digest).ok_or_else(|| broken(name, "it has no content"))
+    }
+
     /// Points a name at a target, whatever it was before.
     async fn name(&self, name: &str, target: Descriptor, origin: Origin) -> Result<()> {
         let labels = match origin {
@@ -243,8 +253,8 @@ impl Images {
         Ok(())
     }
 
-    /// Reads what is in the store from its target down, unpacks what is not, and remembers it.
-    async fn open(&self, name: &str, target: &str) -> Result<Arc<ImageInfo>> {
+    /// The manifest for this node's platform, as it is written and as it reads.
+    async fn manifest(&self, name: &str, target: &str) -> Result<(Vec<u8>, ImageManifest)> {
         let client = &self.shared.client;
         let mut bytes = content::read(client, target).await?;
         let mut document = manifest::parse(&bytes).map_err(|reason| broken(name, reason))?;
@@ -254,9 +264,16 @@ impl Images {
             bytes = content::read(client, chosen.digest().as_ref()).await?;
             document = manifest::parse(&bytes).map_err(|reason| broken(name, reason))?;
         }
-        let Document::Manifest(manifest) = document else {
-            return Err(broken(name, "its index names another index"));
-        };
+        match document {
+            Document::Manifest(manifest) => Ok((bytes, manifest)),
+            Document::Index(_) => Err(broken(name, "its index names another index")),
+        }
+    }
+
+    /// Reads what is in the store from its target down, unpacks what is not, and remembers it.
+    async fn open(&self, name: &str, target: &str) -> Result<Arc<ImageInfo>> {
+        let client = &self.shared.client;
+        let (_, manifest) = self.manifest(name, target).await?;
         let config_digest = manifest.config().digest().to_string();
         let config = content::read(client, &config_digest).await?;
         let health = manifest::health(&config);
@@ -273,7 +290,7 @@ impl Images {
         &self,
         name: &str,
         config: &ImageConfiguration,
-        manifest: &oci_spec::image::ImageManifest,
+        manifest: &ImageManifest,
         config_digest: &str,
     ) -> Result<String> {
         let _one_at_a_time = self.shared.unpacking.lock().await;
