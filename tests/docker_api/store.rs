@@ -52,6 +52,8 @@ pub fn holds_images(swarm: &Swarm, host: usize) {
     ok(at, &["service", "rm", "pinned"]);
     let gone = ok(at, &["rmi", &name]);
     assert!(gone.contains("Untagged: ") && gone.contains("Deleted: sha256:"), "{gone}");
+    assert!(ok(at, &["image", "prune", "--force"]).contains("Total reclaimed space: "));
+    assert!(list(&[]).contains(IMAGE), "what has a tag stays");
 }
 
 /// Two names of one image, in one archive, on the way to another node, so to say.
