@@ -132,14 +132,15 @@ fn of_service(service: &Service, tasks: &[Task]) -> Progress {
         _ => false,
     };
     let counted: Vec<&Task> = own.iter().filter(live).copied().collect();
-    let running = counted.iter().filter(is_there).count() as u64;
+    // What a job's task completed counts, though nothing is wanted of that task any more.
+    let running = if is_job { &own } else { &counted }.iter().filter(is_there).count() as u64;
     let mode = service.spec.as_ref().and_then(|spec| spec.mode.as_ref());
     let replicas = mode.and_then(|mode| mode.replicated.as_ref()).and_then(|replicated| replicated.replicas);
     let completions = mode.and_then(|mode| mode.replicated_job.as_ref()).and_then(|job| job.total_completions);
     let desired = service.service_status.as_ref().and_then(|status| status.desired_tasks);
     // A task that ended by itself and is not to be restarted is not waited for.
     let wanted = replicas.or(completions).and_then(|wanted| u64::try_from(wanted).ok());
-    let ended = own.iter().filter(|task| ended_for_good(task)).count() as u64;
+    let ended = own.iter().filter(|task| !is_there(task) && ended_for_good(task)).count() as u64;
     let wanted = wanted.unwrap_or_else(|| desired.unwrap_or(counted.len() as u64)).saturating_sub(ended);
     let mut waits = waits(&counted, is_job);
     if running < wanted && waits.is_empty() {
@@ -334,6 +335,20 @@ mod tests {
         assert!(of_service(&service(1), &[task("complete", "shutdown", "", "on-failure")]).is_done());
         assert!(!of_service(&service(1), &[task("failed", "shutdown", "", "on-failure")]).is_done());
         assert!(!of_service(&service(1), &[task("complete", "shutdown", "", "any")]).is_done());
+    }
+
+    #[test]
+    fn a_job_has_converged_when_its_tasks_have_completed_whatever_their_restart_policy() {
+        let job: Service = serde_json::from_value(serde_json::json!({
+            "ID": "s", "Spec": {"Name": "backup", "Mode": {"ReplicatedJob": {"TotalCompletions": 2}}},
+            "JobStatus": {"JobIteration": {"Index": 1}},
+        }))
+        .unwrap();
+        for condition in ["any", "on-failure", "none"] {
+            let done = || task("complete", "shutdown", "", condition);
+            assert!(of_service(&job, &[done(), done()]).is_done(), "{condition}");
+            assert!(!of_service(&job, &[done(), task("running", "complete", "", condition)]).is_done(), "{condition}");
+        }
     }
 
     #[test]

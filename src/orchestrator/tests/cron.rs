@@ -23,7 +23,7 @@ impl Sim {
     }
 
     /// To the next point of "@every 10s", by half seconds.
-    fn to_next_point(&mut self) {
+    fn reach_next_point(&mut self) {
         let next = (self.swarm.now.0 / 10_000 + 1) * 10_000;
         while self.swarm.now.0 < next {
             self.step(Duration::from_millis(500.min(next - self.swarm.now.0)));
@@ -49,7 +49,7 @@ fn a_job_with_a_schedule_runs_at_its_points_and_at_no_other_time() {
     sim.steps(5);
     assert_eq!(sim.swarm.state.tasks_of_service(backup).count(), 0, "it is not due yet");
     for run in 1..=3 {
-        sim.to_next_point();
+        sim.reach_next_point();
         let point = sim.swarm.now;
         sim.steps(10);
         let cron = sim.cron(backup);
@@ -66,7 +66,7 @@ fn a_run_that_is_given_up_has_failed_and_the_next_one_comes() {
     let mut sim = Sim::nodes(1);
     let backup = scheduled(&mut sim, CRASHES, |schedule| schedule.history = 2);
     for _ in 0..4 {
-        sim.to_next_point();
+        sim.reach_next_point();
     }
     use RunOutcome::Failed;
     assert_eq!(sim.ended_runs(backup), [(2, Failed), (3, Failed)]);
@@ -79,7 +79,7 @@ fn a_run_that_is_given_up_has_failed_and_the_next_one_comes() {
 fn a_point_without_a_leader_begins_late_within_the_window_and_is_missed_after_it() {
     let mut sim = Sim::nodes(1);
     let backup = scheduled(&mut sim, COMPLETES, |_| {});
-    sim.to_next_point();
+    sim.reach_next_point();
     sim.steps(10);
     let first = sim.cron(backup).ended[0].point.unwrap();
     // Four seconds late: it begins. Of the two before it, nothing.
@@ -99,7 +99,7 @@ fn a_point_without_a_leader_begins_late_within_the_window_and_is_missed_after_it
 fn a_leader_that_does_not_know_of_a_run_and_a_clock_that_is_set_back_begin_none_again() {
     let mut sim = Sim::nodes(1);
     let backup = scheduled(&mut sim, COMPLETES, |_| {});
-    sim.to_next_point();
+    sim.reach_next_point();
     let point = sim.cron(backup).handled;
     let again = Change::BeginRun { service: backup, point, next: Some(point + SECOND * 10) };
     let mut stale = sim.swarm.state.clone();
@@ -131,11 +131,11 @@ fn a_run_that_may_not_overlap_waits_for_the_one_before_or_is_skipped() {
 fn a_run_that_replaces_the_one_before_starts_when_that_has_stopped() {
     let mut sim = Sim::nodes(1);
     let backup = scheduled(&mut sim, "forever", |schedule| schedule.concurrency = Concurrency::Replace);
-    sim.to_next_point();
+    sim.reach_next_point();
     sim.steps(3);
     let first = sim.running(backup);
     sim.silent.insert(node(1));
-    sim.to_next_point();
+    sim.reach_next_point();
     assert_eq!(sim.live(backup).len(), 0, "its node has not said that it stopped");
     sim.silent.clear();
     sim.steps(6);
@@ -150,12 +150,12 @@ fn runs_that_may_overlap_go_on_beside_one_another_up_to_a_bound() {
     let mut sim = Sim::nodes(1);
     let backup = scheduled(&mut sim, "forever", |schedule| schedule.concurrency = Concurrency::Allow);
     for _ in 0..3 {
-        sim.to_next_point();
+        sim.reach_next_point();
     }
     sim.steps(3);
     assert_eq!(sim.running(backup).len(), 3, "all of them in the same slot");
     for _ in 0..MAX_OPEN_RUNS {
-        sim.to_next_point();
+        sim.reach_next_point();
     }
     assert_eq!(sim.cron(backup).open.len(), MAX_OPEN_RUNS);
     assert!(sim.cron(backup).skipped > 0);
@@ -168,14 +168,14 @@ fn a_suspended_schedule_misses_nothing_and_goes_on_where_it_is_resumed() {
     let mut sim = Sim::nodes(1);
     let backup = scheduled(&mut sim, COMPLETES, |schedule| schedule.suspend = true);
     for _ in 0..3 {
-        sim.to_next_point();
+        sim.reach_next_point();
     }
     assert_eq!(sim.cron(backup).next, None);
     sim.swarm.command(Command::RunService { id: backup });
     sim.steps(5);
     assert_eq!(sim.ended_runs(backup), [(1, RunOutcome::Completed)], "by hand it runs");
     sim.swarm.update(backup, |spec| spec.schedule.as_mut().unwrap().suspend = false);
-    sim.to_next_point();
+    sim.reach_next_point();
     sim.steps(5);
     assert_eq!((sim.ended_runs(backup).len(), sim.cron(backup).missed), (2, 0));
 }
@@ -184,7 +184,7 @@ fn a_suspended_schedule_misses_nothing_and_goes_on_where_it_is_resumed() {
 fn a_run_keeps_the_spec_it_began_with() {
     let mut sim = Sim::nodes(1);
     let backup = scheduled(&mut sim, SHORT, |_| {});
-    sim.to_next_point();
+    sim.reach_next_point();
     sim.steps(2);
     sim.swarm.update(backup, image(CRASHES));
     sim.swarm.update(backup, |spec| spec.task.force_update += 1);
@@ -192,7 +192,7 @@ fn a_run_keeps_the_spec_it_began_with() {
     sim.swarm.command(Command::AdmitNode { node: Box::new(a_node(2)) });
     sim.steps(45);
     assert_eq!(sim.ended_runs(backup), [(1, RunOutcome::Completed)]);
-    sim.to_next_point();
+    sim.reach_next_point();
     sim.steps(60);
     assert_eq!(sim.ended_runs(backup)[1], (2, RunOutcome::Failed), "the next one has the new spec");
 }
@@ -207,13 +207,13 @@ fn a_global_job_runs_once_on_each_node_and_not_on_one_that_comes_between_two_run
         spec.task.container.image = COMPLETES.into();
         spec.schedule = Some(Schedule::new("@every 10s"));
     });
-    sim.to_next_point();
+    sim.reach_next_point();
     sim.steps(5);
     assert_eq!((sim.ended_runs(each), sim.ended(each).len()), (vec![(1, RunOutcome::Completed)], 2));
     sim.swarm.command(Command::AdmitNode { node: Box::new(a_node(3)) });
     sim.steps(5);
     assert_eq!(sim.ended(each).len(), 2);
-    sim.to_next_point();
+    sim.reach_next_point();
     sim.steps(5);
     assert_eq!((sim.ended_runs(each).len(), sim.ended(each).len()), (2, 5));
 }
