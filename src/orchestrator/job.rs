@@ -11,6 +11,7 @@ use crate::state::Task;
 /// `total` completions, in slots from 0, at most `concurrent` tasks at a time (0: no limit).
 pub(super) fn plan_replicated(tick: &mut Tick<'_>, fleet: &Fleet<'_>, concurrent: u64, total: u64) {
     purge_earlier_iterations(tick, fleet);
+    stop_what_is_done(tick, fleet);
     let mut slots = BTreeMap::new();
     let mut busy = 0;
     for slot in fleet.slots() {
@@ -37,6 +38,7 @@ pub(super) fn plan_replicated(tick: &mut Tick<'_>, fleet: &Fleet<'_>, concurrent
 /// One completion on every node that fits.
 pub(super) fn plan_global(tick: &mut Tick<'_>, fleet: &Fleet<'_>) {
     purge_earlier_iterations(tick, fleet);
+    stop_what_is_done(tick, fleet);
     global::on_each_node(tick, fleet, |tick, node, slot| {
         if slot.is_none_or(|slot| !is_over(fleet, slot)) {
             let birth = fleet.birth(slot.and_then(|slot| last(fleet, slot)), tick);
@@ -63,6 +65,15 @@ fn purge_earlier_iterations(tick: &mut Tick<'_>, fleet: &Fleet<'_>) {
 
 fn last<'s>(fleet: &Fleet<'_>, slot: &SlotTasks<'s>) -> Option<&'s Task> {
     slot.last_ended().filter(|last| is_of_this_iteration(fleet, last))
+}
+
+/// Work that was told to stop may complete all the same: what waits in its slot to do it again is not wanted any more.
+fn stop_what_is_done(tick: &mut Tick<'_>, fleet: &Fleet<'_>) {
+    for slot in fleet.slots().filter(|slot| slot.has_live() && is_completed(fleet, slot)) {
+        for task in slot.live().filter(|task| is_of_this_iteration(fleet, task)) {
+            tick.stop(&[fleet.id()], task);
+        }
+    }
 }
 
 /// Completed, or given up under the restart policy.

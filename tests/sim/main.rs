@@ -21,6 +21,9 @@ use run::{Outcome, run};
 /// Seeds in one test, of which there are [`PARTS`], so that they run beside one another.
 const SEEDS: u64 = 25;
 const PARTS: u64 = 8;
+/// In the runs of these seeds jobs have schedules.
+pub const SCHEDULED_FROM: u64 = 1_000_000;
+const SCHEDULED: u64 = 16;
 
 fn from_env(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -34,8 +37,12 @@ fn seeds(part: u64) {
     }
     let count = from_env("FLOK_SIM_SEEDS").unwrap_or(SEEDS * PARTS);
     let from = from_env("FLOK_SIM_FROM").unwrap_or(0);
+    all_of((from..from + count).filter(|seed| seed % PARTS == part));
+}
+
+fn all_of(seeds: impl Iterator<Item = u64>) {
     let mut failed = Vec::new();
-    for seed in (from..from + count).filter(|seed| seed % PARTS == part) {
+    for seed in seeds {
         match std::panic::catch_unwind(|| run(seed)) {
             Ok(Outcome { hash, counts, ends, settled_after }) => {
                 println!("seed {seed}: {hash}, settled after {settled_after} ms, {counts:?}, {ends:?}");
@@ -55,6 +62,13 @@ macro_rules! parts {
     )* };
 }
 parts!(part_0 0 part_1 1 part_2 2 part_3 3 part_4 4 part_5 5 part_6 6 part_7 7);
+
+#[test]
+fn jobs_with_schedules() {
+    if from_env("FLOK_SIM_SEED").is_none() && from_env("FLOK_SIM_FROM").is_none() {
+        all_of(SCHEDULED_FROM..SCHEDULED_FROM + SCHEDULED);
+    }
+}
 
 #[test]
 fn one_seed_as_asked() {

@@ -39,6 +39,8 @@ pub struct Workload {
     pub admissions: BTreeMap<u64, Admission>,
     pub to_admit: Vec<usize>,
     pub over: bool,
+    /// Some jobs have one.
+    schedules: bool,
     /// Schedules are to be suspended.
     pub suspends: bool,
     /// Between two operations, at most.
@@ -51,8 +53,8 @@ pub struct Workload {
 }
 
 impl Workload {
-    pub fn new(gap: Ms, mixed: bool) -> Workload {
-        Workload { gap, mixed, ..Workload::default() }
+    pub fn new(gap: Ms, mixed: bool, schedules: bool) -> Workload {
+        Workload { gap, mixed, schedules, ..Workload::default() }
     }
 
     pub fn next_operation(&mut self) -> u64 {
@@ -263,7 +265,8 @@ impl World {
             placement.constraints.extend(choices.choose(&mut self.rng).map(|text| (*text).to_owned()));
         }
         let depends_on = if self.rng.random_bool(0.35) { self.some_dependencies(&name) } else { Vec::new() };
-        let schedule = (mode.is_job() && self.rng.random_bool(0.5)).then(|| self.some_schedule());
+        let may_be_scheduled = self.workload.schedules && mode.is_job();
+        let schedule = (may_be_scheduled && self.rng.random_bool(0.5)).then(|| self.some_schedule());
         let open = id.0.is_multiple_of(7).then_some(PortConfig {
             name: None,
             protocol: Protocol::Tcp,
@@ -416,7 +419,7 @@ impl World {
             let image = images.choose(&mut self.rng).expect("five");
             spec.task.container.image = format!("example.org/{image}:{}", self.rng.random_range(1..9));
         }
-        if spec.mode.is_job() && self.rng.random_bool(0.2) {
+        if self.workload.schedules && spec.mode.is_job() && self.rng.random_bool(0.2) {
             spec.schedule = self.rng.random_bool(0.6).then(|| self.some_schedule());
         }
         if self.rng.random_bool(0.1) {

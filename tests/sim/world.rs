@@ -10,6 +10,7 @@ use flok::state::{Command, Meta, Node, NodeHealth, RaftMember, RaftStanding, Swa
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::SCHEDULED_FROM;
 use crate::check::Checker;
 use crate::context::{Context, Effect, Lane, Message, Ms};
 use crate::daemon::{self, Daemon, PROBE_MS, Parts, Standing, Stop, TICK_MS};
@@ -149,7 +150,7 @@ impl World {
             network: Network::calm(),
             check: Checker::new(verbose),
             faults: Faults::draw(&mut rng),
-            workload: Workload::new(rng.random_range(100..2_500), rng.random_bool(0.3)),
+            workload: Workload::new(rng.random_range(100..2_500), rng.random_bool(0.3), seed >= SCHEDULED_FROM),
             queue: BTreeMap::new(),
             events: 0,
             lives: 0,

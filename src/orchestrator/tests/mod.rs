@@ -134,7 +134,6 @@ impl Sim {
 
     /// Every node that is not silent does what its tasks want, and says so.
     fn act(&mut self) {
-        self.sequence += 1;
         let nodes: Vec<Arc<Node>> = self.swarm.state.nodes().cloned().collect();
         for node in nodes {
             if self.silent.contains(&node.id) || matches!(node.health, NodeHealth::Left { .. }) {
@@ -142,17 +141,19 @@ impl Sim {
             }
             let state = self.swarm.state.clone();
             let told = state.tasks_of_node(node.id).filter(|task| task.assigned_at.is_some() && task.outcome.is_none());
-            let tasks = told.map(|task| (task.id, self.report(&state, task))).collect();
-            let record = NodeRecord {
-                tasks,
-                ..NodeRecord::new(
-                    node.id,
-                    RecordVersion { incarnation: Incarnation(1), sequence: self.sequence },
-                    node.description.clone(),
-                )
-            };
-            self.table.merge(Arc::new(record), self.mono);
+            let reports = told.map(|task| self.report(&state, task)).collect();
+            self.says(node.id, reports);
         }
+    }
+
+    /// A node's record, with these reports alone.
+    fn says(&mut self, node: NodeId, reports: Vec<TaskReport>) {
+        self.sequence += 1;
+        let version = RecordVersion { incarnation: Incarnation(1), sequence: self.sequence };
+        let description = self.swarm.state.node(node).expect("it is a member").description.clone();
+        let tasks = reports.into_iter().map(|report| (report.task, report)).collect();
+        let record = NodeRecord { tasks, ..NodeRecord::new(node, version, description) };
+        self.table.merge(Arc::new(record), self.mono);
     }
 
     fn report(&mut self, state: &State, task: &Task) -> TaskReport {

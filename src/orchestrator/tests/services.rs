@@ -258,6 +258,26 @@ fn a_global_job_completes_once_on_every_node() {
     assert!(sim.live(job).is_empty());
 }
 
+/// Its node was drained and taken back while the process was being stopped, which ended with success.
+#[test]
+fn what_a_job_completed_while_it_was_told_to_stop_is_not_done_again() {
+    let mut sim = Sim::nodes(1);
+    let job = sim.swarm.service("job", 0, |spec| spec.mode = ServiceMode::GlobalJob);
+    sim.steps(3);
+    let first = sim.running(job).remove(0);
+    sim.silent.insert(node(1));
+    sim.swarm.update_node(node(1), |spec| spec.availability = Availability::Drain);
+    sim.steps(2);
+    sim.swarm.update_node(node(1), |spec| spec.availability = Availability::Active);
+    sim.steps(2);
+    let waiting = sim.live(job);
+    assert_eq!(waiting.iter().map(|task| task.desired).collect::<Vec<_>>(), [DesiredState::Ready]);
+    sim.says(node(1), vec![a_report(first.id, TaskState::Complete, Some(SECOND))]);
+    sim.steps(2);
+    assert_eq!(sim.of(job).job.map(|job| job.completed), Some(1));
+    assert!(sim.live(job).is_empty(), "{:?}", sim.live(job));
+}
+
 #[test]
 fn a_large_scale_up_takes_several_ticks() {
     let mut sim = Sim::nodes(1);

@@ -60,7 +60,9 @@ impl State {
     pub(super) fn release_service(&mut self, id: ServiceId, at: At) -> Result<(), Refusal> {
         self.change_service(id, at, |service| {
             let released = service.spec_version;
-            service.held.retain(|version| *version != released);
+            // Runs that began with an earlier spec keep it, so nothing else would ever let them go.
+            let has_runs = service.cron.is_some();
+            service.held.retain(|version| *version != released && !has_runs);
         })
     }
 
