@@ -183,7 +183,7 @@ impl Semantics {
     fn look_at_release(&mut self, states: [&State; 2], service: &Service) {
         self.ends.released += 1;
         for required in service.spec.depends_on.iter().filter(|one| one.required) {
-            let so = states.iter().any(|state| self.has_come(state, required));
+            let so = states.iter().any(|state| self.has_come(state, required)) || ran_anew(states, required);
             assert!(so, "{} is let go, and waits for {required}", service.spec.name);
         }
     }
@@ -326,6 +326,13 @@ fn serves(table: &Table, task: &Task) -> bool {
     report.is_some_and(|report| {
         report.state == TaskState::Running && matches!(report.health, Health::None | Health::Healthy)
     })
+}
+
+/// A job with a schedule completed a run and began the next one in the same entry, and so is incomplete before and after.
+fn ran_anew(states: [&State; 2], required: &DependsOn) -> bool {
+    let [old, new] = states.map(|state| state.service_by_name(&required.service));
+    let iteration = |service: Option<&std::sync::Arc<Service>>| Some(service?.job?.iteration);
+    new.is_some_and(|new| new.cron.is_some()) && iteration(old).is_some() && iteration(old) != iteration(new)
 }
 
 fn is_under_way(update: UpdateState) -> bool {
