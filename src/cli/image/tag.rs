@@ -36,7 +36,7 @@ mod tests {
     use super::split;
 
     #[test]
-    fn a_registrys_port_is_no_tag() {
+    fn the_port_of_a_registry_is_no_tag() {
         assert_eq!(split("web:2"), ("web", Some("2")));
         assert_eq!(split("reg:5000/web"), ("reg:5000/web", None));
         assert_eq!(split("reg:5000/web:2"), ("reg:5000/web", Some("2")));
