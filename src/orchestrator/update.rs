@@ -8,7 +8,8 @@
 //!   `max_failure_ratio` of the slots have failed, the failure action is taken. A failed slot holds its place for the
 //!   delay only, so that an update that continues on failure is not held up.
 //!
-//! The update is complete when no slot is outdated or in flight and every new task has been up for `monitor`.
+//! The update is complete when no slot is outdated or in flight and every new task has been up for `monitor`. In start-first
+//! order the old task of a slot that failed, as some may, serves on until another try comes up.
 //! A service that is held for what it depends on (see `start_order`) is updated when it is released.
 //! `UpdateStatus` goes the way Docker shows it: updating, then completed or paused, or rolled back: rollback started, then
 //! rollback completed or paused. A new spec clears it, and ends a pause.
