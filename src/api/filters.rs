@@ -63,6 +63,11 @@ impl Filters {
         self.any("name", |wanted| name.contains(wanted))
     }
 
+    /// By `label` and `label!`, as lists and prunes of what a node or the swarm holds take them.
+    pub fn wants_labels(&self, labels: &Labels) -> bool {
+        self.labels("label", labels) && (!self.has("label!") || !self.labels("label!", labels))
+    }
+
     /// `k` or `k=v`; all must be there.
     pub fn labels(&self, key: &str, labels: &Labels) -> bool {
         self.0.get(key).is_none_or(|wanted| {
@@ -98,5 +103,12 @@ mod tests {
         assert!(filters.labels("label", &labels(&[("a", "1"), ("b", "")])));
         assert!(!filters.labels("label", &labels(&[("a", "1")])));
         assert!(!filters.labels("label", &labels(&[("a", "2"), ("b", "")])));
+        let without = Filters::parse(Some(r#"{"label":["a"],"label!":["b"]}"#), &["label", "label!"]).unwrap();
+        assert!(
+            without.wants_labels(&labels(&[("a", "1")])) && filters.wants_labels(&labels(&[("a", "1"), ("b", "")]))
+        );
+        assert!(
+            !without.wants_labels(&labels(&[("a", "1"), ("b", "")])) && !without.wants_labels(&labels(&[("c", "")]))
+        );
     }
 }

@@ -81,8 +81,7 @@ pub async fn list<B: Backend>(
         images.iter_mut().for_each(|image| image.names.retain(asked));
         images.retain(|image| !image.names.is_empty());
     }
-    let moments = [moment(&*backend, &filters, "since").await?, moment(&*backend, &filters, "before").await?];
-    let [after, before] = moments;
+    let (after, before) = (moment(&*backend, &filters, "since").await?, moment(&*backend, &filters, "before").await?);
     let until = until(&filters, backend.now())?;
     let wanted = |image: &&LocalImage| {
         filters.any("dangling", |wanted| truthy(Some(wanted)) == tags(image).is_empty())
@@ -116,7 +115,7 @@ fn until(filters: &Filters, now: jiff::Timestamp) -> Result<Option<UnixMs>, ApiE
 fn has_labels(filters: &Filters, image: &LocalImage) -> bool {
     let labels = image.config["config"]["Labels"].as_object().into_iter().flatten();
     let labels = labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect();
-    filters.labels("label", &labels) && (!filters.has("label!") || !filters.labels("label!", &labels))
+    filters.wants_labels(&labels)
 }
 
 /// Of those that no container uses, the ones without a tag; with the filter `dangling=false`, all.

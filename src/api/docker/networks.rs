@@ -93,8 +93,7 @@ pub async fn prune<B: Backend>(
     let read = backend.read().await?;
     let unused = |network: &&Arc<Network>| {
         !network.spec.ingress
-            && filters.labels("label", &network.spec.labels)
-            && (!filters.has("label!") || !filters.labels("label!", &network.spec.labels))
+            && filters.wants_labels(&network.spec.labels)
             && read.state.network_user(network.id).is_none()
     };
     let mut deleted = Vec::new();

@@ -136,8 +136,7 @@ pub async fn prune<B: Backend>(
     let (mut gone, mut bytes) = (Vec::new(), 0);
     for volume in backend.volumes() {
         let unnamed = volume.name.len() == 64 && volume.name.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let kept = filters.has("label!") && filters.labels("label!", &volume.labels);
-        let wanted = (all || unnamed) && filters.labels("label", &volume.labels) && !kept;
+        let wanted = (all || unnamed) && filters.wants_labels(&volume.labels);
         if wanted && users(&volume.name, &containers).next().is_none() {
             bytes += backend.volume_size(&volume.name).await.unwrap_or(0);
             backend.remove_volume(&volume.name)?;
