@@ -17,6 +17,10 @@ use super::slots::{Fleet, SlotTasks, is_stopping};
 use crate::spec::*;
 use crate::state::{Change, ObjectId, Service, State, Task, UpdateState};
 
+/// Of a task of an earlier spec which was replaced before what it depends on had come to it.
+pub(super) const NEVER_STARTED: &str =
+    "was not started before an update, and the update is paused: update the service again, or roll it back";
+
 pub(super) fn plan(tick: &mut Tick<'_>, fleet: &Fleet<'_>) {
     if fleet.service.held.is_empty() {
         return;
@@ -29,6 +33,10 @@ pub(super) fn plan(tick: &mut Tick<'_>, fleet: &Fleet<'_>) {
             }
             Some(why) => say(tick, fleet, &why),
         }
+    } else if fleet.is_paused() {
+        say(tick, fleet, NEVER_STARTED);
+    } else {
+        say(tick, fleet, "was not started before an update: waits to be replaced");
     }
 }
 

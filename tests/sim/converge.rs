@@ -105,7 +105,13 @@ impl World {
         // A port of the host is there once a node.
         let room = if service.spec.endpoint.ports.is_empty() { usize::MAX } else { takers(state) };
         // A task waits for the node that has its data, be it held down, or gone for good.
-        let waits = |task: &Task| task.assigned_at.is_none() && waits_for_its_data(state, task);
+        // So does one of a spec that was never released, once the update away from it is paused.
+        let paused = matches!(
+            service.update.as_ref().map(|update| update.state),
+            Some(UpdateState::Paused | UpdateState::RollbackPaused)
+        );
+        let unstarted = |task: &Task| paused && service.holds_back(task.spec_version);
+        let waits = |task: &Task| task.assigned_at.is_none() && (unstarted(task) || waits_for_its_data(state, task));
         let free = live.len() <= room && !live.iter().any(|task| waits(task));
         let update = service.update.as_ref().map(|update| update.state).filter(|_| free);
         if matches!(update, Some(UpdateState::Updating | UpdateState::RollbackStarted)) {

@@ -1,6 +1,7 @@
 //! Services that wait for others.
 
 use super::*;
+use crate::orchestrator::start_order::NEVER_STARTED;
 
 fn on(service: &str) -> DependsOn {
     DependsOn::parse(service).expect("it is one")
@@ -252,4 +253,23 @@ fn a_release_that_comes_too_late_takes_what_rests_on_it_along() {
     assert!(sim.of(web).is_held());
     assert_eq!(sim.running(web), held);
     assert!(sim.live(web).iter().all(|task| task.desired == DesiredState::Running), "nothing was stopped for it");
+}
+
+#[test]
+fn a_task_that_a_paused_update_left_unstarted_says_so_whatever_becomes_of_its_dependency() {
+    let mut sim = Sim::nodes(2);
+    sim.swarm.service("db", 1, image(CRASHES));
+    let web = waiting(&mut sim, "web", &["db:completed"]);
+    sim.steps(5);
+    assert_eq!(reasons(&sim, web), says("waits for db to complete"));
+    sim.swarm.update(web, |spec| {
+        spec.depends_on.clear();
+        spec.mode = ServiceMode::Replicated { replicas: 4 };
+        spec.task.container.image = CRASHES.into();
+    });
+    sim.steps(60);
+    assert_eq!(sim.update_state(web), Some(UpdateState::Paused));
+    let unstarted = sim.live(web).into_iter().filter(|task| task.spec_version != sim.of(web).spec_version);
+    let told: BTreeSet<String> = unstarted.map(|task| task.pending_reason.clone()).collect();
+    assert_eq!(told, says(NEVER_STARTED));
 }
