@@ -140,9 +140,9 @@ impl World {
         if members.len() <= 4 || under_way || self.leader().is_none() {
             return;
         }
-        let Some(at) = members.choose(&mut self.rng).copied().filter(|at| *at > 0 || !self.workload.mixed) else {
-            return;
-        };
+        // One whose daemon is down cannot say goodbye.
+        let may_leave = |at: &usize| (*at > 0 || !self.workload.mixed) && self.hosts[*at].daemon.is_some();
+        let Some(at) = members.choose(&mut self.rng).copied().filter(may_leave) else { return };
         self.hosts[at].gone = true;
         let node = self.hosts[at].node;
         self.check.note(|| format!("{node} leaves"));
@@ -157,6 +157,12 @@ impl World {
     /// A log holder that went at once would go on counting: it waits for the others to take the log from it, as
     /// `node::swarm::Session::leave` does. Nobody lets it go where that is the end of the swarm.
     pub fn leave_if_released(&mut self, at: usize, patience_ends: Ms) {
+        if self.hosts[at].daemon.is_none() && self.would_end_the_swarm(at) {
+            // It died on its way out: its operator starts it again.
+            self.hosts[at].gone = false;
+            self.start_later(at, GOODBYE);
+            return;
+        }
         let holds = self.hosts[at].daemon.as_ref().is_some_and(|daemon| daemon.log.is_some());
         if holds && (self.now < patience_ends || self.would_end_the_swarm(at)) {
             self.schedule(GOODBYE, Event::Leave { host: at, patience_ends });
