@@ -80,7 +80,7 @@ deploy() {
       host_flok "$n" image load --input "$HOSTS_DIR/images/$image.tar" >/dev/null
     done
   done
-  host_flok 1 stack deploy -c "$REPO/config/examples/voting.yml" vote
+  host_flok 1 stack deploy --stable-for 1s -c "$REPO/config/examples/voting.yml" vote
   host_flok 1 stack ps vote
 }
 

@@ -13,12 +13,12 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use super::service::is_scheduled;
 use super::tasks;
 use crate::api::client::Client;
-use crate::spec::quantity;
+use crate::spec::{UpdateConfig, quantity};
 
 const POLL_EVERY: Duration = Duration::from_millis(200);
 /// Polls that may fail one after another before the wait is given up: a leader may just have changed.
 const MAX_FAILED_POLLS: u32 = 25;
-/// Polls for which a service must look converged: one that crashes at once is not.
+/// For so many polls a service must look converged, however it came to that.
 const STEADY_POLLS: u32 = 5;
 
 /// How long a command waits.
@@ -30,6 +30,10 @@ pub struct WaitArgs {
     /// Give up waiting after this time; what was asked for stays in force
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = quantity::parse_duration)]
     timeout: Duration,
+    /// How long all tasks must stay up before they are said to run; unless it is given, as long as an update of the
+    /// service is watched (--update-monitor, 5s)
+    #[arg(long, value_name = "DURATION", env = "FLOK_STABLE_FOR", value_parser = quantity::parse_duration)]
+    stable_for: Option<Duration>,
     /// Print no progress
     #[arg(long)]
     quiet: bool,
@@ -42,18 +46,76 @@ impl WaitArgs {
 }
 
 /// One service's way to what is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Progress {
     running: u64,
     wanted: u64,
     /// What the tasks that do not run wait for, with counts; empty where there is nothing to say.
     waits: String,
     failed: Option<String>,
+    /// An update or a rollback is under way: its leader watches the new tasks, and says how it ended.
+    is_updating: bool,
+    /// How long tasks that came up are to be watched: nothing where none of them goes on, as in a job that is done.
+    monitor: Duration,
+    /// Why the service goes back to its earlier spec, or that it did.
+    went_back: Option<String>,
 }
 
 impl Progress {
     fn is_done(&self) -> bool {
         self.running >= self.wanted && self.waits.is_empty()
+    }
+}
+
+/// How long each service has looked converged.
+#[derive(Default)]
+struct Watch {
+    steady_polls: BTreeMap<String, u32>,
+    /// Those whose update was seen under way: their tasks were watched by whoever leads it.
+    were_updating: BTreeSet<String>,
+    /// Those that were not going back when they were first seen.
+    went_forward: BTreeSet<String>,
+    /// Those that did so later, and why.
+    went_back: BTreeMap<String, String>,
+}
+
+impl Watch {
+    fn look(&mut self, progress: &BTreeMap<String, Progress>) {
+        for (name, now) in progress {
+            let steady = self.steady_polls.entry(name.clone()).or_default();
+            *steady = if now.is_done() { *steady + 1 } else { 0 };
+            if now.is_updating {
+                self.were_updating.insert(name.clone());
+            }
+            match &now.went_back {
+                None => {
+                    self.went_forward.insert(name.clone());
+                }
+                Some(why) if self.went_forward.contains(name) => {
+                    self.went_back.entry(name.clone()).or_insert_with(|| why.clone());
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Of a wait that is over: what was to be updated, and went back instead, is a failure.
+    fn verdict(&self) -> anyhow::Result<()> {
+        let back: Vec<String> = self.went_back.iter().map(|(name, why)| format!("service {name}: {why}")).collect();
+        anyhow::ensure!(back.is_empty(), "{}; it runs as before", back.join(", "));
+        Ok(())
+    }
+
+    fn is_stable(&self, name: &str, now: &Progress, stable_for: Option<Duration>) -> bool {
+        let needs = match stable_for {
+            None if now.is_updating => return false,
+            None if self.were_updating.contains(name) => Duration::ZERO,
+            None => now.monitor,
+            Some(_) if now.monitor.is_zero() => Duration::ZERO,
+            Some(stable_for) => stable_for,
+        };
+        let polls = needs.as_millis().div_ceil(POLL_EVERY.as_millis()).max(u128::from(STEADY_POLLS));
+        now.is_done() && self.steady_polls.get(name).is_some_and(|steady| u128::from(*steady) >= polls)
     }
 }
 
@@ -63,7 +125,7 @@ pub async fn converged(client: &Client, names: &[String], args: &WaitArgs) -> an
         return Ok(());
     }
     let mut shown = Shown::new(names, args.quiet);
-    match tokio::time::timeout(args.timeout, poll(client, names, &mut shown)).await {
+    match tokio::time::timeout(args.timeout, poll(client, names, args.stable_for, &mut shown)).await {
         Ok(done) => done,
         Err(_) => Err(anyhow::anyhow!(
             "not converged within {}: {}; what was asked for stays in force, `flok service ps` shows how it goes on",
@@ -73,8 +135,13 @@ pub async fn converged(client: &Client, names: &[String], args: &WaitArgs) -> an
     }
 }
 
-async fn poll(client: &Client, names: &[String], shown: &mut Shown) -> anyhow::Result<()> {
-    let mut steady = 0;
+async fn poll(
+    client: &Client,
+    names: &[String],
+    stable_for: Option<Duration>,
+    shown: &mut Shown,
+) -> anyhow::Result<()> {
+    let mut watch = Watch::default();
     let mut failed_polls = 0;
     loop {
         match progress(client, names).await {
@@ -84,16 +151,16 @@ async fn poll(client: &Client, names: &[String], shown: &mut Shown) -> anyhow::R
                 if let Some((name, why)) = progress.iter().find_map(|(n, p)| p.failed.as_ref().map(|why| (n, why))) {
                     anyhow::bail!("service {name}: {why}");
                 }
-                let is_done = names.iter().all(|name| progress.get(name).is_some_and(Progress::is_done));
-                steady = if is_done { steady + 1 } else { 0 };
-                if steady >= STEADY_POLLS {
+                watch.look(&progress);
+                let is_stable =
+                    |name: &String| progress.get(name).is_some_and(|now| watch.is_stable(name, now, stable_for));
+                if names.iter().all(is_stable) {
                     shown.finish();
-                    return Ok(());
+                    return watch.verdict();
                 }
             }
             Err(error) => {
                 failed_polls += 1;
-                steady = 0;
                 if failed_polls >= MAX_FAILED_POLLS {
                     return Err(error);
                 }
@@ -119,7 +186,7 @@ async fn progress(client: &Client, names: &[String]) -> anyhow::Result<BTreeMap<
 fn of_service(service: &Service, tasks: &[Task]) -> Progress {
     // Runs come when they are due.
     if is_scheduled(service) {
-        return Progress { running: 0, wanted: 0, waits: String::new(), failed: None };
+        return Progress::default();
     }
     let own: Vec<&Task> = tasks.iter().filter(|task| task.service_id == service.id).collect();
     let is_job = service.job_status.is_some();
@@ -149,7 +216,34 @@ fn of_service(service: &Service, tasks: &[Task]) -> Progress {
     if let Some(failure) = last_failure(&own).filter(|_| !waits.is_empty() || running < wanted) {
         waits = format!("{waits}; the last task that failed: {failure}").trim_start_matches("; ").to_string();
     }
-    Progress { running, wanted, waits, failed: failed(service) }
+    let monitor = if is_job || wanted == 0 { Duration::ZERO } else { monitor(service) };
+    Progress {
+        running,
+        wanted,
+        waits,
+        failed: failed(service),
+        is_updating: is_updating(service),
+        monitor,
+        went_back: went_back(service),
+    }
+}
+
+/// How long an update of the service watches each new task.
+fn monitor(service: &Service) -> Duration {
+    let update = service.spec.as_ref().and_then(|spec| spec.update_config.as_ref());
+    let given = update.and_then(|update| update.monitor).and_then(|nanos| u64::try_from(nanos).ok());
+    given.filter(|nanos| *nanos > 0).map_or(UpdateConfig::DEFAULT_MONITOR, Duration::from_nanos)
+}
+
+fn went_back(service: &Service) -> Option<String> {
+    let update = service.update_status.as_ref()?;
+    let back = matches!(update.state, Some(UpdateState::ROLLBACK_STARTED | UpdateState::ROLLBACK_COMPLETED));
+    back.then(|| update.message.clone().unwrap_or_default())
+}
+
+fn is_updating(service: &Service) -> bool {
+    let state = service.update_status.as_ref().and_then(|update| update.state);
+    matches!(state, Some(UpdateState::UPDATING | UpdateState::ROLLBACK_STARTED))
 }
 
 /// What an update waits for that has not begun to replace tasks.
@@ -244,7 +338,8 @@ impl Shown {
                     if let Some(bar) = bars.get(name) {
                         bar.set_length(now.wanted);
                         bar.set_position(now.running.min(now.wanted));
-                        bar.set_message(now.waits.clone());
+                        let watched = now.is_done() && now.wanted > 0;
+                        bar.set_message(if watched { "all run; are they stable?".into() } else { now.waits.clone() });
                     }
                 }
                 None if !self.quiet => eprintln!("{}", line(name, now)),
@@ -366,6 +461,77 @@ mod tests {
         let status = serde_json::json!({"State": "updating", "Message": "update waits for db to be healthy"});
         service.update_status = serde_json::from_value(status).ok();
         assert_eq!(of_service(&service, &[]).waits, "update waits for db to be healthy");
+    }
+
+    fn polls_until_stable(service: &Service, tasks: &[Task], stable_for: Option<Duration>) -> u32 {
+        let progress = BTreeMap::from([("web".to_owned(), of_service(service, tasks))]);
+        let mut watch = Watch::default();
+        let mut polls = 0;
+        while !watch.is_stable("web", &progress["web"], stable_for) && polls < 1000 {
+            watch.look(&progress);
+            polls += 1;
+        }
+        polls
+    }
+
+    #[test]
+    fn tasks_that_came_up_are_watched_as_long_as_an_update_would() {
+        let up = [task("running", "running", "", "any")];
+        assert_eq!(polls_until_stable(&service(1), &up, None), 25);
+        assert_eq!(polls_until_stable(&service(1), &up, Some(Duration::from_secs(2))), 10);
+        assert_eq!(polls_until_stable(&service(0), &[], None), STEADY_POLLS);
+        let mut slow = service(1);
+        let config = serde_json::json!({"Parallelism": 1, "Monitor": 10_000_000_000_u64});
+        slow.spec.as_mut().unwrap().update_config = serde_json::from_value(config).ok();
+        assert_eq!(polls_until_stable(&slow, &up, None), 50);
+    }
+
+    #[test]
+    fn one_that_fails_while_it_is_watched_is_watched_anew() {
+        let (up, down) =
+            (of_service(&service(1), &[task("running", "running", "", "any")]), of_service(&service(1), &[]));
+        let mut watch = Watch::default();
+        let mut look = |now: &Progress| {
+            watch.look(&BTreeMap::from([("web".to_owned(), now.clone())]));
+            watch.is_stable("web", now, None)
+        };
+        assert!(!(0..24).any(|_| look(&up)) && !look(&down) && !(0..24).any(|_| look(&up)));
+        assert!(look(&up));
+    }
+
+    #[test]
+    fn the_end_of_an_update_is_waited_for_and_enough() {
+        let state = |state: &str| {
+            let mut service = service(1);
+            service.update_status = serde_json::from_value(serde_json::json!({"State": state})).ok();
+            BTreeMap::from([("web".to_owned(), of_service(&service, &[task("running", "running", "", "any")]))])
+        };
+        let mut watch = Watch::default();
+        let mut look = |state: &BTreeMap<String, Progress>| {
+            watch.look(state);
+            watch.is_stable("web", &state["web"], None)
+        };
+        assert!(!(0..100).any(|_| look(&state("updating"))));
+        assert!(look(&state("completed")));
+    }
+
+    #[test]
+    fn an_update_that_was_rolled_back_is_a_failure_and_a_rollback_that_was_asked_for_is_none() {
+        let state = |state: &str, message: &str| {
+            let mut service = service(1);
+            let status = serde_json::json!({"State": state, "Message": message});
+            service.update_status = serde_json::from_value(status).ok();
+            BTreeMap::from([("web".to_owned(), of_service(&service, &[task("running", "running", "", "any")]))])
+        };
+        let back = [state("rollback_started", "update rolled back: x failed"), state("rollback_completed", "done")];
+        let mut asked_for = Watch::default();
+        back.iter().for_each(|state| asked_for.look(state));
+        assert!(asked_for.verdict().is_ok());
+        let mut failed = Watch::default();
+        failed.look(&state("updating", "update in progress"));
+        back.iter().for_each(|state| failed.look(state));
+        let told = failed.verdict().unwrap_err().to_string();
+        assert_eq!(told, "service web: update rolled back: x failed; it runs as before");
     }
 
     #[test]

@@ -128,7 +128,12 @@ impl<'f> Progress<'f> {
                 continue;
             }
             let new = slot.live().find(|task| fleet.is_current(task) && task.created >= since);
-            let Some(new) = new else { continue };
+            let Some(new) = new else {
+                // An update before this one, to the same task, goes on here.
+                let current = slot.live().filter(|task| fleet.is_current(task)).count();
+                progress.in_flight += usize::from(current > 0 && current < slot.live().count());
+                continue;
+            };
             match (tick.up_for(new), failed) {
                 (Some(up), _) => {
                     let alone = slot.live().count() == 1;

@@ -439,6 +439,7 @@ impl Host {
     /// `flok` on this host, speaking to its daemon.
     pub fn client(&self) -> Command {
         let mut command = self.command(flok());
+        command.env("FLOK_STABLE_FOR", "1s");
         command.arg("--host").arg(format!("unix://{}", self.socket().display()));
         command
     }

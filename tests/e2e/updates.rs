@@ -68,7 +68,9 @@ fn an_update_ends_as_it_was_told_to() {
     swarm.running(0, "web", 3);
 
     // Rolled back by itself, to the spec before, whole.
-    host.ok(&update(&["--detach", "--update-order", "start-first", "--env-add", BAD]));
+    let told = host.refused(&update(&["--update-order", "start-first", "--env-add", BAD]));
+    let failure = "service web: update rolled back due to failure or early termination of task";
+    assert!(told.contains(failure) && told.contains("it runs as before"), "{told}");
     assert_eq!(update_is(host, "rollback_completed"), "rollback completed");
     swarm.running(0, "web", 3);
     assert_eq!(env(host), format!("{GOOD};"));

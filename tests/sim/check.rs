@@ -177,11 +177,7 @@ impl Checker {
         let key = (entry.proposal.client, entry.proposal.sequence);
         let before = self.reference.clone();
         let answer = self.reference.apply(index, &entry).expect("one build, one level");
-        self.note(|| {
-            let mut text = format!("{:?}", entry.command);
-            text.truncate(400);
-            format!("log {index}: {text} -> {answer:?}")
-        });
+        self.note(|| format!("log {index}: {:?} -> {answer:?}", entry.command));
         match self.answers.get(&key) {
             None => self.answered(&entry.proposal, &answer),
             Some(first) => {

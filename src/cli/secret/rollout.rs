@@ -42,7 +42,6 @@ pub async fn follow(
     print(&render(kind, replaced))?;
     let converged = waiting::converged(client, &replaced.rolled_out, &args.wait).await;
     let how_back = format!("`flok {} rollback {}` puts the earlier data in force", kind.word(), replaced.name);
-    converged.map_err(|error| anyhow::anyhow!("{error:#}; {how_back}"))?;
     if replaced.rolled_out.is_empty() || args.wait.is_detached() {
         return Ok(());
     }
@@ -55,7 +54,7 @@ pub async fn follow(
         back.join(", "),
         replaced.version
     );
-    Ok(())
+    converged.map_err(|error| anyhow::anyhow!("{error:#}; {how_back}"))
 }
 
 /// Services that were given the data and do not have it any more, where nobody replaced it since.

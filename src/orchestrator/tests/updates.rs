@@ -310,3 +310,25 @@ fn an_update_keeps_its_pace_and_its_failures_apart_whatever_becomes_of_the_clock
     sim.steps(200);
     assert_eq!(sim.update_state(web), Some(UpdateState::RollbackCompleted));
 }
+
+#[test]
+fn a_rollback_that_only_scales_is_not_over_before_the_update_it_goes_back_to() {
+    let mut sim = Sim::nodes(2);
+    let web = sim.swarm.service("web", 2, |spec| spec.update.order = UpdateOrder::StartFirst);
+    sim.steps(10);
+    sim.swarm.update(web, |spec| {
+        spec.task.container.image = SLOW.into();
+        spec.update.parallelism = 0;
+    });
+    sim.steps(2);
+    sim.swarm.update(web, replicas(4));
+    let version = sim.of(web).meta.version;
+    sim.swarm.command(Command::RollbackService { id: web, version });
+    for _ in 0..120 {
+        sim.steps(1);
+        let old = sim.live(web).iter().any(|task| task.spec_version != sim.of(web).spec_version);
+        assert!(!old || sim.update_state(web) != Some(UpdateState::RollbackCompleted));
+    }
+    assert_eq!(sim.update_state(web), Some(UpdateState::RollbackCompleted));
+    assert_eq!(sim.running(web).len(), 2);
+}
