@@ -144,7 +144,9 @@ impl Semantics {
             }
             (was, is) => panic!("the update of {name} is {is:?} after {was:?}"),
         }
-        if is_under_way(is) && (was != Some(is) || old.spec_version != new.spec_version) {
+        let since = |service: &Service| service.update.as_ref().map(|update| update.since);
+        // A rollback that is rolled back begins anew, though it scales alone.
+        if is_under_way(is) && (was != Some(is) || since(old) != since(new)) {
             self.begun.insert(new.id, states[1].applied());
         }
     }
