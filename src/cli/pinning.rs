@@ -14,6 +14,7 @@ use crate::api::model::image::{ResolveImages, ResolvedImages};
 const AT_ONCE: usize = 32;
 
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Images")]
 pub struct ImageArgs {
     /// Give the swarm your `docker login` of the images' registries, so that its nodes can pull them
     #[arg(long)]

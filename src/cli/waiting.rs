@@ -23,6 +23,7 @@ const STEADY_POLLS: u32 = 5;
 
 /// How long a command waits.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Waiting")]
 pub struct WaitArgs {
     /// Return at once, without waiting for the tasks to run
     #[arg(long, short)]
@@ -208,7 +209,10 @@ fn of_service(service: &Service, tasks: &[Task]) -> Progress {
     // A task that ended by itself and is not to be restarted is not waited for.
     let wanted = replicas.or(completions).and_then(|wanted| u64::try_from(wanted).ok());
     let ended = own.iter().filter(|task| !is_there(task) && ended_for_good(task)).count() as u64;
-    let wanted = wanted.unwrap_or_else(|| desired.unwrap_or(counted.len() as u64)).saturating_sub(ended);
+    // What a global job has completed is not desired any more.
+    let completed = if is_job { running } else { 0 };
+    let wanted = wanted.unwrap_or_else(|| desired.map_or(counted.len() as u64, |desired| desired + completed));
+    let wanted = wanted.saturating_sub(ended);
     let mut waits = waits(&counted, is_job);
     if running < wanted && waits.is_empty() {
         waits = held_update(service).unwrap_or_default();
@@ -217,11 +221,12 @@ fn of_service(service: &Service, tasks: &[Task]) -> Progress {
         waits = format!("{waits}; the last task that failed: {failure}").trim_start_matches("; ").to_string();
     }
     let monitor = if is_job || wanted == 0 { Duration::ZERO } else { monitor(service) };
+    let failed = failed(service).or_else(|| if is_updating(service) { None } else { given_up(&own) });
     Progress {
         running,
         wanted,
         waits,
-        failed: failed(service),
+        failed,
         is_updating: is_updating(service),
         monitor,
         went_back: went_back(service),
@@ -268,9 +273,30 @@ fn ended_for_good(task: &Task) -> bool {
     let state = task.status.as_ref().and_then(|status| status.state);
     matches!(
         (condition, state),
-        (Some(Condition::NONE), Some(TaskState::COMPLETE | TaskState::FAILED))
-            | (Some(Condition::ON_FAILURE), Some(TaskState::COMPLETE))
+        (Some(Condition::NONE), Some(TaskState::COMPLETE)) | (Some(Condition::ON_FAILURE), Some(TaskState::COMPLETE))
     )
+}
+
+/// Of a slot whose last task failed and has no successor, why it did: a failed task and its successor are one change, so none
+/// comes any more.
+fn given_up(tasks: &[&Task]) -> Option<String> {
+    let mut last: BTreeMap<(Option<i64>, Option<&str>), &Task> = BTreeMap::new();
+    for task in tasks.iter().filter(|task| task.desired_state != Some(TaskState::REMOVE)) {
+        // One of a global service has its node for a slot.
+        let node = task.node_id.as_deref().filter(|_| task.slot.is_none_or(|slot| slot == 0));
+        let known = last.entry((task.slot, node)).or_insert(task);
+        if known.created_at <= task.created_at {
+            *known = task;
+        }
+    }
+    let over = |task: &&&Task| {
+        let state = task.status.as_ref().and_then(|status| status.state);
+        let failed = matches!(state, Some(TaskState::FAILED | TaskState::REJECTED));
+        failed && task.desired_state == Some(TaskState::SHUTDOWN)
+    };
+    let task = last.values().find(over)?;
+    let why = task.status.as_ref().and_then(|status| status.err.clone()).unwrap_or_default();
+    Some(format!("a task failed, and its restart policy allows no other try: {why}"))
 }
 
 fn failed(service: &Service) -> Option<String> {
@@ -430,6 +456,33 @@ mod tests {
         assert!(of_service(&service(1), &[task("complete", "shutdown", "", "on-failure")]).is_done());
         assert!(!of_service(&service(1), &[task("failed", "shutdown", "", "on-failure")]).is_done());
         assert!(!of_service(&service(1), &[task("complete", "shutdown", "", "any")]).is_done());
+    }
+
+    #[test]
+    fn a_failed_task_that_nothing_replaces_ends_the_wait_with_its_reason() {
+        let failed = |condition| task("failed", "shutdown", "task: non-zero exit (4)", condition);
+        let why = "a task failed, and its restart policy allows no other try: task: non-zero exit (4)";
+        for condition in ["none", "any"] {
+            let progress = of_service(&service(1), &[failed(condition)]);
+            assert_eq!(progress.failed.as_deref(), Some(why), "{condition}");
+        }
+        let goes_on = [failed("any"), task("ready", "running", "", "any")];
+        assert_eq!(of_service(&service(1), &goes_on).failed, None);
+        let mut updating = service(1);
+        updating.update_status = serde_json::from_value(serde_json::json!({"State": "updating"})).ok();
+        assert_eq!(of_service(&updating, &[failed("any")]).failed, None, "its update says what is to be done");
+    }
+
+    #[test]
+    fn what_a_global_job_completed_is_part_of_what_was_wanted() {
+        let job: Service = serde_json::from_value(serde_json::json!({
+            "ID": "s", "Spec": {"Name": "backup", "Mode": {"GlobalJob": {}}}, "JobStatus": {"JobIteration": {"Index": 1}},
+            "ServiceStatus": {"RunningTasks": 1, "DesiredTasks": 1, "CompletedTasks": 2},
+        }))
+        .unwrap();
+        let done = || task("complete", "shutdown", "", "any");
+        let progress = of_service(&job, &[done(), done(), task("running", "complete", "", "any")]);
+        assert_eq!((progress.running, progress.wanted, progress.is_done()), (2, 3, false));
     }
 
     #[test]

@@ -74,7 +74,7 @@ fn of_ended(fleet: &Fleet<'_>, slot: &SlotTasks<'_>, last: &Task, update: &str) 
     let outcome = last.outcome.as_ref();
     let how = outcome.map_or_else(String::new, |outcome| match outcome.message.as_str() {
         "" => format!("{:?}", outcome.state).to_lowercase(),
-        message => format!("{:?}: {message}", outcome.state).to_lowercase(),
+        message => format!("{}: {message}", format!("{:?}", outcome.state).to_lowercase()),
     });
     if fleet.service.spec.mode.is_job() && job::is_over(fleet, slot) {
         return format!("{how}; this job wants nothing more of it");

@@ -27,7 +27,7 @@ use super::images::manifest::digest_of;
 use super::input::Streams;
 use super::logs::{self, LogTarget};
 use super::mounting::remove_tree;
-use super::oci::{self, ContainerInputs, ResolvedUser};
+use super::oci::{self, ContainerInputs, Netns, ResolvedUser};
 use super::users::{Accounts, MAX_FILE_BYTES};
 use super::volumes::{Holder, ImageRoot};
 use super::{Runtime, cdi, files, host, rootfs};
@@ -60,7 +60,7 @@ pub struct Prepare<'a> {
     pub image: &'a ImageInfo,
     /// Secrets and configs.
     pub files: &'a [TaskFile],
-    pub netns: &'a Path,
+    pub netns: Netns<'a>,
     /// The task's own, for its `/etc/hosts`.
     pub addresses: &'a [IpAddr],
     /// The node's.
@@ -122,8 +122,11 @@ impl Runtime {
         let holder = Holder { task, anonymous: &anonymous };
         let mut resolved = self.shared.volumes.resolve(&wanted, holder, &image_root).await?;
         resolved.extend(self.shared.task_files.put(task, prepare.files)?);
-        let hostname = container.hostname.clone().unwrap_or_else(|| id[..12].to_owned());
-        let network = files::Network { addresses: prepare.addresses, resolver: prepare.resolver };
+        // On the node's own network it is the node for whoever asks, as in Docker.
+        let by_default = if prepare.netns == Netns::Host { prepare.hostname } else { &id[..12] };
+        let hostname = container.hostname.clone().unwrap_or_else(|| by_default.to_owned());
+        let on_host = prepare.netns == Netns::Host;
+        let network = files::Network { addresses: prepare.addresses, resolver: prepare.resolver, on_host };
         let etc = files::write(&dir, container, &hostname, network)?;
         let devices = host::devices(container)?;
         let init = container.init.unwrap_or(false).then(host::init_binary).flatten();

@@ -18,7 +18,7 @@ use super::containers::container_id;
 use super::error::{Result, RuntimeError, gone_is_fine};
 use super::rootfs::Rootfs;
 use super::users::{Accounts, MAX_FILE_BYTES};
-use super::{Runtime, oci};
+use super::{Runtime, host, oci};
 use crate::spec::TaskId;
 
 /// Most bytes that are kept of each stream; what is beyond them is read and dropped.
@@ -95,7 +95,7 @@ impl Runtime {
         }
         if exec.user.is_some() || exec.privileged {
             let own = process.capabilities().as_ref().and_then(|caps| caps.bounding().clone()).unwrap_or_default();
-            let bounding = if exec.privileged { oci::all_capabilities() } else { own };
+            let bounding = if exec.privileged { oci::all_capabilities(host::bounding_capabilities()) } else { own };
             process.set_capabilities(Some(oci::held_by(process.user().uid(), bounding)));
         }
         Ok(process)

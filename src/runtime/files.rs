@@ -19,6 +19,8 @@ pub struct Network<'a> {
     pub addresses: &'a [IpAddr],
     /// The only server the task asks, where it has one of the swarm's: that one asks the others.
     pub resolver: Option<IpAddr>,
+    /// It is the host's own, with the servers on its loopback.
+    pub on_host: bool,
 }
 
 /// Writes the three files into `dir`, which exists.
@@ -28,6 +30,7 @@ pub fn write(dir: &Path, container: &ContainerSpec, hostname: &str, network: Net
     let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let resolv = match network.resolver {
         Some(resolver) => behind_resolver(container, &host, resolver),
+        None if network.on_host => on_host(container, &host),
         None => resolv_conf(container, &host, || fs::read_to_string(BEHIND_LOCAL_CACHE).unwrap_or_default()),
     };
     let texts = [
@@ -68,6 +71,13 @@ fn hosts_line(entry: &str) -> String {
             None => String::new(),
         },
     }
+}
+
+/// The spec's servers, else the host's own, all of them.
+fn on_host(container: &ContainerSpec, host: &str) -> String {
+    let mut kept: Vec<String> = host.lines().map(str::to_owned).collect();
+    replace(&mut kept, "nameserver", container.dns.nameservers.clone());
+    with_search_and_options(kept, container)
 }
 
 /// The spec's servers, else the host's own, without those on its loopback.

@@ -4,6 +4,7 @@
 //! Read when a spec is taken in, never when it is looked at: a stored spec holds the values, not only their labels.
 
 use super::quantity::{parse_duration, parse_size};
+use super::stack::nearest;
 use super::{ContainerSpec, DEPENDS_ON_LABEL, DependsOn, DeviceMapping, Labels, SCHEDULE_LABEL, Schedule, ServiceSpec};
 
 /// One of them: its label and what it does to a container's spec.
@@ -100,9 +101,24 @@ impl Addition {
     }
 }
 
+/// A label of flok's own that means nothing is a misspelt one. Those of a schedule are read as one.
+fn check_known(label: &str) -> Result<(), String> {
+    let own = || ADDITIONS.iter().map(|addition| addition.label).chain([DEPENDS_ON_LABEL, SCHEDULE_LABEL]);
+    let of_schedule = label.strip_prefix(SCHEDULE_LABEL).is_some_and(|rest| rest.starts_with('.'));
+    if !label.starts_with("flok.") || of_schedule || own().any(|known| known == label) {
+        return Ok(());
+    }
+    let hint = match nearest(label, own()) {
+        Some(near) => format!("did you mean {near}?"),
+        None => format!("there are {}", own().collect::<Vec<_>>().join(", ")),
+    };
+    Err(format!("label {label} means nothing to flok: {hint}"))
+}
+
 impl ServiceSpec {
     /// Takes in what its labels say, where it was not said otherwise. An error names the label, and why it cannot be so.
     pub fn read_additions(&mut self) -> Result<(), String> {
+        self.labels.keys().chain(self.task.container.labels.keys()).try_for_each(|label| check_known(label))?;
         let container = &mut self.task.container;
         for addition in ADDITIONS.iter().filter(|addition| !(addition.given)(container)).collect::<Vec<_>>() {
             let Some(text) = addition.labelled(&self.labels, &container.labels).cloned() else { continue };
@@ -311,5 +327,15 @@ mod tests {
         assert_eq!(container.pid, None);
         // Docker can say this one, and did not.
         assert_eq!(container.security_opt, ["seccomp=unconfined"]);
+    }
+
+    #[test]
+    fn a_misspelt_label_is_refused_with_the_one_that_was_meant() {
+        let why = labelled(&[("flok.shmsize", "1m")]).read_additions().unwrap_err();
+        assert_eq!(why, "label flok.shmsize means nothing to flok: did you mean flok.shm-size?");
+        let mut by_container = labelled(&[]);
+        by_container.task.container.labels.insert("flok.privilegd".into(), "true".into());
+        assert!(by_container.read_additions().unwrap_err().contains("did you mean flok.privileged?"));
+        labelled(&[("floks.own", "1"), ("com.example.flok.x", "1")]).read_additions().unwrap();
     }
 }

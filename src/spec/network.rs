@@ -21,6 +21,41 @@ pub struct NetworkSpec {
     pub subnets: Vec<SubnetSpec>,
 }
 
+/// A network that every node has of its own, known by its name alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeNetwork {
+    /// The node's own interfaces: the task has no network namespace of its own.
+    Host,
+    /// A loopback interface and nothing else.
+    None,
+    /// The way out through the node that every task has which has a namespace of its own.
+    Bridge,
+}
+
+impl NodeNetwork {
+    pub const ALL: [NodeNetwork; 3] = [NodeNetwork::Bridge, NodeNetwork::Host, NodeNetwork::None];
+
+    pub fn named(name: &str) -> Option<NodeNetwork> {
+        NodeNetwork::ALL.into_iter().find(|network| network.name() == name)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            NodeNetwork::Host => "host",
+            NodeNetwork::None => "none",
+            NodeNetwork::Bridge => "bridge",
+        }
+    }
+
+    /// As Docker calls it.
+    pub fn driver(self) -> &'static str {
+        match self {
+            NodeNetwork::None => "null",
+            other => other.name(),
+        }
+    }
+}
+
 /// The one option of the driver that there is: what a packet on the network may be.
 pub const MTU_OPTION: &str = "com.docker.network.driver.mtu";
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigId, DataVersion, DependsOn, Labels, NetworkId, Schedule, SecretId, template};
+use super::{ConfigId, DataVersion, DependsOn, Labels, NetworkId, NodeNetwork, Schedule, SecretId, template};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceSpec {
@@ -64,11 +64,31 @@ pub struct TaskSpec {
     pub ingress: bool,
 }
 
+/// In place of an address in [`ContainerSpec::hosts`]: the node's own, which is known where the task starts.
+pub const HOST_GATEWAY: &str = "host-gateway";
+
+impl ServiceSpec {
+    /// Other data of a secret or config is nothing that would make it run again: it is no job, or runs by its schedule.
+    pub fn may_get_new_data(&self) -> bool {
+        !self.mode.is_job() || self.schedule.is_some()
+    }
+}
+
 impl TaskSpec {
     /// Fills in what depends on the ports of the service: they bind where its tasks may run and what they are on.
     pub fn derive_from_ports(&mut self, ports: &[PortConfig]) {
         self.host_ports = ports.iter().filter(|port| port.mode == PublishMode::Host).cloned().collect();
         self.ingress = ports.iter().any(|port| port.mode == PublishMode::Ingress);
+    }
+
+    /// The network of the node's own that the task is on. It is on no other then.
+    pub fn node_network(&self) -> Option<NodeNetwork> {
+        self.networks.iter().find_map(|attachment| attachment.target.node_network())
+    }
+
+    /// Whether the task has addresses and ports of its own on its node.
+    pub fn has_own_addresses(&self) -> bool {
+        !matches!(self.node_network(), Some(NodeNetwork::Host | NodeNetwork::None))
     }
 
     pub fn uses_network(&self, id: NetworkId) -> bool {
@@ -347,6 +367,15 @@ pub struct NetworkAttachment {
 pub enum NetworkTarget {
     Id(NetworkId),
     Name(String),
+}
+
+impl NetworkTarget {
+    pub fn node_network(&self) -> Option<NodeNetwork> {
+        match self {
+            NetworkTarget::Id(_) => None,
+            NetworkTarget::Name(name) => NodeNetwork::named(name),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -186,7 +186,13 @@ fn docker_makes_shows_and_removes_networks() {
     let swarm = Swarm::of(1);
     let host = &swarm.hosts[0];
     let networks = "{{.Name}}\t{{.Driver}}\t{{.Scope}}";
-    shows(host, &["network", "ls"], networks, &[&["ingress", "overlay", "swarm"]]);
+    let of_every_swarm: [&[&str]; 4] = [
+        &["ingress", "overlay", "swarm"],
+        &["bridge", "bridge", "local"],
+        &["host", "host", "local"],
+        &["none", "null", "local"],
+    ];
+    shows(host, &["network", "ls"], networks, &of_every_swarm);
     let asked = ["--subnet", "10.50.0.0/24", "--gateway", "10.50.0.254", "--ip-range", "10.50.0.128/25"];
     let create = ["network", "create", "--driver", "overlay"];
     let options = ["--internal", "--attachable", "--label", "tier=data", "--opt", "com.docker.network.driver.mtu=1400"];
@@ -231,5 +237,67 @@ fn docker_makes_shows_and_removes_networks() {
     assert_eq!(inspect("again", "{{.Id}}"), made.trim(), "what is gone left nothing behind");
     let pruned = ok(host, &["network", "prune", "--force"]);
     assert!(pruned.contains("allocated") && pruned.contains("again"), "{pruned}");
-    shows(host, &["network", "ls"], networks, &[&["ingress", "overlay", "swarm"]]);
+    shows(host, &["network", "ls"], networks, &of_every_swarm);
+}
+
+/// The last test's stack, of a service on each of the node's own networks.
+const OF_THE_NODE: &str = "
+services:
+  agent:
+    image: flok/busybox:latest
+    command: [sh, -c, 'ip -o -4 addr; hostname; exec sleep 1000000']
+    stop_signal: SIGKILL
+    networks: [node]
+  alone:
+    image: flok/busybox:latest
+    command: [sh, -c, 'ip -o link; exec sleep 1000000']
+    stop_signal: SIGKILL
+    networks: [nothing]
+networks:
+  node: { external: true, name: host }
+  nothing: { external: true, name: none }
+";
+
+#[test]
+#[ignore = "needs root, containerd, network namespaces and the docker command"]
+fn services_are_on_the_networks_of_their_nodes_own() {
+    let swarm = Swarm::of(1);
+    swarm.load("busybox");
+    let host = &swarm.hosts[0];
+    let file = swarm.dir().join("own.yml");
+    std::fs::write(&file, OF_THE_NODE).unwrap();
+    let file = file.to_str().unwrap();
+    ok(host, &["stack", "deploy", "--detach", "-c", file, "s"]);
+    let tasks = [swarm.running(0, "s_agent", 1), swarm.running(0, "s_alone", 1)];
+    let printed = |service: &str, what: &str| {
+        eventually(&format!("{service} to say {what}"), PATIENCE, || {
+            let log = host.ok(&["service", "logs", "--raw", service]);
+            if log.contains(what) { Ok(log) } else { Err(log) }
+        })
+    };
+    let said = printed("s_agent", "n1");
+    assert!(said.contains(&format!("inet {}/", host.addr())), "{said}");
+    let said = printed("s_alone", "lo:");
+    assert!(said.contains("LOOPBACK,UP") && said.lines().count() == 1, "{said}");
+    // By either command the same is stored, so nothing is replaced.
+    let told = host.ok(&["stack", "deploy", "-c", file, "s"]);
+    assert!(told.contains("Unchanged service s_agent") && told.contains("Unchanged service s_alone"), "{told}");
+    for (task, network) in tasks.iter().flatten().zip(["host", "none"]) {
+        let shown = ok(host, &["inspect", "--format", "{{.HostConfig.NetworkMode}}", &task.container]);
+        assert_eq!(shown.trim(), network);
+    }
+
+    ok(
+        host,
+        &["service", "create", "--detach", "--name", "by-option", "--network", "host", "flok/busybox:latest", "true"],
+    );
+    let target = "{{(index .Spec.TaskTemplate.Networks 0).Target}}";
+    assert_eq!(ok(host, &["service", "inspect", "--format", target, "by-option"]).trim(), "host");
+    let create = ["service", "create", "--detach", "--network", "host", "--publish", "80:80", "flok/busybox:latest"];
+    let told = refused(host, &create);
+    assert!(told.contains("is on network host and publishes ports, though its ports are the node's own"), "{told}");
+    let told = refused(host, &["network", "rm", "host"]);
+    assert!(told.contains("host is a pre-defined network and cannot be removed"), "{told}");
+    let told = refused(host, &["network", "create", "--driver", "overlay", "host"]);
+    assert!(told.contains("predefined"), "{told}");
 }

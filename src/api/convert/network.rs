@@ -89,6 +89,29 @@ pub fn network_to_docker(network: &Network) -> docker::NetworkInspect {
     }
 }
 
+/// One that each node has of its own, under its name alone.
+pub fn node_network_to_docker(network: NodeNetwork) -> docker::NetworkInspect {
+    docker::NetworkInspect {
+        name: Some(network.name().into()),
+        id: Some(network.name().into()),
+        created: Some(date(UnixMs::default())),
+        scope: Some("local".into()),
+        driver: Some(network.driver().into()),
+        enable_ipv4: Some(true),
+        enable_ipv6: Some(false),
+        ipam: Some(docker::Ipam { driver: Some("default".into()), options: None, config: Some(Vec::new()) }),
+        internal: Some(false),
+        attachable: Some(false),
+        ingress: Some(false),
+        config_from: Some(docker::ConfigReference { network: Some(String::new()) }),
+        config_only: Some(false),
+        containers: Some(HashMap::new()),
+        options: Some(HashMap::new()),
+        labels: Some(HashMap::new()),
+        ..Default::default()
+    }
+}
+
 fn subnet_out(spec: &NetworkSpec, subnet: &Subnet) -> docker::IpamConfig {
     docker::IpamConfig {
         subnet: Some(subnet.to_string()),

@@ -231,17 +231,27 @@ fn resources_in(resources: docker::TaskSpecResources) -> Result<Resources, ApiEr
         reservations: ResourceReservations {
             nano_cpus: unsigned("Resources.Reservations.NanoCPUs", reservations.nano_cpus)?,
             memory_bytes: unsigned("Resources.Reservations.MemoryBytes", reservations.memory_bytes)?,
-            generic: reservations.generic_resources.unwrap_or_default().into_iter().filter_map(generic_in).collect(),
+            generic: generic_all_in(reservations.generic_resources.unwrap_or_default())?,
         },
     })
 }
 
-fn generic_in(resource: docker::GenericResourcesInner) -> Option<GenericResource> {
-    if let Some(named) = resource.named_resource_spec {
-        return Some(GenericResource::Named { kind: named.kind?, value: named.value? });
-    }
-    let discrete = resource.discrete_resource_spec?;
-    Some(GenericResource::Discrete { kind: discrete.kind?, value: u64::try_from(discrete.value?).ok()? })
+fn generic_all_in(resources: Vec<docker::GenericResourcesInner>) -> Result<Vec<GenericResource>, ApiError> {
+    let read = |resource: docker::GenericResourcesInner| {
+        let (named, discrete) = (resource.named_resource_spec, resource.discrete_resource_spec);
+        match (named, discrete) {
+            (Some(named), _) => Ok(GenericResource::Named {
+                kind: named.kind.unwrap_or_default(),
+                value: named.value.unwrap_or_default(),
+            }),
+            (None, discrete) => {
+                let discrete = discrete.unwrap_or_default();
+                let value = unsigned("Resources.Reservations.GenericResources.Value", discrete.value)?;
+                Ok(GenericResource::Discrete { kind: discrete.kind.unwrap_or_default(), value })
+            }
+        }
+    };
+    resources.into_iter().map(read).collect()
 }
 
 pub fn generic_out(resource: &GenericResource) -> docker::GenericResourcesInner {

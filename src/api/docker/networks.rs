@@ -11,11 +11,11 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Docker, ListQuery, answer, truthy};
-use crate::api::convert::{network_services, network_spec_from_docker, network_to_docker};
+use crate::api::convert::{network_services, network_spec_from_docker, network_to_docker, node_network_to_docker};
 use crate::api::filters::Filters;
 use crate::api::surroundings::refuse_unfit;
 use crate::api::{ApiError, Backend, WriteError, lookup};
-use crate::spec::NetworkId;
+use crate::spec::{Labels, NetworkId, NodeNetwork};
 use crate::state::{Command, Network, Refusal};
 
 const FILTERS: [&str; 7] = ["id", "name", "label", "driver", "scope", "type", "dangling"];
@@ -35,8 +35,18 @@ pub async fn list<B: Backend>(
             && filters.any("type", |kind| kind == "custom")
             && filters.any("dangling", |wanted| truthy(Some(wanted)) != read.state.network_user(network.id).is_some())
     };
-    let shown: Vec<docker::NetworkInspect> =
-        read.state.networks().filter(wanted).map(|network| network_to_docker(network)).collect();
+    let of_nodes = |network: &NodeNetwork| {
+        filters.id("id", network.name())
+            && filters.name(network.name())
+            && filters.labels("label", &Labels::new())
+            && filters.any("driver", |driver| driver == network.driver())
+            && filters.any("scope", |scope| scope == "local")
+            && filters.any("type", |kind| kind == "builtin")
+            && filters.any("dangling", |wanted| !truthy(Some(wanted)))
+    };
+    let of_swarm = read.state.networks().filter(wanted).map(|network| network_to_docker(network));
+    let of_nodes = NodeNetwork::ALL.into_iter().filter(of_nodes).map(node_network_to_docker);
+    let shown: Vec<docker::NetworkInspect> = of_swarm.chain(of_nodes).collect();
     Ok(answer(&read, shown))
 }
 
@@ -52,6 +62,10 @@ pub async fn inspect<B: Backend>(
     Query(query): Query<InspectQuery>,
 ) -> Result<Response, ApiError> {
     let read = backend.read().await?;
+    // A service names one as it names those of the swarm, so its scope is no matter.
+    if let Some(network) = NodeNetwork::named(&wanted) {
+        return Ok(answer(&read, node_network_to_docker(network)));
+    }
     let network = lookup::network(&read.state, &wanted)?;
     if query.scope.is_some_and(|scope| !matches!(scope.as_str(), "" | "swarm")) {
         return Err(ApiError::not_found("network", &wanted));
@@ -78,6 +92,9 @@ pub async fn remove<B: Backend>(
     State(backend): State<Arc<B>>,
     Path(wanted): Path<String>,
 ) -> Result<StatusCode, ApiError> {
+    if NodeNetwork::named(&wanted).is_some() {
+        return Err(ApiError::Forbidden(format!("{wanted} is a pre-defined network and cannot be removed")));
+    }
     let read = backend.read().await?;
     let network = lookup::network(&read.state, &wanted)?;
     backend.propose(Command::RemoveNetwork { id: network.id }).await?;

@@ -162,10 +162,8 @@ fn credentials(headers: &HeaderMap) -> Option<SecretBytes> {
 pub fn refuse_unsupported(spec: &ServiceSpec) -> Result<(), ApiError> {
     let container = &spec.task.container;
     let lacks = |feature| !Features::supported().has(feature);
-    let node_network = |network: &NetworkAttachment| matches!(&network.target, NetworkTarget::Name(name) if matches!(name.as_str(), "host" | "none" | "bridge"));
     let refused = [
         (lacks(Feature::Networks) && !spec.task.networks.is_empty(), "networks"),
-        (spec.task.networks.iter().any(node_network), "the networks host, none and bridge"),
         (lacks(Feature::IngressPorts) && spec.task.ingress, "ports in ingress mode (use mode=host)"),
         (container.mounts.iter().any(|mount| mount.kind == MountKind::Cluster), "cluster volumes"),
         (container.mounts.iter().any(|mount| mount.kind == MountKind::NamedPipe), "named pipes"),

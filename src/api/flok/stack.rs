@@ -216,6 +216,10 @@ fn update(
         }
     }
     spec.task.container.keep_data_versions(&service.spec.task.container);
+    // What went back to older data is tried again.
+    if !ids.give_new_data(service, state) && ids.leave_older_data(service, state) {
+        spec.task.force_update += 1;
+    }
     if service.spec == spec && credentials.is_none() && !ids.give_new_data(service, state) {
         return Ok(None);
     }
@@ -324,6 +328,15 @@ mod tests {
         swarm.change(crate::state::Change::AutoRollback { service: web, message: "failed".into() });
         let (_, changed) = planned(&swarm, &with_config("first")).unwrap();
         assert_eq!((changed.updated, changed.unchanged), (vec!["elsewhere".to_owned()], vec!["s_web".to_owned()]));
+
+        // One that has gone back from the data that the file has still is tried again.
+        let (commands, changed) = planned(&swarm, &with_config("second")).unwrap();
+        assert_eq!((changed.updated, changed.unchanged.len()), (vec!["s_web".to_owned()], 0));
+        swarm.command(Command::Transaction(commands));
+        let again = swarm.state.service(web).unwrap();
+        assert_eq!(again.spec.task.container.configs[0].data_version, DataVersion(2));
+        let (commands, _) = planned(&swarm, &with_config("second")).unwrap();
+        assert_eq!(commands, []);
     }
 
     #[test]

@@ -91,7 +91,17 @@ impl Ids {
             let same = (new.data.0.as_slice(), new.templating.as_deref());
             state.data(id, version).is_none_or(|has| (has.bytes, has.templating) != same)
         };
-        !service.spec.mode.is_job() && service.spec.task.container.data_used().any(is_new)
+        service.spec.may_get_new_data() && service.spec.task.container.data_used().any(is_new)
+    }
+
+    /// The deployment has no other data, and the service not the newest: it went back.
+    pub fn leave_older_data(&self, service: &Service, state: &State) -> bool {
+        let is_older = |(id, version): (DataId, DataVersion)| {
+            let (has, newest) = (state.data(id, version), state.newest_data(id));
+            let same = has.zip(newest).is_some_and(|(has, newest)| newest.is_same(&has));
+            !self.replaced.contains_key(&id) && newest.is_some() && !same
+        };
+        service.spec.may_get_new_data() && service.spec.task.container.data_used().any(is_older)
     }
 
     /// The service with the ids of the secrets and configs it names.

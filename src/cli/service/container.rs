@@ -9,23 +9,23 @@ use super::edit::set;
 use crate::api::client::Client;
 use crate::cli::key_value;
 use crate::spec::quantity::parse_size;
-use crate::spec::{DEPENDS_ON_LABEL, DependsOn};
+use crate::spec::{DEPENDS_ON_LABEL, DependsOn, HOST_GATEWAY};
 
 /// Flags that set one value.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Container options")]
 pub struct ContainerArgs {
     /// Run a small init in the container, which reaps processes and passes signals on
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     init: Option<bool>,
     /// Isolation of the container: default is all that Linux has
     #[arg(long, value_parser = ["default"])]
     isolation: Option<String>,
     /// Keep the container's input open, for who attaches
-    #[arg(long, short, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, short, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     interactive: Option<bool>,
     /// Give the container a terminal
-    #[arg(long, short, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, short, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     tty: Option<bool>,
     /// Most processes of a task; 0: no limit
     #[arg(long, value_name = "COUNT")]
@@ -37,7 +37,7 @@ pub struct ContainerArgs {
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     log_opt: Vec<(String, String)>,
     /// Give the container all rights and devices of the host
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     privileged: Option<bool>,
     /// Size of /dev/shm
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -254,7 +254,10 @@ fn hosts(container: &mut TaskSpecContainerSpec, edit: Edit) -> anyhow::Result<()
     for host in edit.add {
         let (name, address) =
             host.split_once(':').ok_or_else(|| anyhow::anyhow!("{host:?} is no host: write NAME:ADDRESS"))?;
-        known.push(format!("{} {name}", address.trim_matches(['[', ']'])));
+        let address = address.trim_matches(['[', ']']);
+        let is_known = address == HOST_GATEWAY || address.parse::<std::net::IpAddr>().is_ok();
+        anyhow::ensure!(is_known, "{host:?}: {address:?} is neither an address nor {HOST_GATEWAY}");
+        known.push(format!("{address} {name}"));
     }
     Ok(())
 }
@@ -313,10 +316,8 @@ fn generic_resources(task: &mut TaskSpec, edit: Edit) -> anyhow::Result<()> {
     for text in &edit.add {
         let wrong = || anyhow::anyhow!("--generic-resource: {text:?} is not KIND=COUNT, for example gpu=2");
         let (kind, count) = text.split_once('=').ok_or_else(wrong)?;
-        let spec = GenericResourcesInnerDiscreteResourceSpec {
-            kind: Some(kind.to_owned()),
-            value: Some(count.parse().map_err(|_| wrong())?),
-        };
+        let count: u32 = count.parse().map_err(|_| wrong())?;
+        let spec = GenericResourcesInnerDiscreteResourceSpec { kind: Some(kind.to_owned()), value: Some(count.into()) };
         known.push(GenericResourcesInner { discrete_resource_spec: Some(spec), named_resource_spec: None });
     }
     Ok(())

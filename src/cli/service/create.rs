@@ -14,6 +14,7 @@ use crate::cli::pinning::ImageArgs;
 use crate::cli::waiting::{self, WaitArgs};
 use crate::cli::{key_value, tasks};
 use crate::spec::image::ImageReference;
+use crate::spec::stack::split_words;
 
 /// Create a service
 #[derive(Debug, Args)]
@@ -59,7 +60,7 @@ pub struct Create {
     /// Config to have as a file: NAME, or source=NAME,target=FILE,uid=0,gid=0,mode=0444; repeat it
     #[arg(long, value_name = "CONFIG", value_parser = file)]
     config: Vec<FileArg>,
-    /// Command in place of the image's entrypoint
+    /// Command in place of the image's entrypoint, in words as a shell splits them
     #[arg(long, value_name = "COMMAND")]
     entrypoint: Option<String>,
     #[command(flatten)]
@@ -99,11 +100,13 @@ impl Create {
                 ..Default::default()
             },
         };
+        let entrypoint = self.entrypoint.as_deref().map(split_words).transpose();
+        let entrypoint = entrypoint.map_err(|why| anyhow::anyhow!("--entrypoint: {why}"))?;
         self.values.check(client).await?;
         let credentials = self.images.credentials(&self.image)?;
         let container = TaskSpecContainerSpec {
             image: Some(self.images.pin(client, self.image).await?),
-            command: self.entrypoint.map(|command| vec![command]),
+            command: entrypoint,
             args: Some(self.args).filter(|args| !args.is_empty()),
             env: Some(self.env).filter(|env| !env.is_empty()),
             labels: Some(self.container_label.into_iter().collect()),

@@ -63,17 +63,18 @@ pub struct Values {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     stop_grace_period: Option<Duration>,
     /// Make the container's root file system read-only
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     read_only: Option<bool>,
-    #[command(flatten)]
-    container: super::container::ContainerArgs,
-    #[command(flatten)]
-    pub(super) schedule: super::schedule::ScheduleArgs,
-    #[command(flatten)]
-    health: super::health::HealthArgs,
     /// How the service's name is answered: with one virtual address, or with the tasks' own in turn
     #[arg(long, value_parser = ["vip", "dnsrr"])]
     endpoint_mode: Option<String>,
+    // A heading counts for all that follows.
+    #[command(flatten)]
+    container: super::container::ContainerArgs,
+    #[command(flatten)]
+    health: super::health::HealthArgs,
+    #[command(flatten)]
+    pub(super) schedule: super::schedule::ScheduleArgs,
 }
 
 impl Values {

@@ -9,6 +9,7 @@ use super::edit::{nanos, set};
 use crate::spec::quantity::parse_duration;
 
 #[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Health check")]
 pub struct HealthArgs {
     /// Command that says whether a container is healthy, run by its shell
     #[arg(long, value_name = "COMMAND")]

@@ -82,8 +82,11 @@ fn replicas(service: &Service) -> String {
     let placement = spec.and_then(|spec| spec.task_template.as_ref()?.placement.as_ref());
     let most = placement.and_then(|placement| placement.max_replicas).filter(|most| *most > 0);
     let job = spec.and_then(|spec| spec.mode.as_ref()?.replicated_job.as_ref());
+    let is_global_job = spec.and_then(|spec| spec.mode.as_ref()?.global_job.as_ref()).is_some();
+    let completed = status.completed_tasks.unwrap_or(0);
     let suffix = match (job.and_then(|job| job.total_completions), most) {
-        (Some(total), _) => format!(" ({}/{total} completed)", status.completed_tasks.unwrap_or(0)),
+        (Some(total), _) => format!(" ({completed}/{total} completed)"),
+        (None, _) if is_global_job => format!(" ({completed}/{} completed)", desired + completed),
         (None, Some(most)) => format!(" (max {most} per node)"),
         (None, None) => String::new(),
     };

@@ -29,6 +29,7 @@ use bollard::query_parameters::{InspectServiceOptions, UpdateServiceOptions};
 use clap::Subcommand;
 
 use crate::api::client::Client;
+use crate::cli::tasks;
 
 pub use ls::list;
 pub use runs::is_scheduled;
@@ -93,6 +94,14 @@ async fn store(client: &Client, service: &Found, spec: ServiceSpec, how: Store) 
         rollback: how.rollback.then(|| "previous".to_string()),
     };
     let id = service.id.as_deref().unwrap_or_default();
-    client.docker().update_service(id, spec, options, how.credentials).await.map_err(|error| client.explain(error))?;
-    Ok(())
+    let updated = client.docker().update_service(id, spec, options, how.credentials).await;
+    updated.map(drop).map_err(|error| match error {
+        bollard::errors::Error::DockerResponseServerError { ref message, .. }
+            if message.contains("out of sequence") =>
+        {
+            let name = tasks::service_name(service);
+            anyhow::anyhow!("service {name} has been changed by somebody else in the meantime: run the command again")
+        }
+        error => client.explain(error).into(),
+    })
 }

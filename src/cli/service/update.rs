@@ -29,6 +29,9 @@ pub struct Update {
     /// Image to run from now on
     #[arg(long, value_parser = image)]
     image: Option<String>,
+    /// Command in place of the image's entrypoint, in words as a shell splits them; none: --entrypoint ""
+    #[arg(long, value_name = "COMMAND", allow_hyphen_values = true)]
+    entrypoint: Option<String>,
     /// Arguments in place of the image's command, as a shell would split them
     #[arg(long, allow_hyphen_values = true)]
     args: Option<String>,
@@ -182,6 +185,10 @@ impl Update {
         let container = task.container_spec.get_or_insert_default();
         if let Some(image) = self.image.take() {
             container.image = Some(image);
+        }
+        if let Some(command) = &self.entrypoint {
+            let words = split_words(command).map_err(|why| anyhow::anyhow!("--entrypoint: {why}"))?;
+            container.command = Some(words).filter(|words| !words.is_empty());
         }
         if let Some(args) = &self.args {
             container.args = Some(split_words(args).map_err(|why| anyhow::anyhow!("--args: {why}"))?);

@@ -1,6 +1,7 @@
 //! Carries out the agent's actions on runtime and network, many at once, and answers each with its event.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,11 @@ use super::outcomes::Outcomes;
 use crate::agent::{Action, Event, EventKind, Expander, NodeNames, TaskFile};
 use crate::network::dns::{self, Resolver};
 use crate::network::{NetworkError, TaskNetwork, TaskNetworks};
+use crate::runtime::oci::Netns;
 use crate::runtime::{Created, ImageInfo, Prepare, Progress, Runtime, RuntimeError, explained};
-use crate::spec::{Assignment, Dependency, DependencyId, Outcome, SecretBytes, TaskId, TaskSpec};
+use crate::spec::{
+    Assignment, Dependency, DependencyId, HOST_GATEWAY, NodeNetwork, Outcome, SecretBytes, TaskId, TaskSpec,
+};
 
 /// A pull's percentages are told this often.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
@@ -144,7 +148,8 @@ impl Tools {
         match prepared {
             Ok((created, network)) => {
                 let Created { id, check } = created;
-                EventKind::Prepared { container_id: id, host_ports: network.host_ports, check }
+                let host_ports = network.map(|network| network.host_ports).unwrap_or_default();
+                EventKind::Prepared { container_id: id, host_ports, check }
             }
             Err(message) => {
                 tracing::warn!(%task, message, "a task cannot be prepared");
@@ -157,9 +162,10 @@ impl Tools {
         &self,
         assignment: &Assignment,
         dependencies: &BTreeMap<DependencyId, Dependency>,
-    ) -> Result<(Created, TaskNetwork), String> {
+    ) -> Result<(Created, Option<TaskNetwork>), String> {
         let expander = Expander::new(assignment, &self.node, dependencies);
-        let container = expander.container()?;
+        let mut container = expander.container()?;
+        resolve_host_gateway(&mut container.hosts, self.networks.node_address())?;
         let files = expander.files(&container)?;
         let credentials = dependencies.get(&DependencyId::Credentials(assignment.service)).map(|found| &found.data);
         let spec = TaskSpec { container, ..assignment.spec.clone() };
@@ -167,26 +173,29 @@ impl Tools {
         let network = async { self.network(assignment).await.map_err(|error| explained(&error)) };
         let volumes = async { self.runtime.mount_volumes(assignment).await.map_err(|error| explained(&error)) };
         let (image, network, ()) = tokio::try_join!(self.image(assignment, credentials), network, volumes)?;
-        match self.create(assignment, &image, &files, &network).await {
+        match self.create(assignment, &image, &files, network.as_ref()).await {
             Ok(created) => Ok((created, network)),
             // What was believed unpacked is not: found again, it is unpacked anew.
             Err(RuntimeError::BrokenImage { .. }) => {
                 let image = self.image(assignment, credentials).await?;
-                let created = self.create(assignment, &image, &files, &network).await;
+                let created = self.create(assignment, &image, &files, network.as_ref()).await;
                 created.map(|created| (created, network)).map_err(|error| explained(&error))
             }
             Err(error) => Err(explained(&error)),
         }
     }
 
-    /// With look-ups that are answered, before anything runs there.
-    async fn network(&self, assignment: &Assignment) -> Result<TaskNetwork, NetworkError> {
+    /// With look-ups that are answered, before anything runs there. `None`: the task has no addresses of its own.
+    async fn network(&self, assignment: &Assignment) -> Result<Option<TaskNetwork>, NetworkError> {
+        if !assignment.spec.has_own_addresses() {
+            return Ok(None);
+        }
         let (task, ports) = (assignment.task, &assignment.spec.host_ports);
         let network = self.networks.create(task, ports, &assignment.attachments).await?;
         if let Some(served) = names::served(assignment, &network.namespace) {
             self.resolver.serve(served).await?;
         }
-        Ok(network)
+        Ok(Some(network))
     }
 
     async fn create(
@@ -194,17 +203,24 @@ impl Tools {
         assignment: &Assignment,
         image: &ImageInfo,
         files: &[TaskFile],
-        network: &TaskNetwork,
+        network: Option<&TaskNetwork>,
     ) -> Result<Created, RuntimeError> {
+        let netns = match (network, assignment.spec.node_network()) {
+            (Some(network), _) => Netns::Made(&network.namespace),
+            (None, Some(NodeNetwork::Host)) => Netns::Host,
+            (None, _) => Netns::Empty,
+        };
+        let resolver = network.and_then(|network| names::served(assignment, &network.namespace));
+        let on_host = network.map_or(&[][..], |network| &network.addresses);
         let _slot = self.work.acquire().await.expect("the semaphore is never closed");
         let prepare = Prepare {
             assignment,
             image,
             files,
-            netns: &network.namespace,
+            netns,
             hostname: &self.node.hostname,
-            addresses: &names::addresses(assignment, &network.addresses),
-            resolver: names::served(assignment, &network.namespace).map(|_| dns::ADDRESS.into()),
+            addresses: &names::addresses(assignment, on_host),
+            resolver: resolver.map(|_| dns::ADDRESS.into()),
         };
         self.runtime.create(prepare).await
     }
@@ -280,6 +296,15 @@ impl Tools {
     }
 }
 
+/// Entries of `/etc/hosts` that mean the node get its address.
+fn resolve_host_gateway(hosts: &mut [String], node: Option<IpAddr>) -> Result<(), String> {
+    for host in hosts.iter_mut().filter(|host| host.split_whitespace().next() == Some(HOST_GATEWAY)) {
+        let node = node.ok_or("the node's own address, which an extra host means, is not known yet")?;
+        *host = host.replacen(HOST_GATEWAY, &node.to_string(), 1);
+    }
+    Ok(())
+}
+
 fn log_failure<E: std::error::Error>(task: TaskId, operation: &str, result: Result<(), E>) {
     if let Err(error) = result {
         tracing::warn!(%task, error = explained(&error), "{operation} a task failed");
@@ -289,4 +314,19 @@ fn log_failure<E: std::error::Error>(task: TaskId, operation: &str, result: Resu
 #[expect(clippy::disallowed_methods, reason = "paces what is told of a pull")]
 fn clock() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_gateway_is_the_nodes_address_in_the_swarm() {
+        let mut hosts = vec!["host-gateway host.docker.internal".to_owned(), "10.0.0.1 host-gateway".to_owned()];
+        let before = hosts.clone();
+        assert!(resolve_host_gateway(&mut hosts, None).unwrap_err().contains("is not known yet"));
+        assert_eq!(hosts, before);
+        resolve_host_gateway(&mut hosts, Some([10, 9, 0, 1].into())).unwrap();
+        assert_eq!(hosts, ["10.9.0.1 host.docker.internal", "10.0.0.1 host-gateway"]);
+    }
 }

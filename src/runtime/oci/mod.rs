@@ -18,7 +18,7 @@ pub use devices::{DeviceNode, parse_permissions};
 pub use mounts::{EtcFiles, MountSource, ResolvedMount, init_path};
 pub use process::{DEFAULT_CAPABILITIES, ResolvedUser, all_capabilities, capabilities, held_by};
 pub use resources::{Cgroup, CgroupVersion};
-pub use spec::{ContainerInputs, build};
+pub use spec::{ContainerInputs, Netns, build};
 
 /// What a container spec asks for that cannot be given. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

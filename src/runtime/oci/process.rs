@@ -176,9 +176,10 @@ pub fn held_by(uid: u32, bounding: Capabilities) -> LinuxCapabilities {
     sets
 }
 
-/// Every capability that Linux has.
-pub fn all_capabilities() -> Capabilities {
-    ALL_CAPABILITIES.split_whitespace().map(known).collect()
+/// Every capability that Linux has and that is in `bounding`, a bit for each by its number.
+pub fn all_capabilities(bounding: u64) -> Capabilities {
+    let numbered = ALL_CAPABILITIES.split_whitespace().enumerate();
+    numbered.filter(|(number, _)| bounding >> number & 1 == 1).map(|(_, name)| known(name)).collect()
 }
 
 fn known(cap: &str) -> Capability {

@@ -13,6 +13,17 @@ use super::{
 };
 use crate::spec::{ContainerSpec, Resources};
 
+/// Where the process finds its network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Netns<'a> {
+    /// In this namespace, which is there.
+    Made(&'a Path),
+    /// In one of its own with a loopback interface and nothing else.
+    Empty,
+    /// In that of the host.
+    Host,
+}
+
 /// All that [`build`] needs. Paths are the host's.
 #[derive(Debug, Clone, Copy)]
 pub struct ContainerInputs<'a> {
@@ -33,8 +44,7 @@ pub struct ContainerInputs<'a> {
     pub bounding: u64,
     /// A static init (docker-init or tini), where the node has one.
     pub init: Option<&'a Path>,
-    /// The network namespace to join.
-    pub netns: &'a Path,
+    pub netns: Netns<'a>,
     pub cgroup: Cgroup,
     /// For example `/flok/<task id>`.
     pub cgroup_path: &'a str,
@@ -76,7 +86,7 @@ pub fn build(inputs: &ContainerInputs<'_>) -> Result<Spec, SpecError> {
         .set_resources(Some(resources(inputs)?))
         .set_cgroups_path(Some(inputs.cgroup_path.into()))
         .set_devices(devices::nodes(inputs.devices))
-        .set_sysctl(Some(sysctls(container)))
+        .set_sysctl(Some(sysctls(container, inputs.netns)))
         .set_masked_paths(Some(unless(container.privileged, &MASKED_PATHS)))
         .set_readonly_paths(Some(unless(container.privileged, &READONLY_PATHS)))
         .set_rootfs_propagation(rootfs_propagation(inputs.mounts));
@@ -106,9 +116,16 @@ fn namespaces(inputs: &ContainerInputs<'_>) -> Result<Vec<LinuxNamespace>, SpecE
         namespace.set_typ(typ);
         namespace
     };
-    let mut network = namespace(LinuxNamespaceType::Network);
-    network.set_path(Some(inputs.netns.to_owned()));
-    let mut namespaces = vec![namespace(LinuxNamespaceType::Mount), namespace(LinuxNamespaceType::Uts), network];
+    let mut namespaces = vec![namespace(LinuxNamespaceType::Mount), namespace(LinuxNamespaceType::Uts)];
+    match inputs.netns {
+        Netns::Made(path) => {
+            let mut network = namespace(LinuxNamespaceType::Network);
+            network.set_path(Some(path.to_owned()));
+            namespaces.push(network);
+        }
+        Netns::Empty => namespaces.push(namespace(LinuxNamespaceType::Network)),
+        Netns::Host => {}
+    }
     if is_private("pid", inputs.container.pid.as_deref())? {
         namespaces.push(namespace(LinuxNamespaceType::Pid));
     }
@@ -129,9 +146,11 @@ fn is_private(kind: &'static str, mode: Option<&str>) -> Result<bool, SpecError>
     }
 }
 
-fn sysctls(container: &ContainerSpec) -> HashMap<String, String> {
+/// Those of the network are the node's own where the task has no network namespace.
+fn sysctls(container: &ContainerSpec, netns: Netns<'_>) -> HashMap<String, String> {
     let defaults = DEFAULT_SYSCTLS.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    defaults.into_iter().chain(container.sysctls.clone()).collect()
+    let defaults = defaults.into_iter().filter(|_| netns != Netns::Host);
+    defaults.chain(container.sysctls.clone()).collect()
 }
 
 /// A bind that shares its mounts, or receives the host's, needs a root that does the same.

@@ -16,6 +16,7 @@ struct Case {
     mounts: Vec<ResolvedMount>,
     devices: Vec<DeviceNode>,
     init: Option<PathBuf>,
+    netns: Netns<'static>,
     cgroup: Cgroup,
 }
 
@@ -29,6 +30,7 @@ impl Default for Case {
             mounts: Vec::new(),
             devices: Vec::new(),
             init: None,
+            netns: Netns::Made(Path::new("/run/flok/netns/t")),
             cgroup: Cgroup { version: CgroupVersion::V1, swap_limit: true },
         }
     }
@@ -49,7 +51,7 @@ impl Case {
             devices: &self.devices,
             bounding: u64::MAX,
             init: self.init.as_deref(),
-            netns: Path::new("/run/flok/netns/t"),
+            netns: self.netns,
             cgroup: self.cgroup,
             cgroup_path: "/flok/t",
             architecture: "x86_64",
@@ -382,4 +384,21 @@ fn sysctls_of_the_spec_win_over_dockers() {
     let sysctls = spec.linux().as_ref().unwrap().sysctl().as_ref().unwrap();
     assert_eq!(sysctls["net.ipv4.ip_unprivileged_port_start"], "1024");
     assert_eq!(sysctls["net.ipv4.ping_group_range"], "0 2147483647");
+}
+
+#[test]
+fn on_the_hosts_network_there_is_no_namespace_and_no_setting_of_it() {
+    let mut case = Case::default();
+    case.container.sysctls.insert("kernel.msgmax".into(), "1024".into());
+    let mut build = |netns| {
+        case.netns = netns;
+        let spec = case.build();
+        let linux = spec.linux().clone().unwrap();
+        let network = linux.namespaces().clone().unwrap().into_iter().find(|n| n.typ() == LinuxNamespaceType::Network);
+        (network.map(|network| network.path().clone()), linux.sysctl().clone().unwrap())
+    };
+    let (network, sysctls) = build(Netns::Host);
+    assert_eq!((network, sysctls.into_keys().collect::<Vec<_>>()), (None, vec!["kernel.msgmax".to_owned()]));
+    let (network, sysctls) = build(Netns::Empty);
+    assert_eq!((network, sysctls.len()), (Some(None), 3));
 }

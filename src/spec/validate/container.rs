@@ -77,8 +77,12 @@ impl ContainerSpec {
             require(server.parse::<IpAddr>().is_ok(), || format!("DNS server {server:?} is no IP address"))?;
         }
         for host in &self.hosts {
-            require(host.split_whitespace().count() >= 2, || {
-                format!("invalid extra host {host:?}: write an address and a name")
+            let mut words = host.split_whitespace();
+            let address = words.next().unwrap_or_default();
+            require(words.next().is_some() && (address == HOST_GATEWAY || address.parse::<IpAddr>().is_ok()), || {
+                format!(
+                    "invalid extra host {host:?}: write an address (or {HOST_GATEWAY}, for the node's own) and a name"
+                )
             })?;
         }
         require(self.drain.is_none_or(|drain| drain <= MAX_DRAIN), || {
@@ -191,6 +195,9 @@ fn check_targets<'a>(kind: &str, files: impl Iterator<Item = (&'a String, &'a Fi
     let mut targets: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, file) in files {
         require(!file.name.is_empty(), || format!("{kind} {name:?} has no target"))?;
+        require(!file.name.split('/').any(|part| part == ".."), || {
+            format!("{kind} {name:?}: target {:?} leads out of its directory: write an absolute path", file.name)
+        })?;
         for (what, id) in [("uid", &file.uid), ("gid", &file.gid)] {
             require(id.parse::<u32>().is_ok(), || format!("{kind} {name:?}: {what} {id:?} is no number"))?;
         }

@@ -30,11 +30,15 @@ fn require(ok: bool, why: impl FnOnce() -> String) -> Checked {
     if ok { Ok(()) } else { Err(InvalidSpec(why())) }
 }
 
+/// A hundred for each of a thousand nodes; more is a slip of the hand.
+pub const MAX_REPLICAS: u64 = 100_000;
+
 impl ServiceSpec {
     pub fn validate(&self) -> Checked {
         check_dns_name(&self.name)?;
         check_labels(&self.labels)?;
         self.task.validate()?;
+        self.check_ports_are_its_own()?;
         self.check_templates()?;
         check_update("UpdateConfig", &self.update)?;
         check_update("RollbackConfig", &self.rollback)?;
@@ -42,6 +46,16 @@ impl ServiceSpec {
         self.check_depends_on()?;
         self.check_schedule()?;
         match self.mode {
+            ServiceMode::Replicated { replicas } if replicas > MAX_REPLICAS => Err(InvalidSpec(format!(
+                "service {}: {replicas} replicas are more than a swarm runs: {MAX_REPLICAS} at most",
+                self.name
+            ))),
+            ServiceMode::ReplicatedJob { max_concurrent, .. } if max_concurrent > MAX_REPLICAS => {
+                Err(InvalidSpec(format!(
+                    "service {}: {max_concurrent} tasks at a time are more than a swarm runs: {MAX_REPLICAS} at most",
+                    self.name
+                )))
+            }
             ServiceMode::ReplicatedJob { max_concurrent: 0, total_completions: 1.. } => {
                 Err(InvalidSpec("a job that runs no task at a time never completes: set its maximum above 0".into()))
             }
@@ -61,6 +75,21 @@ impl ServiceSpec {
             )
         })?;
         schedule.check_bounds().map_err(|why| InvalidSpec(format!("the schedule of service {}: {why}", self.name)))
+    }
+
+    fn check_ports_are_its_own(&self) -> Checked {
+        let Some(network) = self.task.node_network().filter(|_| !self.task.has_own_addresses()) else { return Ok(()) };
+        let why = match network {
+            NodeNetwork::Host => "its ports are the node's own there",
+            _ => "nobody reaches it there",
+        };
+        require(self.endpoint.ports.is_empty(), || {
+            format!(
+                "service {} is on network {} and publishes ports, though {why}: leave one out",
+                self.name,
+                network.name()
+            )
+        })
     }
 
     fn check_depends_on(&self) -> Checked {
@@ -102,7 +131,7 @@ impl TaskSpec {
         driver.read().map(drop).map_err(InvalidSpec)
     }
 
-    /// No network is attached twice.
+    /// No network is attached twice, and one of the node's own is the only one.
     pub fn check_networks(&self) -> Checked {
         let mut targets = Vec::new();
         for attachment in &self.networks {
@@ -110,7 +139,21 @@ impl TaskSpec {
             targets.push(&attachment.target);
             attachment.aliases.iter().try_for_each(|alias| check_alias(alias))?;
         }
-        Ok(())
+        let Some(network) = self.node_network() else { return Ok(()) };
+        let name = network.name();
+        require(self.networks.len() == 1, || {
+            format!("network {name} is the node's own: a task is on it alone, or on networks of the swarm")
+        })?;
+        require(self.networks[0].aliases.is_empty(), || {
+            format!("network {name} is the node's own and has no aliases")
+        })?;
+        let of_network = |name: &&String| name.starts_with("net.") || name.starts_with("net/");
+        match self.container.sysctls.keys().find(of_network).filter(|_| network == NodeNetwork::Host) {
+            Some(sysctl) => Err(InvalidSpec(format!(
+                "sysctl {sysctl} would be set for the whole node, as the task is on network host"
+            ))),
+            None => Ok(()),
+        }
     }
 }
 

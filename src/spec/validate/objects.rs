@@ -50,7 +50,7 @@ impl NetworkSpec {
                 self.name
             )
         })?;
-        require(!matches!(self.name.as_str(), "host" | "none" | "bridge"), || {
+        require(NodeNetwork::named(&self.name).is_none(), || {
             format!("network {} is predefined on every node and cannot be made", self.name)
         })?;
         check_labels(&self.labels)?;

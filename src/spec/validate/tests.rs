@@ -336,3 +336,67 @@ fn subnets_of_networks_and_pools_make_sense() {
     assert!(SwarmSpec { data_path_port: 80, ..SwarmSpec::default() }.validate().is_err());
     assert!(SwarmSpec { cert_expiry: Duration::from_secs(60), ..SwarmSpec::default() }.validate().is_err());
 }
+
+#[test]
+fn a_task_is_on_a_network_of_its_nodes_own_alone_and_publishes_nothing_where_it_has_no_address() {
+    let on = |names: &[&str]| -> Vec<NetworkAttachment> {
+        let target = |name: &&str| NetworkTarget::Name((*name).into());
+        let place = |target| NetworkAttachment { target, aliases: Vec::new(), driver_options: Labels::new() };
+        names.iter().map(target).map(place).collect()
+    };
+    for name in ["host", "none", "bridge"] {
+        accepted(|spec| spec.task.networks = on(&[name]));
+    }
+    let both = refusal(|spec| spec.task.networks = on(&["front", "host"]));
+    assert_eq!(both, "network host is the node's own: a task is on it alone, or on networks of the swarm");
+    let publishes = |spec: &mut ServiceSpec, network| {
+        spec.task.networks = on(&[network]);
+        spec.endpoint.ports = vec![port(80, PublishMode::Host)];
+    };
+    let told = refusal(|spec| publishes(spec, "host"));
+    let why = "its ports are the node's own there: leave one out";
+    assert_eq!(told, format!("service web is on network host and publishes ports, though {why}"));
+    assert!(refusal(|spec| publishes(spec, "none")).contains("nobody reaches it there"));
+    accepted(|spec| publishes(spec, "bridge"));
+    let told = refusal(|spec| {
+        spec.task.networks = on(&["host"]);
+        spec.task.networks[0].aliases = vec!["a".into()];
+    });
+    assert_eq!(told, "network host is the node's own and has no aliases");
+    let tuned = |spec: &mut ServiceSpec, network| {
+        spec.task.networks = on(&[network]);
+        spec.task.container.sysctls = Labels::from([("net.core.somaxconn".into(), "9".into())]);
+    };
+    assert!(refusal(|spec| tuned(spec, "host")).contains("net.core.somaxconn would be set for the whole node"));
+    accepted(|spec| tuned(spec, "none"));
+}
+
+#[test]
+fn more_tasks_than_any_swarm_runs_are_a_slip_of_the_hand() {
+    accepted(|spec| spec.mode = ServiceMode::Replicated { replicas: MAX_REPLICAS });
+    let told = refusal(|spec| spec.mode = ServiceMode::Replicated { replicas: u64::from(u32::MAX) });
+    assert_eq!(told, "service web: 4294967295 replicas are more than a swarm runs: 100000 at most");
+    let job = ServiceMode::ReplicatedJob { max_concurrent: u64::MAX, total_completions: 1 };
+    assert!(refusal(|spec| spec.mode = job).contains("tasks at a time"));
+}
+
+#[test]
+fn an_extra_host_has_an_address_or_is_the_node() {
+    let host = |text: &str| refusal(|spec| spec.task.container.hosts = vec![text.to_owned()]);
+    assert!(host("nope a").contains("write an address (or host-gateway"));
+    assert!(host("10.0.0.1").contains("and a name"));
+    for text in ["host-gateway a", "10.0.0.1 a b", "fd00::1 a"] {
+        accepted(|spec| spec.task.container.hosts = vec![text.to_owned()]);
+    }
+}
+
+#[test]
+fn a_secret_stays_in_its_directory() {
+    let reference = |target: &str| {
+        let file = FileTarget { name: target.into(), uid: "0".into(), gid: "0".into(), mode: 0o444 };
+        vec![SecretReference { id: SecretId(1), name: "key".into(), file, data_version: DataVersion(0) }]
+    };
+    let told = refusal(|spec| spec.task.container.secrets = reference("../../x"));
+    assert!(told.contains("leads out of its directory"), "{told}");
+    accepted(|spec| spec.task.container.secrets = reference("a/..b"));
+}

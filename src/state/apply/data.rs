@@ -118,13 +118,14 @@ impl State {
         spec.task.container.set_data_versions(newest);
     }
 
-    /// The tasks would see other data, were the newest given to them. A job does not run again for that.
+    /// The tasks would see other data, were the newest given to them. A job does not run again for that; one with a
+    /// schedule runs anyway.
     fn lacks_newest(&self, spec: &ServiceSpec, of: impl Fn(DataId) -> bool) -> bool {
         let differs = |(id, version): (DataId, DataVersion)| {
             let has = self.data(id, version);
             has.is_none_or(|has| self.newest_data(id).is_some_and(|newest| !newest.is_same(&has)))
         };
-        !spec.mode.is_job() && spec.task.container.data_used().filter(|(id, _)| of(*id)).any(differs)
+        spec.may_get_new_data() && spec.task.container.data_used().filter(|(id, _)| of(*id)).any(differs)
     }
 
     /// Gives the services that use data which `commands` replaced the newest of it, each by an update of its own. Returns

@@ -253,10 +253,8 @@ impl State {
     fn resolve_network(&self, target: &NetworkTarget) -> Result<NetworkTarget, Refusal> {
         let name = match target {
             NetworkTarget::Id(_) => return Ok(target.clone()),
-            // Networks of the node itself, which have no id in the swarm.
-            NetworkTarget::Name(name) if matches!(name.as_str(), "host" | "none" | "bridge") => {
-                return Ok(target.clone());
-            }
+            // Those of the node itself have no id in the swarm.
+            NetworkTarget::Name(name) if NodeNetwork::named(name).is_some() => return Ok(target.clone()),
             NetworkTarget::Name(name) => name,
         };
         let by_name = self.network_by_name(name);

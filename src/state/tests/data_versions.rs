@@ -219,6 +219,20 @@ fn a_job_does_not_run_again_for_other_data() {
 }
 
 #[test]
+fn a_job_with_a_schedule_gets_other_data_with_its_next_run() {
+    let mut swarm = swarm();
+    let job = swarm.service("job", 1, |spec| {
+        uses_key(spec);
+        spec.mode = ServiceMode::ReplicatedJob { max_concurrent: 1, total_completions: 1 };
+        spec.schedule = Some(Schedule::new("@daily"));
+    });
+    let iteration = |swarm: &Fixture| swarm.state.service(job).unwrap().job.map(|job| job.iteration);
+    let before = iteration(&swarm);
+    replace_key(&mut swarm, "second");
+    assert_eq!((data_of(&swarm, job), iteration(&swarm)), ("second".to_owned(), before), "no run begins for it");
+}
+
+#[test]
 fn the_newest_versions_stay_and_those_in_use() {
     let mut swarm = swarm();
     let behind = swarm.service("behind", 1, uses_key);

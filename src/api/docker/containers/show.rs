@@ -164,7 +164,10 @@ fn host_config(container: &Container) -> Value {
 }
 
 pub fn network_mode(container: &Container) -> &str {
-    container.networks.first().map_or("none", |place| place.name.as_str())
+    match container.networks.first() {
+        Some(place) => &place.name,
+        None => container.task.spec.node_network().unwrap_or(NodeNetwork::Bridge).name(),
+    }
 }
 
 pub fn mounts(container: &Container) -> Vec<Value> {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::problem::{Place, Report};
 use super::reader::ReadFile;
 use super::yaml::{Entry, Node, Value};
-use crate::spec::{ConfigSpec, Labels, NetworkSpec, SecretSpec, ServiceSpec, quantity};
+use crate::spec::{ConfigSpec, Labels, NetworkSpec, NodeNetwork, SecretSpec, ServiceSpec, quantity};
 
 /// The label that says which stack an object belongs to.
 pub const NAMESPACE_LABEL: &str = "com.docker.stack.namespace";
@@ -90,9 +90,12 @@ impl Converter<'_> {
         }
     }
 
+    /// What has to be there in the swarm.
     fn externals(&self, kind: &str) -> Vec<String> {
         let external = |entry: &&Entry| entry.value.flag("external");
-        section(self.root, kind).iter().filter(external).map(|entry| self.scoped(&entry.key, &entry.value)).collect()
+        let entries = section(self.root, kind).iter().filter(external);
+        let names = entries.map(|entry| self.scoped(&entry.key, &entry.value));
+        names.filter(|name| kind != "networks" || NodeNetwork::named(name).is_none()).collect()
     }
 }
 

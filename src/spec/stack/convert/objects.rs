@@ -18,7 +18,7 @@ impl Converter<'_> {
             .map(|entry| self.network(&entry.key, &entry.value))
             .collect();
         let uses_default = |service: &Entry| match service.value.get("networks") {
-            None => true,
+            None => service.value.get("network_mode").is_none(),
             // Named in a list, it has no settings.
             Some(own) => own.entries().is_empty() || own.entries().iter().any(|entry| entry.key == DEFAULT_NETWORK),
         };

@@ -213,10 +213,24 @@ impl Converter<'_> {
             return Vec::new();
         }
         let attach = |target: String, aliases: Vec<String>, driver_options: Labels| NetworkAttachment {
+            // A network of the node's own has no names.
+            aliases: match NodeNetwork::named(&target) {
+                Some(_) => aliases,
+                None => aliases.into_iter().chain([key.to_string()]).collect(),
+            },
             target: NetworkTarget::Name(target),
-            aliases: aliases.into_iter().chain([key.to_string()]).collect(),
             driver_options,
         };
+        if let Some(mode) = service.get("network_mode") {
+            if service.get("networks").is_some() {
+                self.report.problem(
+                    mode.place,
+                    &format!("{path}.network_mode"),
+                    "stands beside networks: leave one out",
+                );
+            }
+            return vec![attach(mode.as_text().to_owned(), Vec::new(), Labels::new())];
+        }
         let own = service.get("networks").map_or(&[][..], Node::entries);
         let root = self.root;
         let defined = |name: &str| section(root, "networks").iter().find(|entry| entry.key == name);
@@ -295,7 +309,8 @@ fn environment(service: &Node) -> Vec<String> {
 
 /// In the order of `/etc/hosts`, as Docker's specs have them: `address name`.
 fn extra_hosts(service: &Node) -> Vec<String> {
-    let swap = |host: String| host.split_once(':').map(|(name, address)| format!("{address} {name}"));
+    let bare = |address: &str| address.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let swap = |host: String| host.split_once(':').map(|(name, address)| format!("{} {name}", bare(address)));
     service.strings("extra_hosts").into_iter().filter_map(swap).collect()
 }
 

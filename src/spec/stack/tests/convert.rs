@@ -506,3 +506,27 @@ fn what_a_schedule_cannot_be_is_told() {
         assert!(parts.iter().all(|part| told.contains(part)), "{parts:?} in {told}");
     }
 }
+
+#[test]
+fn networks_of_the_nodes_own_are_named_as_docker_names_them_and_by_network_mode() {
+    let text = "
+services:
+  a: {image: i, networks: [node]}
+  b: {image: i, network_mode: none}
+networks:
+  node: {external: true, name: host}
+";
+    let stack = Case::new(text).all_features().stack();
+    let on: Vec<_> = stack.services.iter().map(|service| service.task.networks.clone()).collect();
+    let named = |name: &str| NetworkAttachment {
+        target: NetworkTarget::Name(name.into()),
+        aliases: Vec::new(),
+        driver_options: Labels::new(),
+    };
+    assert_eq!(on, [[named("host")], [named("none")]]);
+    assert!(stack.networks.is_empty() && stack.external_networks.is_empty());
+    let problems = Case::new("services: {a: {image: i, network_mode: 'service:b'}}").all_features().problems();
+    assert!(problems[0].contains("is none of host, none, bridge"), "{problems:?}");
+    let both = "services: {a: {image: i, network_mode: host, networks: [default]}}";
+    assert!(Case::new(both).all_features().problems()[0].contains("stands beside networks"));
+}

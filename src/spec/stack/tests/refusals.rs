@@ -68,8 +68,7 @@ fn what_has_no_meaning_in_a_swarm_is_refused_with_advice() {
 
 #[test]
 fn what_docker_ignores_with_a_warning_is_ignored_with_a_warning() {
-    let keys =
-        ["build: .", "container_name: a", "expose: [80]", "links: [a]", "network_mode: host", "cgroup_parent: a"];
+    let keys = ["build: .", "container_name: a", "expose: [80]", "links: [a]", "cgroup_parent: a"];
     for keys in keys {
         let text = web(&format!("    {keys}\n"));
         let warnings = Case::new(&text).warnings();
