@@ -102,6 +102,8 @@ fn log_drivers(text: &str) {
         "syslog-address",
         "syslog-facility",
         "syslog-format",
+        "syslog-tls-ca-cert",
+        "syslog-tls-skip-verify",
         text,
     ];
     for name in ["json-file", "local", "syslog", "journald", "none", text] {
@@ -166,7 +168,7 @@ enum Piece {
     Again(#[generator(1usize..40)] usize),
 }
 
-const PIECES: [&str; 76] = [
+const PIECES: [&str; 77] = [
     "h",
     "m",
     "s",
@@ -232,6 +234,7 @@ const PIECES: [&str; 76] = [
     "optional",
     "udp://",
     "tcp://",
+    "tcp+tls://",
     "unix:///",
     "local7",
     "rfc5424",
