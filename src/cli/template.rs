@@ -137,21 +137,24 @@ fn action(text: &str) -> Result<(&str, &str), String> {
 
 fn pipeline(text: &str) -> Result<Pipeline, String> {
     let mut words = words(text)?.into_iter().peekable();
-    let pipeline = calls(&mut words)?;
+    let pipeline = calls(&mut words, 0)?;
     match words.next() {
         None => Ok(pipeline),
         Some(word) => Err(format!("{word:?} is one too many in {{{{{text}}}}}")),
     }
 }
 
-fn calls(words: &mut std::iter::Peekable<std::vec::IntoIter<String>>) -> Result<Pipeline, String> {
+fn calls(words: &mut std::iter::Peekable<std::vec::IntoIter<String>>, depth: usize) -> Result<Pipeline, String> {
+    if depth > MAX_DEPTH {
+        return Err(format!("parentheses stand in one another more than {MAX_DEPTH} deep"));
+    }
     let mut calls = vec![Vec::new()];
     while let Some(word) = words.next_if(|word| word != ")") {
         let call = calls.last_mut().expect("there is always one");
         match word.as_str() {
             "|" => calls.push(Vec::new()),
             "(" => {
-                call.push(Operand::Nested(self::calls(words)?));
+                call.push(Operand::Nested(self::calls(words, depth + 1)?));
                 words.next_if(|word| word == ")").ok_or("( is not closed by )")?;
             }
             word => call.push(operand(word)?),
@@ -354,6 +357,51 @@ mod tests {
             "Spec": {"Labels": {"a.b": "c"}, "Tasks": [{"N": "x"}, {"N": "y", "Slot": 2}]},
         });
         Template::parse(template)?.render(&value)
+    }
+
+    #[test]
+    fn templates_of_any_words_are_printed_or_refused() {
+        let words = [
+            "{{",
+            "}}",
+            "{{if ",
+            "{{range ",
+            "{{else}}",
+            "{{end}}",
+            "{{.}}",
+            ".Name",
+            ".Ports",
+            ".Spec.Tasks",
+            "$",
+            " | ",
+            "json ",
+            "upper ",
+            "index ",
+            "(",
+            ")",
+            "\"",
+            "`",
+            "-",
+            " ",
+            "eq ",
+            "len ",
+            "printf ",
+            "slice ",
+            "99999999999999999999",
+            "\\",
+            "é",
+            "table ",
+            "join ",
+            "truncate ",
+            "pad ",
+        ];
+        bolero::check!().with_iterations(2000).for_each(|bytes: &[u8]| {
+            let _ = shown(&String::from_utf8_lossy(bytes));
+            let text: String = bytes.iter().map(|byte| words[usize::from(*byte) % words.len()]).collect();
+            let _ = shown(&text);
+        });
+        assert!(shown(&"{{if (".repeat(20_000)).is_err());
+        assert!(shown(&format!("{{{{{}}}}}", "(".repeat(100_000))).is_err());
     }
 
     #[test]

@@ -29,7 +29,15 @@ const CACHE_OPTIONS: &[&str] = &[
     "labels",
     "env",
 ];
-const SYSLOG_OPTIONS: &[&str] = &["syslog-address", "syslog-facility", "syslog-format"];
+const SYSLOG_OPTIONS: &[&str] = &[
+    "syslog-address",
+    "syslog-facility",
+    "syslog-format",
+    "syslog-tls-ca-cert",
+    "syslog-tls-cert",
+    "syslog-tls-key",
+    "syslog-tls-skip-verify",
+];
 
 const FACILITIES: [&str; 24] = [
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp", "ntp",
@@ -55,9 +63,23 @@ pub enum SyslogAddress {
     /// `HOST:PORT`.
     Udp(String),
     Tcp(String),
+    Tls(SyslogTls),
     /// A path.
     Unix(String),
     Unixgram(String),
+}
+
+/// `tcp+tls`. Files are of the node, in PEM, and are read when the collector is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyslogTls {
+    /// `HOST:PORT`, where the collector's certificate names the host.
+    pub address: String,
+    /// Authorities that are trusted beside the node's own.
+    pub ca_file: Option<String>,
+    /// What the collector is shown: a certificate and its key.
+    pub client_files: Option<(String, String)>,
+    /// False: any certificate will do.
+    pub is_verified: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,7 +165,7 @@ impl LogDriver {
         match self.name.as_str() {
             "journald" => Ok(Some(Collector::Journald)),
             "syslog" => Ok(Some(Collector::Syslog {
-                address: SyslogAddress::read(given("syslog-address"))?,
+                address: SyslogAddress::read(given("syslog-address"), &self.options)?,
                 facility: facility(given("syslog-facility"))?,
                 format: format_of(given("syslog-format"))?,
             })),
@@ -269,7 +291,7 @@ fn action_value(action: &str, field: &dyn Fn(&str) -> String) -> Result<String, 
 }
 
 impl SyslogAddress {
-    fn read(text: Option<&str>) -> Result<SyslogAddress, String> {
+    fn read(text: Option<&str>, options: &Labels) -> Result<SyslogAddress, String> {
         let Some(text) = text else { return Ok(SyslogAddress::Local) };
         let wrong = |why: &str| format!("log option syslog-address={text}: {why}");
         let (protocol, rest) = text.split_once("://").unwrap_or((text, ""));
@@ -279,9 +301,32 @@ impl SyslogAddress {
             "unix" if rest.starts_with('/') => Ok(SyslogAddress::Unix(rest.to_owned())),
             "unixgram" if rest.starts_with('/') => Ok(SyslogAddress::Unixgram(rest.to_owned())),
             "unix" | "unixgram" => Err(wrong("the socket's path must be absolute: unix:///dev/log")),
-            "tcp+tls" => Err(wrong("TLS is not there yet: send to a collector on the same host, which passes it on")),
-            _ => Err(wrong("write udp://, tcp://, unix:// or unixgram:// first")),
+            "tcp+tls" => {
+                let address = with_port(rest).ok_or_else(|| wrong("write tcp+tls://HOST[:PORT]"))?;
+                SyslogTls::read(address, options).map(SyslogAddress::Tls)
+            }
+            _ => Err(wrong("write udp://, tcp://, tcp+tls://, unix:// or unixgram:// first")),
         }
+    }
+}
+
+impl SyslogTls {
+    fn read(address: String, options: &Labels) -> Result<SyslogTls, String> {
+        let file = |key: &str| match options.get(key).filter(|path| !path.is_empty()) {
+            Some(path) if !path.starts_with('/') => Err(format!("log option {key}={path}: the path must be absolute")),
+            path => Ok(path.cloned()),
+        };
+        let client_files = match (file("syslog-tls-cert")?, file("syslog-tls-key")?) {
+            (Some(certificate), Some(key)) => Some((certificate, key)),
+            (None, None) => None,
+            _ => return Err("log options syslog-tls-cert and syslog-tls-key go together: write both".into()),
+        };
+        let is_skipped = match options.get("syslog-tls-skip-verify").map(String::as_str) {
+            None | Some("false" | "0") => false,
+            Some("" | "true" | "1") => true,
+            Some(other) => return Err(format!("log option syslog-tls-skip-verify={other}: write true or false")),
+        };
+        Ok(SyslogTls { address, ca_file: file("syslog-tls-ca-cert")?, client_files, is_verified: !is_skipped })
     }
 }
 
@@ -387,7 +432,7 @@ mod tests {
         assert_eq!(address("udp://[fd00::1]"), Ok(SyslogAddress::Udp("[fd00::1]:514".into())));
         assert_eq!(address("unix:///dev/log"), Ok(SyslogAddress::Unix("/dev/log".into())));
         assert_eq!(address("unixgram:///dev/log"), Ok(SyslogAddress::Unixgram("/dev/log".into())));
-        for text in ["udp://", "udp://a:b", "udp://fd00::1", "unix://log", "tcp+tls://a:1", "http://a", "a:1"] {
+        for text in ["udp://", "udp://a:b", "udp://fd00::1", "unix://log", "tcp+tls://", "http://a", "a:1"] {
             assert!(address(text).unwrap_err().starts_with("log option syslog-address="), "{text}");
         }
         let read = driver("syslog", &[("syslog-facility", "local7"), ("syslog-format", "rfc5424")]).read().unwrap();
@@ -396,6 +441,33 @@ mod tests {
         assert_eq!(facility(Some("4")), Ok(4));
         assert!(refused("syslog", &[("syslog-facility", "24")]).contains("local7"));
         assert!(refused("syslog", &[("syslog-format", "json")]).contains("rfc3164"));
+    }
+
+    #[test]
+    fn tls_has_its_files_and_verifies_unless_it_is_told_not_to() {
+        let read = |options: &[(&str, &str)]| {
+            let options = [&[("syslog-address", "tcp+tls://logs:6514")], options].concat();
+            match driver("syslog", &options).read()?.collector {
+                Some(Collector::Syslog { address: SyslogAddress::Tls(tls), .. }) => Ok(tls),
+                other => Err(format!("{other:?}")),
+            }
+        };
+        let plain = SyslogTls { address: "logs:6514".into(), ca_file: None, client_files: None, is_verified: true };
+        assert_eq!(read(&[]), Ok(plain.clone()));
+        assert_eq!(read(&[("syslog-tls-skip-verify", "false")]), Ok(plain.clone()));
+        assert!(!read(&[("syslog-tls-skip-verify", "true")]).unwrap().is_verified);
+        let files = [("syslog-tls-ca-cert", "/ca"), ("syslog-tls-cert", "/cert"), ("syslog-tls-key", "/key")];
+        let given =
+            SyslogTls { ca_file: Some("/ca".into()), client_files: Some(("/cert".into(), "/key".into())), ..plain };
+        assert_eq!(read(&files), Ok(given));
+        for (options, part) in [
+            (vec![("syslog-tls-ca-cert", "ca.pem")], "the path must be absolute"),
+            (vec![("syslog-tls-cert", "/cert")], "go together"),
+            (vec![("syslog-tls-skip-verify", "maybe")], "write true or false"),
+        ] {
+            let error = read(&options).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

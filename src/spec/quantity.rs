@@ -40,8 +40,8 @@ pub fn parse_size(text: &str) -> Result<u64, QuantityError> {
     };
     // Tenths of a byte are dropped, as Docker does.
     let (units, scale) = parse_decimal(number, 9).ok_or_else(invalid)?;
-    let bytes = (units << shift) / scale;
-    u64::try_from(bytes).ok().filter(|b| *b <= i64::MAX as u64).ok_or_else(|| QuantityError::TooLarge(shown(text)))
+    let bytes = units.checked_mul(1 << shift).and_then(|units| u64::try_from(units / scale).ok());
+    bytes.filter(|bytes| *bytes <= i64::MAX as u64).ok_or_else(|| QuantityError::TooLarge(shown(text)))
 }
 
 /// Billionths of a CPU.
@@ -52,10 +52,11 @@ pub fn parse_nano_cpus(text: &str) -> Result<u64, QuantityError> {
         return Err(QuantityError::CpusTooFine(shown(text)));
     }
     let (units, scale) = parse_decimal(trimmed, 9).ok_or_else(invalid)?;
-    u64::try_from(units * 1_000_000_000 / scale).map_err(|_| QuantityError::TooLarge(shown(text)))
+    let nanos = units.checked_mul(1_000_000_000).and_then(|units| u64::try_from(units / scale).ok());
+    nanos.ok_or_else(|| QuantityError::TooLarge(shown(text)))
 }
 
-/// `12.5` as (125, 10); at most `decimals` decimals count. At most 12 digits before the point, so products stay in range.
+/// `12.5` as (125, 10); at most `decimals` decimals count. At most 20 digits before the point.
 fn parse_decimal(text: &str, decimals: usize) -> Option<(u128, u128)> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |t: &str| t.bytes().all(|b| b.is_ascii_digit());
@@ -72,6 +73,7 @@ fn parse_decimal(text: &str, decimals: usize) -> Option<(u128, u128)> {
 /// Go's grammar without a sign: `1h30m`, `1.5s`, `10us`, `0`.
 pub fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
     let invalid = || QuantityError::Duration(shown(text));
+    let too_large = || QuantityError::TooLarge(shown(text));
     let mut rest = text.trim();
     if rest == "0" {
         return Ok(Duration::ZERO);
@@ -95,13 +97,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
             _ => return Err(invalid()),
         };
         let (units, scale) = parse_decimal(number, 12).ok_or_else(invalid)?;
-        nanos += units * unit_nanos / scale;
+        let part = units.checked_mul(unit_nanos).ok_or_else(too_large)? / scale;
+        nanos = nanos.checked_add(part).ok_or_else(too_large)?;
         rest = tail;
     }
     // Go's limit: 2^63 ns, about 292 years.
     match u64::try_from(nanos) {
         Ok(nanos) if nanos <= i64::MAX as u64 => Ok(Duration::from_nanos(nanos)),
-        _ => Err(QuantityError::TooLarge(shown(text))),
+        _ => Err(too_large()),
     }
 }
 
@@ -220,8 +223,19 @@ mod tests {
         for (text, bytes) in cases {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for text in ["", "m", "-1", "1.2.3m", "12x", "1 5", "five", "1e3", "9999999p", "99999999999999999999999999999"]
-        {
+        for text in [
+            "",
+            "m",
+            "-1",
+            "1.2.3m",
+            "12x",
+            "1 5",
+            "five",
+            "1e3",
+            "9999999p",
+            "99999999999999999999999999999",
+            "90669436471097188102.963200000p",
+        ] {
             assert!(parse_size(text).is_err(), "{text}");
         }
     }
@@ -253,7 +267,8 @@ mod tests {
             assert_eq!(parse_duration(text), Ok(duration), "{text}");
             assert_eq!(format_duration(duration), printed, "{text}");
         }
-        for text in ["", "10", "s", "-1s", "1d", "1.2.3s", "10 s", "9999999999h"] {
+        for text in ["", "10", "s", "-1s", "1d", "1.2.3s", "10 s", "9999999999h", "99999999999999999999.999999999999h"]
+        {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -248,6 +248,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn streams_of_any_bytes_are_read_to_their_ends() {
+        bolero::check!().with_iterations(2000).for_each(|bytes: &[u8]| {
+            // Lengths that lie, and such as fit.
+            let short = [&[0, 0, 0][..], bytes].concat();
+            for bytes in [bytes, &short] {
+                let mut stream = Cursor::new(bytes);
+                let mut read = 0;
+                while let Ok(Some(message)) = futures::executor::block_on(read_message(&mut stream, Protocol::Raft)) {
+                    read += 4 + message.len();
+                    assert!(message.len() <= Protocol::Raft.max_message_bytes() && read <= bytes.len());
+                }
+            }
+        });
+    }
+
     #[tokio::test]
     async fn too_large_a_message_is_refused_on_both_sides() {
         let max = Protocol::Alarm.max_message_bytes();

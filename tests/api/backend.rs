@@ -100,6 +100,14 @@ impl Bench {
         }
     }
 
+    pub fn state(&self) -> State {
+        self.state.lock().unwrap().clone()
+    }
+
+    pub fn set_state(&self, state: State) {
+        *self.state.lock().unwrap() = state;
+    }
+
     pub fn services(&self) -> usize {
         self.state.lock().unwrap().services().count()
     }

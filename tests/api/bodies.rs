@@ -1,11 +1,19 @@
 //! Bodies of requests: whatever is in them, there is an answer, and it blames who is to blame.
 
-use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+
+use bolero::check;
+use bolero::generator::produce;
+use flok::api::model::stack::StackDeploy;
+use flok::state::State;
 use serde_json::{Value, json};
 
 use super::backend::CONTAINER;
 use super::client::{Answer, Server};
-use super::mutation::{mutated, mutation};
+use super::mutation::{changes, mutated};
+use super::requests::{named, routes};
+use super::stack_files;
 
 /// Docker answers 500 to an update of another version, and its clients look for the words.
 pub fn blames(answer: &Answer) -> bool {
@@ -67,12 +75,24 @@ fn network(name: &str) -> Value {
     })
 }
 
+/// As `flok stack deploy` sends it.
 fn stack() -> Value {
-    json!({"services": [], "networks": [], "external_networks": ["net"], "secrets": [], "configs": [], "prune": true,
-        "credentials": {"s_web": "e30="}})
+    let text = "{services: {web: {image: a, networks: [net], secrets: [s], deploy: {replicas: 2}}}, \
+        networks: {net: {external: true}}, secrets: {s: {file: ./s}}, configs: {c: {file: ./c}}}";
+    let stack = stack_files::converted(text);
+    let deploy = StackDeploy {
+        services: stack.services,
+        networks: stack.networks,
+        external_networks: stack.external_networks,
+        secrets: stack.secrets,
+        configs: stack.configs,
+        prune: true,
+        credentials: [("s_web".to_owned(), "e30=".to_owned())].into(),
+    };
+    serde_json::to_value(deploy).unwrap()
 }
 
-/// Where bodies go, and one that is good there. `{v}` is the version of the service.
+/// Where bodies go, and one that is good there. `{v}` is the version of what the path names.
 fn targets() -> Vec<(&'static str, String, Value)> {
     let target = |method, path: &str, body| (method, path.to_owned(), body);
     vec![
@@ -85,6 +105,28 @@ fn targets() -> Vec<(&'static str, String, Value)> {
             "/secrets/create",
             json!({"Name": "s", "Data": "eA==", "Labels": {}, "Templating": {"Name": "golang"}}),
         ),
+        target(
+            "POST",
+            "/secrets/there/update?version={v}",
+            json!({"Name": "there", "Data": "eA==", "Labels": {"a": "b"}}),
+        ),
+        target(
+            "POST",
+            "/configs/there/update?version={v}",
+            json!({"Name": "there", "Data": "eA==", "Labels": {"a": "b"}}),
+        ),
+        target(
+            "POST",
+            "/flok/v1/secrets/there/data",
+            json!({"version": 1, "data": "eQ==", "labels": {"a": "b"}, "roll_out": true}),
+        ),
+        target(
+            "POST",
+            "/flok/v1/configs/there/data",
+            json!({"version": 1, "data": "eQ==", "labels": {"a": "b"}, "roll_out": true}),
+        ),
+        target("POST", "/flok/v1/secrets/there/rollback", json!({"version": 1, "to": 1, "roll_out": false})),
+        target("POST", "/flok/v1/configs/there/rollback", json!({"version": 1, "to": 1, "roll_out": false})),
         target(
             "POST",
             "/configs/create",
@@ -131,50 +173,169 @@ fn targets() -> Vec<(&'static str, String, Value)> {
     ]
 }
 
-/// A server with a network and a service of which the bodies speak; the version of that service.
-fn furnished() -> (Server, u64) {
-    let server = Server::start();
-    let mut net = network("net");
-    net["IPAM"] = Value::Null;
-    assert_eq!(server.ask("POST", "/networks/create", net.to_string().as_bytes()).unwrap().status, 201);
-    let mut there = service("there");
-    there["EndpointSpec"] = Value::Null;
-    let made = server.ask("POST", "/services/create", there.to_string().as_bytes()).unwrap();
-    assert_eq!(made.status, 201, "{}", made.body);
-    let found: Value = serde_json::from_str(&server.ask("GET", "/services/there", b"").unwrap().body).unwrap();
-    (server, found["Version"]["Index"].as_u64().unwrap())
+/// A server with what the bodies speak of.
+pub struct Furnished {
+    pub server: Server,
+    /// With it, it is as it was.
+    state: State,
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 2000, ..ProptestConfig::default() })]
-
-    #[test]
-    fn bodies_that_are_nearly_right_are_answered(
-        // Services have the most that can be wrong.
-        target in prop_oneof![0usize..3, 0usize..16],
-        changes in prop::collection::vec(mutation(), 1..6),
-    ) {
-        let all = targets();
-        let (method, path, body) = &all[target];
-        let (server, version) = furnished();
-        let path = path.replace("{v}", &version.to_string());
-        let body = mutated(body.clone(), &changes).to_string();
-        let answer = server.ask(method, &path, body.as_bytes());
-        let answer = answer.map_err(|error| TestCaseError::fail(format!("{method} {path}: {error}: {body}")))?;
-        prop_assert!(blames(&answer), "{method} {path}: {} {}: {body}", answer.status, answer.body);
-        // What it took is shown, as every client reads it.
-        for shown in ["/services?status=true", "/tasks", "/networks", "/nodes", "/swarm", "/flok/v1/status"] {
-            let answer = server.ask("GET", shown, b"").map_err(|error| TestCaseError::fail(format!("{shown}: {error}: {body}")))?;
-            prop_assert_eq!(answer.status, 200, "{}: {}: {}", shown, answer.body, body);
-            let read: Result<Value, _> = serde_json::from_str(&answer.body);
-            prop_assert!(read.is_ok(), "{shown}: {}", answer.body);
+impl Furnished {
+    pub fn new() -> Furnished {
+        let server = Server::start();
+        let mut net = network("net");
+        net["IPAM"] = Value::Null;
+        let mut there = service("there");
+        there["EndpointSpec"] = Value::Null;
+        let data = json!({"Name": "there", "Data": "eA==", "Labels": {}});
+        for (path, body) in [
+            ("/networks/create", net),
+            ("/secrets/create", data.clone()),
+            ("/configs/create", data),
+            ("/services/create", there),
+        ] {
+            let made = server.ask("POST", path, body.to_string().as_bytes()).unwrap();
+            assert_eq!(made.status / 100, 2, "{path}: {}", made.body);
         }
+        let state = server.backend.state();
+        Furnished { server, state }
+    }
+
+    /// As if nothing had been asked.
+    pub fn reset(&self) {
+        self.server.backend.set_state(self.state.clone());
+    }
+
+    /// Of what a path names.
+    fn version(&self, path: &str) -> u64 {
+        let path = path.split("/update").next().unwrap();
+        let shown = self.server.ask("GET", path, b"").unwrap();
+        let shown: Value = serde_json::from_str(&shown.body).unwrap();
+        shown["Version"]["Index"].as_u64().unwrap()
+    }
+
+    /// Paths with versions filled in, and documents that are good there.
+    fn targets(&self) -> Vec<(&'static str, String, Value)> {
+        let with_version = |(method, path, mut body): (&'static str, String, Value)| {
+            if body.get("roll_out").is_some() {
+                body["version"] = self
+                    .version(
+                        path.trim_start_matches("/flok/v1").trim_end_matches("/data").trim_end_matches("/rollback"),
+                    )
+                    .into();
+            }
+            let version = if path.contains("{v}") { self.version(&path) } else { 0 };
+            (method, path.replace("{v}", &version.to_string()), body)
+        };
+        targets().into_iter().map(with_version).collect()
+    }
+}
+
+/// What an answer says of whoever asked, and what everybody is shown afterwards.
+fn is_answered(server: &Server, (method, path): (&str, &str), body: &[u8]) {
+    let told = || format!("{method} {path}: {}", String::from_utf8_lossy(body));
+    let answer = server.ask(method, path, body).unwrap_or_else(|error| panic!("{error}: {}", told()));
+    assert!(blames(&answer), "{} {}: {}", answer.status, answer.body, told());
+    for shown in ["/services?status=true", "/tasks", "/networks", "/nodes", "/swarm", "/flok/v1/status"] {
+        let answer = server.ask("GET", shown, b"").unwrap_or_else(|error| panic!("{shown}: {error}: {}", told()));
+        assert_eq!(answer.status, 200, "{shown}: {}: {}", answer.body, told());
+        let read: Result<Value, _> = serde_json::from_str(&answer.body);
+        assert!(read.is_ok(), "{shown}: {}", answer.body);
     }
 }
 
 #[test]
+fn bodies_that_are_nearly_right_are_answered() {
+    let furnished = AssertUnwindSafe(Furnished::new());
+    let all = furnished.targets();
+    check!().with_iterations(128).with_generator((produce::<u8>(), changes())).for_each(|(target, changes)| {
+        // Services have the most that can be wrong.
+        let target = usize::from(*target);
+        let (method, path, body) = if target < 100 { &all[target % 3] } else { &all[target % all.len()] };
+        furnished.reset();
+        is_answered(&furnished.server, (method, path), mutated(body.clone(), changes).to_string().as_bytes());
+    });
+}
+
+#[test]
+fn bodies_of_any_bytes_are_answered() {
+    let furnished = AssertUnwindSafe(Furnished::new());
+    let routes = routes(&furnished.server);
+    let takers: Vec<(&str, String)> = routes
+        .iter()
+        .filter(|(method, _)| method != "GET")
+        .map(|(method, path)| (method.as_str(), named(path, "there")))
+        .collect();
+    check!().with_iterations(100).for_each(|bytes: &[u8]| {
+        let (taker, body) = bytes.split_first().unwrap_or((&0, bytes));
+        let (method, path) = &takers[usize::from(*taker) % takers.len()];
+        furnished.reset();
+        is_answered(&furnished.server, (method, path), body);
+    });
+}
+
+#[test]
+fn the_good_bodies_are_good() {
+    let furnished = Furnished::new();
+    for (method, path, body) in furnished.targets() {
+        // No other swarm is here, and the data has had no version before.
+        let elsewhere = ["/swarm/init", "/swarm/join", "/rollback", "/images/resolve", "rollback=previous"];
+        if elsewhere.iter().any(|part| path.contains(part)) {
+            continue;
+        }
+        furnished.reset();
+        let answer = furnished.server.ask(method, &path, body.to_string().as_bytes()).unwrap();
+        assert!(answer.status < 300, "{method} {path}: {} {}", answer.status, answer.body);
+    }
+}
+
+/// Routes by which something changes and whose requests have no JSON body.
+const NO_JSON: [&str; 17] = [
+    "/swarm/leave",
+    "/networks/prune",
+    "/containers/{id}/attach",
+    "/containers/{id}/kill",
+    "/containers/{id}/stop",
+    "/containers/{id}/restart",
+    "/containers/{id}/wait",
+    "/containers/{id}/resize",
+    "/containers/{id}/archive",
+    "/exec/{id}/resize",
+    "/images/load",
+    "/images/create",
+    "/images/prune",
+    "/images/{*name}",
+    "/volumes/prune",
+    "/flok/v1/services/{name}/run",
+    "/flok/v1/forward/{id}",
+];
+
+#[test]
+fn every_body_has_a_document_to_change() {
+    let server = Server::start();
+    let shape = |path: &str| path.split('?').next().unwrap().split('/').map(str::to_owned).collect::<Vec<String>>();
+    let targets: BTreeSet<Vec<String>> = targets().iter().map(|(_, path, _)| shape(path)).collect();
+    let is_met = |route: &Vec<String>| {
+        let fits = |target: &Vec<String>| {
+            target.len() == route.len()
+                && target.iter().zip(route).all(|(part, wanted)| wanted.starts_with('{') || part == wanted)
+        };
+        targets.iter().any(fits)
+    };
+    let routes: BTreeMap<String, Vec<String>> = routes(&server)
+        .into_iter()
+        .filter(|(method, _)| matches!(method.as_str(), "POST" | "PUT"))
+        .map(|(_, path)| (path.clone(), shape(&path)))
+        .collect();
+    for (path, route) in &routes {
+        assert_ne!(is_met(route), NO_JSON.contains(&path.as_str()), "{path}");
+    }
+    assert!(NO_JSON.iter().all(|path| routes.contains_key(*path)));
+}
+
+#[test]
 fn what_is_no_json_or_too_much_of_it_is_refused() {
-    let (server, _) = furnished();
+    let Furnished { server, .. } = Furnished::new();
     let before = server.backend.services();
     let deep = |open: &str, close: &str| format!("{}1{}", open.repeat(100_000), close.repeat(100_000)).into_bytes();
     let in_spec = |field: &str, value: &str| {

@@ -48,9 +48,15 @@ impl Server {
     /// A request on a connection of its own. The error is a connection that ended without an answer, as it does where the
     /// one who answers panics.
     pub fn ask(&self, method: &str, path: &str, body: &[u8]) -> io::Result<Answer> {
+        self.ask_with(method, path, "", body)
+    }
+
+    /// The same with `headers`, each with its line's end.
+    pub fn ask_with(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> io::Result<Answer> {
         let length = body.len();
-        let head =
-            format!("{method} {path} HTTP/1.1\r\nHost: flok\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: flok\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n"
+        );
         let mut stream = self.connect();
         // What is refused before it is read whole is taken no further.
         let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));

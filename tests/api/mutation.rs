@@ -1,80 +1,81 @@
 //! JSON that is nearly right: a good document with some of its values replaced, taken out, repeated or renamed.
 
-use proptest::prelude::*;
-use proptest::sample::Index;
+use bolero::TypeGenerator;
+use bolero::generator::{ValueGenerator, produce};
 use serde_json::{Value, json};
 
 /// One change, at some place of the document.
-#[derive(Debug, Clone)]
-pub enum Mutation {
-    Replace(Value),
+#[derive(Debug, Clone, TypeGenerator)]
+pub struct Change {
+    /// Which of its values, counted round.
+    place: u16,
+    mutation: Mutation,
+}
+
+#[derive(Debug, Clone, TypeGenerator)]
+enum Mutation {
+    Odd(u8),
+    Number(i64),
+    Text(#[generator(String::produce().with().len(0usize..40))] String),
     Remove,
     /// A list of so many of it.
-    Repeat(usize),
+    Repeat(u8),
     /// So many lists around it.
-    Wrap(usize),
+    Wrap(#[generator(1..100)] u8),
     /// In another case.
     Rename,
     /// By what stands at another place.
-    Copy(Index),
+    Copy(u16),
+}
+
+pub fn changes() -> impl ValueGenerator<Output = Vec<Change>> {
+    produce::<Vec<Change>>().with().len(1usize..6)
 }
 
 /// Values at which programs stumble.
-fn odd() -> impl Strategy<Value = Value> {
-    let numbers = prop_oneof![
-        Just(json!(0)),
-        Just(json!(-1)),
-        Just(json!(1)),
-        Just(json!(i64::MAX)),
-        Just(json!(i64::MIN)),
-        Just(json!(u64::MAX)),
-        Just(json!(u32::MAX)),
-        Just(json!(65536)),
-        Just(json!(1.5)),
-        Just(json!(1e308)),
-        Just(json!(-1e-308)),
-        any::<i64>().prop_map(|number| json!(number)),
+fn odd(index: u8) -> Value {
+    let words = [
+        "",
+        "\0",
+        "é\u{202e}🦀\u{feff}",
+        "../../../etc/shadow",
+        "{{.Node.Hostname}}{{",
+        "{{.Service.Labels.x}}{{index .Task.Name 9999999999}}",
+        "node.labels.x==y==z",
+        "10.0.0.0/0",
+        "::/129",
+        "127.0.0.1",
+        "a/b:c@sha256:d",
+        "0000000000000000000000000",
+        "99999999999999999999.999999999999h",
+        "NaN",
+        "-9223372036854775809",
+        "1-65535:1-65535",
+        "none",
+        "default",
     ];
-    let words = prop_oneof![
-        Just(String::new()),
-        Just("\0".to_owned()),
-        Just("é\u{202e}🦀\u{feff}".to_owned()),
-        Just("../../../etc/shadow".to_owned()),
-        Just("{{.Node.Hostname}}{{".to_owned()),
-        Just("{{.Service.Labels.x}}{{index .Task.Name 9999999999}}".to_owned()),
-        Just("node.labels.x==y==z".to_owned()),
-        Just("10.0.0.0/0".to_owned()),
-        Just("::/129".to_owned()),
-        Just("127.0.0.1".to_owned()),
-        Just("a/b:c@sha256:d".to_owned()),
-        Just("0".repeat(25)),
-        Just("x".repeat(70_000)),
-        Just("NaN".to_owned()),
-        Just("-9223372036854775809".to_owned()),
-        Just("1-65535:1-65535".to_owned()),
-        ".{0,40}",
+    let values = [
+        json!(0),
+        json!(-1),
+        json!(1),
+        json!(i64::MAX),
+        json!(i64::MIN),
+        json!(u64::MAX),
+        json!(u32::MAX),
+        json!(65536),
+        json!(1.5),
+        json!(1e308),
+        json!(-1e-308),
+        json!("x".repeat(70_000)),
+        Value::Null,
+        json!(true),
+        json!(false),
+        json!([]),
+        json!({}),
+        json!([[null], {"": {"": []}}]),
     ];
-    prop_oneof![
-        numbers,
-        words.prop_map(Value::String),
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::Bool),
-        Just(json!([])),
-        Just(json!({})),
-        Just(json!([[null], {"": {"": []}}])),
-    ]
-}
-
-pub fn mutation() -> impl Strategy<Value = (Index, Mutation)> {
-    let change = prop_oneof![
-        6 => odd().prop_map(Mutation::Replace),
-        2 => Just(Mutation::Remove),
-        1 => (0usize..300).prop_map(Mutation::Repeat),
-        1 => (1usize..100).prop_map(Mutation::Wrap),
-        1 => Just(Mutation::Rename),
-        2 => any::<Index>().prop_map(Mutation::Copy),
-    ];
-    (any::<Index>(), change)
+    let index = usize::from(index) % (words.len() + values.len());
+    words.get(index).map_or_else(|| values[index - words.len()].clone(), |word| json!(word))
 }
 
 /// The pointers (RFC 6901) to all values of a document, itself but for the first.
@@ -99,22 +100,25 @@ fn pointers(value: &Value) -> Vec<String> {
 }
 
 /// The document with all of the changes, one after another.
-pub fn mutated(mut document: Value, changes: &[(Index, Mutation)]) -> Value {
-    for (place, change) in changes {
+pub fn mutated(mut document: Value, changes: &[Change]) -> Value {
+    for Change { place, mutation } in changes {
         let places = pointers(&document);
-        let at = place.get(&places).clone();
+        let pointer = |place: u16| places[usize::from(place) % places.len()].clone();
+        let at = pointer(*place);
         let old = document.pointer(&at).cloned().unwrap_or_default();
-        match change {
-            Mutation::Replace(value) => put(&mut document, &at, value.clone()),
+        match mutation {
+            Mutation::Odd(index) => put(&mut document, &at, odd(*index)),
+            Mutation::Number(number) => put(&mut document, &at, json!(number)),
+            Mutation::Text(text) => put(&mut document, &at, json!(text)),
             Mutation::Repeat(count) if old.to_string().len() < 2000 => {
-                put(&mut document, &at, vec![old; *count].into())
+                put(&mut document, &at, vec![old; usize::from(*count)].into());
             }
             Mutation::Wrap(depth) => {
                 let wrapped = (0..*depth).fold(old, |inside, _| Value::Array(vec![inside]));
                 put(&mut document, &at, wrapped);
             }
             Mutation::Copy(from) => {
-                let value = document.pointer(&places[from.index(places.len())]).cloned().unwrap_or_default();
+                let value = document.pointer(&pointer(*from)).cloned().unwrap_or_default();
                 if value.to_string().len() < 2000 {
                     put(&mut document, &at, value);
                 }
@@ -124,7 +128,7 @@ pub fn mutated(mut document: Value, changes: &[(Index, Mutation)]) -> Value {
                 let Some(Value::Object(fields)) = document.pointer_mut(parent) else { continue };
                 let key = key.replace("~1", "/").replace("~0", "~");
                 let value = fields.remove(&key);
-                if let (Mutation::Rename, Some(value)) = (change, value) {
+                if let (Mutation::Rename, Some(value)) = (mutation, value) {
                     fields.insert(key.to_ascii_lowercase(), value);
                 }
             }

@@ -3,18 +3,23 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use flok::spec::stack::{Features, Source, StackError, StackFile, Surroundings, Variables};
-use proptest::prelude::*;
-use proptest::sample::Index;
+use bolero::generator::{ValueGenerator, produce};
+use bolero::{TypeGenerator, check};
+use flok::spec::stack::{Features, Source, Stack, StackError, StackFile, Surroundings, Variables};
 use serde_json::{Value, json};
 
-use super::mutation::{mutated, mutation};
+use super::memory::spent;
+use super::mutation::{changes, mutated};
 
-/// Reads and converts; canonical YAML of what is good reads back as itself.
-fn read(text: &str, variables: &Variables) -> Result<usize, StackError> {
-    let data = |_: &str| Ok(b"A=${HOME}\nB\n".to_vec());
-    let around = |features| Surroundings { features, variables, working_dir: "/s", profiles: &[], read_file: &data };
-    let around = around(Features::all());
+/// For files of a few kilobytes: what reading one may hold at once, and all it may ask for, which grows with the work.
+const MOST_BYTES: i64 = 64 << 20;
+const ALL_BYTES: i64 = 512 << 20;
+
+/// Reads and converts; canonical YAML of what is good reads back as itself. Every file that it names holds `data`.
+fn read_beside(text: &str, variables: &Variables, data: &[u8]) -> Result<Stack, StackError> {
+    let data = |_: &str| Ok(data.to_vec());
+    let around =
+        Surroundings { features: Features::all(), variables, working_dir: "/s", profiles: &[], read_file: &data };
     let one = |text: &str| StackFile::read(&[Source { name: "f.yml".into(), text: text.to_owned() }], &around);
     let file = one(text)?;
     let printed = file.print();
@@ -23,8 +28,28 @@ fn read(text: &str, variables: &Variables) -> Result<usize, StackError> {
         let again = one(&printed).unwrap_or_else(|error| panic!("{error}\n{printed}")).print();
         assert_eq!(printed, again, "{text}");
     }
-    let (stack, _) = file.convert("s", &around)?;
-    Ok(stack.services.len())
+    Ok(file.convert("s", &around)?.0)
+}
+
+/// The same within bounds, and how many services there are.
+fn read(text: &str, variables: &Variables) -> Result<usize, StackError> {
+    bounded(text, variables, b"A=${HOME}\nB\n")
+}
+
+fn bounded(text: &str, variables: &Variables, data: &[u8]) -> Result<usize, StackError> {
+    let (read, spent) = spent(|| read_beside(text, variables, data));
+    let is_small = text.len() + data.len() < 16 << 10;
+    assert!(!is_small || spent.most_bytes < MOST_BYTES && spent.all_bytes < ALL_BYTES, "{spent:?}: {text}");
+    if let Err(error) = &read {
+        assert!(!error.problems.is_empty());
+        assert!(!is_small || error.to_string().len() < 1 << 20, "{} bytes of error", error.to_string().len());
+    }
+    read.map(|stack| stack.services.len())
+}
+
+/// What a good file comes to.
+pub fn converted(text: &str) -> Stack {
+    read_beside(text, &variables(), b"data").unwrap()
 }
 
 fn variables() -> Variables {
@@ -41,69 +66,74 @@ fn files() -> Vec<String> {
     files.iter().map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
-/// A change to a text, at some place and of some length.
-#[derive(Debug, Clone)]
-enum Edit {
+/// A change to a text, at some place of it and of some length.
+#[derive(Debug, Clone, TypeGenerator)]
+struct Edit {
+    place: u16,
+    #[generator(1usize..40)]
+    length: usize,
+    change: TextChange,
+}
+
+#[derive(Debug, Clone, TypeGenerator)]
+enum TextChange {
     Remove,
-    Repeat(usize),
-    Insert(String),
+    Repeat(#[generator(2usize..50)] usize),
+    Listed(u8),
+    Insert(#[generator(String::produce().with().len(0usize..8))] String),
 }
 
-fn edit() -> impl Strategy<Value = (Index, usize, Edit)> {
-    let words = [
-        "${A:-",
-        "}",
-        "$",
-        "*all",
-        "&all ",
-        "<<: ",
-        "{",
-        "}",
-        "[",
-        "]",
-        ": ",
-        "- ",
-        "\n",
-        "  ",
-        "\t",
-        "!!binary ",
-        "|\n",
-        ">-\n",
-        "\"",
-        "'",
-        "#",
-        "---\n",
-        "0x",
-        "1e400",
-        "-1",
-        "99999999999999999999",
-        "\0",
-        "é🦀",
-        "~",
-        "x-",
-        "? ",
-    ];
-    let change = prop_oneof![
-        Just(Edit::Remove),
-        (2usize..50).prop_map(Edit::Repeat),
-        prop::sample::select(words.to_vec()).prop_map(|word| Edit::Insert(word.to_owned())),
-        ".{0,8}".prop_map(Edit::Insert),
-    ];
-    (any::<Index>(), 1usize..40, change)
+fn edits() -> impl ValueGenerator<Output = Vec<Edit>> {
+    produce::<Vec<Edit>>().with().len(1usize..8)
 }
 
-fn edited(mut text: String, edits: &[(Index, usize, Edit)]) -> String {
-    for (place, length, edit) in edits {
+const WORDS: [&str; 31] = [
+    "${A:-",
+    "}",
+    "$",
+    "*all",
+    "&all ",
+    "<<: ",
+    "{",
+    "}",
+    "[",
+    "]",
+    ": ",
+    "- ",
+    "\n",
+    "  ",
+    "\t",
+    "!!binary ",
+    "|\n",
+    ">-\n",
+    "\"",
+    "'",
+    "#",
+    "---\n",
+    "0x",
+    "1e400",
+    "-1",
+    "99999999999999999999",
+    "\0",
+    "é🦀",
+    "~",
+    "x-",
+    "? ",
+];
+
+fn edited(mut text: String, edits: &[Edit]) -> String {
+    for Edit { place, length, change } in edits {
         let borders: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
-        let at = place.index(borders.len());
+        let at = usize::from(*place) % borders.len();
         let range = borders[at]..borders[(at + length).min(borders.len() - 1)];
-        match edit {
-            Edit::Remove => text.replace_range(range, ""),
-            Edit::Repeat(count) => {
+        match change {
+            TextChange::Remove => text.replace_range(range, ""),
+            TextChange::Repeat(count) => {
                 let part = text[range.clone()].repeat(*count);
                 text.replace_range(range, &part);
             }
-            Edit::Insert(word) => text.insert_str(range.start, word),
+            TextChange::Listed(index) => text.insert_str(range.start, WORDS[usize::from(*index) % WORDS.len()]),
+            TextChange::Insert(word) => text.insert_str(range.start, word),
         }
     }
     text
@@ -147,34 +177,80 @@ fn the_good_files_are_good() {
     assert!(read("x-own: 1", &variables()).unwrap_err().to_string().contains("no services"));
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, max_shrink_iters: 2000, ..ProptestConfig::default() })]
+#[test]
+fn files_that_are_nearly_right_are_read_or_refused() {
+    let (files, variables) = (files(), variables());
+    check!().with_iterations(200).with_generator((produce::<u8>(), edits())).for_each(|(file, edits)| {
+        let file = files[usize::from(*file) % files.len()].clone();
+        let _ = read(&edited(file, edits), &variables);
+    });
+}
 
-    #[test]
-    fn files_that_are_nearly_right_are_read_or_refused(
-        file in any::<Index>(),
-        edits in prop::collection::vec(edit(), 1..8),
-    ) {
-        let files = files();
-        let text = edited(file.get(&files).clone(), &edits);
-        if let Err(error) = read(&text, &variables()) {
-            prop_assert!(!error.problems.is_empty());
+#[test]
+fn documents_that_are_nearly_right_are_read_or_refused() {
+    let (document, variables) = (document(), variables());
+    check!().with_iterations(100).with_generator(changes()).for_each(|changes| {
+        let _ = read(&mutated(document.clone(), changes).to_string(), &variables);
+    });
+}
+
+#[test]
+fn files_of_any_bytes_are_read_or_refused() {
+    let variables = variables();
+    check!().with_iterations(200).for_each(|bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        let _ = read(&text, &variables);
+        let _ = read(&format!("services:\n  web:\n    image: a\n    command: {text}\n"), &variables);
+    });
+}
+
+#[test]
+fn values_of_any_text_are_read_or_refused() {
+    let variables = variables();
+    let keys = [
+        "image",
+        "command",
+        "hostname",
+        "mem_limit",
+        "stop_grace_period",
+        "x-schedule",
+        "user",
+        "shm_size",
+        "working_dir",
+    ];
+    let lists = ["ports", "volumes", "environment", "depends_on", "extra_hosts", "devices", "tmpfs", "secrets", "dns"];
+    check!().with_iterations(40).for_each(|bytes: &[u8]| {
+        let value = json!(String::from_utf8_lossy(bytes));
+        for key in keys {
+            let _ = read(&json!({"services": {"web": {"image": "a", key: value}}}).to_string(), &variables);
         }
-    }
-
-    #[test]
-    fn documents_that_are_nearly_right_are_read_or_refused(changes in prop::collection::vec(mutation(), 1..6)) {
-        if let Err(error) = read(&mutated(document(), &changes).to_string(), &variables()) {
-            prop_assert!(!error.problems.is_empty());
-            prop_assert!(error.to_string().len() < 1 << 20, "{} bytes of error", error.to_string().len());
+        for key in lists {
+            let _ = read(&json!({"services": {"web": {"image": "a", key: [value]}}}).to_string(), &variables);
         }
-    }
+        let placement = json!({"constraints": [value], "preferences": [{"spread": value}]});
+        let _ = read(
+            &json!({"services": {"web": {"image": "a", "deploy": {"placement": placement}}}}).to_string(),
+            &variables,
+        );
+    });
+}
 
-    #[test]
-    fn any_text_is_read_or_refused(text in "(?s).{0,200}") {
-        let _ = read(&text, &variables());
-        let _ = read(&format!("services:\n  web:\n    image: a\n    command: {text}\n"), &variables());
-    }
+#[test]
+fn files_beside_a_stack_file_are_read_or_refused() {
+    let variables = variables();
+    let web = "image: a";
+    let cases = [
+        format!("services: {{web: {{{web}, env_file: [e]}}}}"),
+        format!("services: {{web: {{{web}, extends: {{file: f, service: web}}}}}}"),
+        format!("{{include: [f], services: {{web: {{{web}}}}}}}"),
+        format!("{{include: [{{path: f, env_file: e}}], services: {{web: {{{web}}}}}}}"),
+        format!("{{services: {{web: {{{web}, secrets: [s]}}}}, secrets: {{s: {{file: f}}}}}}"),
+    ];
+    check!().with_iterations(100).for_each(|bytes: &[u8]| {
+        for text in &cases {
+            let _ = bounded(text, &variables, bytes);
+        }
+    });
 }
 
 #[test]

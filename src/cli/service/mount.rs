@@ -142,6 +142,37 @@ mod tests {
     }
 
     #[test]
+    fn mounts_of_any_words_are_read_or_refused() {
+        let words = [
+            "type=",
+            "bind",
+            "volume",
+            "tmpfs",
+            ",",
+            "src=",
+            "dst=",
+            "/a",
+            "\"",
+            "=",
+            "readonly",
+            "tmpfs-mode=",
+            "tmpfs-size=",
+            "volume-opt=",
+            "volume-label=",
+            "bind-propagation=",
+            "-1",
+            "99999999999999999999",
+            "é",
+            "777",
+        ];
+        bolero::check!().with_iterations(2000).for_each(|bytes: &[u8]| {
+            let _ = mount(&String::from_utf8_lossy(bytes));
+            let text: String = bytes.iter().map(|byte| words[usize::from(*byte) % words.len()]).collect();
+            let _ = mount(&text);
+        });
+    }
+
+    #[test]
     fn a_volumes_options_read_with_their_commas() {
         let text = "source=db,target=/d,volume-nocopy,volume-subpath=a/b,volume-label=x=y,volume-driver=local,\
             volume-opt=type=nfs,volume-opt=device=10.0.0.5:/x,\"volume-opt=o=addr=10.0.0.5,ro\"";

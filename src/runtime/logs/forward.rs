@@ -17,7 +17,8 @@ use jiff::Timestamp;
 use nix::sys::socket::{MsgFlags, recv};
 
 use super::Forward;
-use super::syslog::{Line, journal_entry, syslog_message};
+use super::syslog::{Line, framed, journal_entry, syslog_message};
+use super::tls::TlsWire;
 use crate::spec::logging::{Collector, SyslogAddress};
 
 const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -170,6 +171,7 @@ fn name_of(collector: &Collector) -> String {
             SyslogAddress::Local => "syslog".into(),
             SyslogAddress::Udp(address) => format!("syslog at udp://{address}"),
             SyslogAddress::Tcp(address) => format!("syslog at tcp://{address}"),
+            SyslogAddress::Tls(tls) => format!("syslog at tcp+tls://{}", tls.address),
             SyslogAddress::Unix(path) => format!("syslog at unix://{path}"),
             SyslogAddress::Unixgram(path) => format!("syslog at unixgram://{path}"),
         },
@@ -225,8 +227,9 @@ impl Courier {
     fn send(&mut self, line: &Line) -> io::Result<()> {
         let message = match &self.forward.collector {
             Collector::Journald => journal_entry(line, &self.forward, &self.attributes),
-            Collector::Syslog { facility, format, .. } => {
-                syslog_message(line, &self.forward, *facility, *format, std::process::id())
+            Collector::Syslog { facility, format, address } => {
+                let message = syslog_message(line, &self.forward, *facility, *format, std::process::id());
+                if matches!(address, SyslogAddress::Tls(_)) { framed(message, *format) } else { message }
             }
         };
         let wire = match self.wire.take() {
@@ -239,6 +242,7 @@ impl Courier {
 
 enum Wire {
     Tcp(TcpStream),
+    Tls(Box<TlsWire>),
     Unix(UnixStream),
     Udp(UdpSocket),
     Unixgram(UnixDatagram),
@@ -259,7 +263,12 @@ impl Wire {
             }
             SyslogAddress::Unix(path) => unix(path),
             SyslogAddress::Unixgram(path) => unixgram(path),
-            SyslogAddress::Tcp(address) => tcp(address),
+            SyslogAddress::Tcp(address) => tcp(address).map(Wire::Tcp),
+            SyslogAddress::Tls(tls) => {
+                let socket = tcp(&tls.address)?;
+                socket.set_read_timeout(Some(CONNECT_WITHIN))?;
+                TlsWire::open(tls, socket).map(|wire| Wire::Tls(Box::new(wire)))
+            }
             SyslogAddress::Udp(address) => udp(address),
         }
     }
@@ -268,6 +277,7 @@ impl Wire {
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
         match self {
             Wire::Tcp(stream) => still_there(stream).and_then(|()| stream.write_all(message)),
+            Wire::Tls(wire) => wire.send(message),
             Wire::Unix(stream) => still_there(stream).and_then(|()| stream.write_all(message)),
             Wire::Udp(socket) => socket.send(message).map(drop),
             Wire::Unixgram(socket) => socket.send(message).map(drop),
@@ -277,12 +287,22 @@ impl Wire {
 
 /// What is written to a collector that has hung up seems to arrive.
 fn still_there(stream: &impl AsFd) -> io::Result<()> {
+    has_words(stream).map(drop)
+}
+
+/// Whether there is something of the collector's to read. It may have hung up, which is an error.
+pub(super) fn has_words(stream: &impl AsFd) -> io::Result<bool> {
     let looked = recv(stream.as_fd().as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT);
     match looked {
-        Ok(0) => Err(io::Error::new(io::ErrorKind::ConnectionReset, "it has hung up")),
-        Err(error) if error != nix::errno::Errno::EAGAIN => Err(error.into()),
-        _ => Ok(()),
+        Ok(0) => Err(hung_up()),
+        Ok(_) => Ok(true),
+        Err(nix::errno::Errno::EAGAIN) => Ok(false),
+        Err(error) => Err(error.into()),
     }
+}
+
+pub(super) fn hung_up() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, "it has hung up")
 }
 
 fn unix(path: &str) -> io::Result<Wire> {
@@ -298,13 +318,13 @@ fn unixgram(path: &str) -> io::Result<Wire> {
     Ok(Wire::Unixgram(socket))
 }
 
-fn tcp(address: &str) -> io::Result<Wire> {
+fn tcp(address: &str) -> io::Result<TcpStream> {
     let mut failed = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
     for address in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, CONNECT_WITHIN) {
             Ok(stream) => {
                 stream.set_write_timeout(Some(WRITE_WITHIN))?;
-                return Ok(Wire::Tcp(stream));
+                return Ok(stream);
             }
             Err(error) => failed = error,
         }

@@ -6,6 +6,7 @@ pub mod forward;
 pub mod live;
 mod reader;
 mod syslog;
+mod tls;
 pub mod writer;
 
 use std::collections::BTreeMap;

@@ -47,6 +47,16 @@ pub fn syslog_message(line: &Line, forward: &Forward, facility: u8, format: Sysl
     [head.as_bytes(), &line.text, b"\n"].concat()
 }
 
+/// `message` with its length before it (RFC 5425, "Sending data"), as Docker's driver frames those of RFC 5424 over TLS.
+pub fn framed(message: Vec<u8>, format: SyslogFormat) -> Vec<u8> {
+    match format {
+        SyslogFormat::Plain | SyslogFormat::Rfc3164 => message,
+        SyslogFormat::Rfc5424 | SyslogFormat::Rfc5424Micro => {
+            [format!("{} ", message.len()).as_bytes(), &message].concat()
+        }
+    }
+}
+
 /// One datagram of the journal's native protocol (systemd's "Native Journal Protocol"), with Docker's fields.
 pub fn journal_entry(line: &Line, forward: &Forward, attributes: &BTreeMap<String, String>) -> Vec<u8> {
     let mut entry = Vec::with_capacity(line.text.len() + 512);

@@ -7,6 +7,9 @@ use super::yaml::{Entry, Node, Value};
 /// The sections in the order Docker prints them.
 const SECTIONS: [&str; 6] = ["version", "services", "networks", "volumes", "secrets", "configs"];
 
+/// Characters of a key, quotes among them; a longer one stands behind a question mark (YAML 1.2.2, section 7.4.2).
+const MAX_KEY_CHARS: usize = 1024;
+
 pub fn stack(root: &Node) -> String {
     let mut out = String::new();
     for section in SECTIONS {
@@ -19,7 +22,13 @@ pub fn stack(root: &Node) -> String {
 
 fn print_entry(out: &mut String, entry: &Entry, indent: usize) {
     push_indent(out, indent);
-    out.push_str(&scalar(&entry.key));
+    let key = scalar(&entry.key);
+    if key.chars().count() > MAX_KEY_CHARS {
+        writeln!(out, "? {key}").expect("a String takes all that is written");
+        push_indent(out, indent);
+    } else {
+        out.push_str(&key);
+    }
     out.push(':');
     print_value(out, &entry.value.value, indent);
 }
@@ -155,5 +164,19 @@ services:
         let printed = stack(&tree);
         let again = yaml::parse(0, &printed).unwrap_or_else(|error| panic!("{error:?}\n{printed}"));
         assert_eq!(values(&again), values(&tree), "{printed}");
+    }
+
+    #[test]
+    fn keys_of_any_length_read_back_as_the_same() {
+        for length in [1022, 1023, 1024, 1025, 5000] {
+            for key in ["k".repeat(length), "\u{e9}:".repeat(length / 2)] {
+                let text =
+                    format!("services: {{? {key:?} : 1, a: {{? {key:?} : {{b: 2}}}}, c: [{{? {key:?} : [3], d: 4}}]}}");
+                let tree = yaml::parse(0, &text).unwrap();
+                let printed = stack(&tree);
+                let again = yaml::parse(0, &printed).unwrap_or_else(|error| panic!("{length}: {error:?}\n{printed}"));
+                assert_eq!(values(&again), values(&tree), "{printed}");
+            }
+        }
     }
 }

@@ -196,4 +196,29 @@ mod tests {
         let refused = Welcome::Refused(Refusal::ProtocolVersion { spoken: 2, offered: 1 });
         assert_eq!(codec::encode(&refused), [1, 5, 2, 1]);
     }
+
+    /// Reads the bytes, and what was read once more.
+    fn read<T: Serialize + serde::de::DeserializeOwned>(bytes: &[u8]) {
+        if let Ok(value) = codec::decode::<T>(bytes) {
+            let written = codec::encode(&value);
+            assert_eq!(codec::encode(&codec::decode::<T>(&written).unwrap()), written);
+        }
+    }
+
+    #[test]
+    fn what_strangers_say_is_read_or_refused() {
+        bolero::check!().with_iterations(2000).for_each(|bytes: &[u8]| {
+            read::<Hello>(bytes);
+            read::<Welcome>(bytes);
+            read::<Request>(bytes);
+            read::<Answer>(bytes);
+            // Past the first byte, which says what it is.
+            for kind in 0..4 {
+                let bytes = [&[kind], bytes].concat();
+                read::<Welcome>(&bytes);
+                read::<Request>(&bytes);
+                read::<Answer>(&bytes);
+            }
+        });
+    }
 }
