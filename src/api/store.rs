@@ -1,5 +1,7 @@
 //! What the API asks of its node about the images and volumes there.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde_json::Value;
@@ -52,6 +54,8 @@ pub trait Store: Send + Sync + 'static {
     /// Bytes in a volume; `None` where it is no directory of this node. Walks its files.
     fn volume_size(&self, name: &str) -> impl Future<Output = Option<u64>> + Send;
 }
+    /// The ids of the containers that have a volume mounted, whether they run or not, by its name.
+    fn volume_users(&self) -> impl Future<Output = Result<BTreeMap<String, Vec<String>>, ApiError>> + Send;
 
 #[derive(Debug, Clone)]
 pub struct LocalImage {

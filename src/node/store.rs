@@ -101,6 +101,10 @@ impl Store for Daemon {
         volumes.list().iter().filter_map(|name| volumes.look(name)).map(shown).collect()
     }
 
+    async fn volume_users(&self) -> Result<BTreeMap<String, Vec<String>>, ApiError> {
+        self.host.runtime.volume_users().await.map_err(refused)
+    }
+
     fn create_volume(&self, name: &str, labels: Labels, options: Labels) -> Result<LocalVolume, ApiError> {
         let created = self.host.runtime.volumes().create(name, &labels, &options);
         created.map(shown).map_err(|error| match error {

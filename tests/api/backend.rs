@@ -1,5 +1,6 @@
 //! A node without a world: a swarm of one in memory, whose loops run after each command.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -403,6 +404,10 @@ impl Store for Bench {
 
     fn create_volume(&self, name: &str, labels: Labels, options: Labels) -> Result<LocalVolume, ApiError> {
         Ok(LocalVolume { name: name.into(), mountpoint: "/nowhere".into(), labels, options, created: AT })
+    }
+
+    async fn volume_users(&self) -> Result<BTreeMap<String, Vec<String>>, ApiError> {
+        Ok(BTreeMap::new())
     }
 
     fn remove_volume(&self, _: &str) -> Result<(), ApiError> {

@@ -82,24 +82,26 @@ fn are_saved_and_loaded(at: &Host) {
 
 pub fn holds_volumes(swarm: &Swarm, host: usize) {
     let at = &swarm.hosts[host];
-    assert_eq!(ok(at, &["volume", "create", "--label", "kind=test", "data"]).trim(), "data");
-    assert_eq!(ok(at, &["volume", "ls", "--quiet", "--filter", "label=kind=test"]).trim(), "data");
-    let found = json(&ok(at, &["volume", "inspect", "data"]));
+    assert_eq!(ok(at, &["volume", "create", "--label", "kind=test", "holds-1"]).trim(), "holds-1");
+    assert_eq!(ok(at, &["volume", "ls", "--quiet", "--filter", "label=kind=test"]).trim(), "holds-1");
+    let found = json(&ok(at, &["volume", "inspect", "holds-1"]));
     let path = found[0]["Mountpoint"].as_str().unwrap();
     fs::write(at.seen_from_outside(path.as_ref()).join("file"), [b'x'; 5000]).unwrap();
-    let mount = ["--mount", "type=volume,source=data,target=/data"];
+    let mount = ["--mount", "type=volume,source={{.Service.Name}}-{{.Task.Slot}},target=/data"];
     let task = start(swarm, host, &at.name(), "holds", &mount, &["sleep", "1000"]);
     assert_eq!(ok(at, &["exec", &task.container, "wc", "-c", "/data/file"]).split_whitespace().next(), Some("5000"));
-    assert!(refused(at, &["volume", "rm", "data"]).contains("volume is in use"));
+    assert!(refused(at, &["volume", "rm", "holds-1"]).contains("volume is in use"));
+    assert!(!ok(at, &["volume", "ls", "--quiet", "--filter", "dangling=true"]).contains("holds-1"));
+    assert!(!ok(at, &["volume", "prune", "--all", "--force"]).contains("holds-1"));
     let usage = ok(at, &["system", "df", "--verbose", "--format", "{{json .Volumes}}"]);
-    assert!(usage.contains(r#""Name":"data""#) && usage.contains(r#""Links":"1""#), "{usage}");
+    assert!(usage.contains(r#""Name":"holds-1""#) && usage.contains(r#""Links":"1""#), "{usage}");
     assert!(ok(at, &["system", "df"]).contains("Local Volumes"));
     ok(at, &["service", "rm", "holds"]);
     eventually("the volume to be free", PATIENCE, || {
-        let output = docker(at, &["volume", "rm", "data"]);
+        let output = docker(at, &["volume", "rm", "holds-1"]);
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     });
-    assert!(refused(at, &["volume", "inspect", "data"]).contains("no such volume"));
+    assert!(refused(at, &["volume", "inspect", "holds-1"]).contains("no such volume"));
     let unnamed = ok(at, &["volume", "create"]);
     assert!(ok(at, &["volume", "prune", "--force"]).contains(unnamed.trim()));
     assert!(refused(at, &["volume", "create", "--driver", "nothing", "x"]).contains("nothing"));
