@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
-use flok::runtime::RegistryConfig;
+use flok::runtime::{Images, RegistryConfig, Saved};
 use flok::spec::*;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -63,6 +63,9 @@ fn images_of_every_form_are_pulled_and_run() {
     });
 }
 
+        for name in ["gzip:1", "index:1", "list:1"] {
+            is_saved_and_loaded_as_itself(runtime.images(), &format!("{host_name}/{name}")).await;
+        }
 /// Puts an index before a pushed manifest: this platform's entry among others.
 fn push_index(registry: &Registry, from: &str, to: &str, media_type: &str) {
     let (repository, _) = from.split_once(':').unwrap();
@@ -70,6 +73,24 @@ fn push_index(registry: &Registry, from: &str, to: &str, media_type: &str) {
     let digest = flok::runtime::images::manifest::digest_of(raw.as_bytes());
     let manifest: serde_json::Value = serde_json::from_str(&raw).unwrap();
     let kind = manifest["mediaType"].as_str().unwrap_or("application/vnd.oci.image.manifest.v1+json").to_owned();
+async fn is_saved_and_loaded_as_itself(images: &Images, name: &str) {
+    let digest = async || {
+        let listed = images.list().await.unwrap();
+        listed.into_iter().find(|image| image.name == name).map(|image| image.digest)
+    };
+    let before = digest().await;
+    let saved = Saved { name: name.to_owned(), tags: vec![name.to_owned()] };
+    let mut pieces = images.save(vec![saved]).await.unwrap();
+    let mut archive = Vec::new();
+    while let Some(piece) = pieces.recv().await {
+        archive.extend_from_slice(&piece.unwrap());
+    }
+    images.remove(name, true).await.unwrap();
+    assert_eq!(digest().await, None);
+    assert_eq!(images.load(std::io::Cursor::new(archive), None).await.unwrap(), [name]);
+    assert!(before.is_some() && digest().await == before, "{name} was {before:?}");
+}
+
     let architecture = flok::runtime::host::platform().normalized().architecture;
     let missing = format!("sha256:{}", "0".repeat(64));
     let index = serde_json::json!({
