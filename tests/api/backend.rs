@@ -381,6 +381,10 @@ impl Store for Bench {
         Ok(Vec::new())
     }
 
+    async fn image_tags(&self, _: &str, _: Option<SecretBytes>) -> Result<Vec<String>, ApiError> {
+        no("registry")
+    }
+
     async fn pull_image(
         &self,
         _: &str,
@@ -402,12 +406,12 @@ impl Store for Bench {
         Vec::new()
     }
 
-    fn create_volume(&self, name: &str, labels: Labels, options: Labels) -> Result<LocalVolume, ApiError> {
-        Ok(LocalVolume { name: name.into(), mountpoint: "/nowhere".into(), labels, options, created: AT })
-    }
-
     async fn volume_users(&self) -> Result<BTreeMap<String, Vec<String>>, ApiError> {
         Ok(BTreeMap::new())
+    }
+
+    fn create_volume(&self, name: &str, labels: Labels, options: Labels) -> Result<LocalVolume, ApiError> {
+        Ok(LocalVolume { name: name.into(), mountpoint: "/nowhere".into(), labels, options, created: AT })
     }
 
     fn remove_volume(&self, _: &str) -> Result<(), ApiError> {

@@ -40,6 +40,9 @@ pub fn holds_images(swarm: &Swarm, host: usize) {
     let registry = Registry::beside(swarm);
     registry.push("whoami", "pulled/whoami:1");
     let name = format!("{ADDR}/pulled/whoami:1");
+    // The images have no such platform, and this machine is of another.
+    let other = refused(at, &["pull", "--platform", "linux/s390x", &name]);
+    assert!(other.contains("no matching manifest for linux/s390x") && !list(&[]).contains(&name), "{other}");
     let pulled = ok(at, &["pull", &name]);
     assert!(pulled.contains("Digest: sha256:") && pulled.contains("Downloaded newer image"), "{pulled}");
     assert!(ok(at, &["pull", &name]).contains("Image is up to date"));
@@ -49,11 +52,42 @@ pub fn holds_images(swarm: &Swarm, host: usize) {
     ok(at, &["service", "create", "--detach", "--replicas", "0", "--name", "pinned", &name]);
     let image = ok(at, &["service", "inspect", "--format", "{{.Spec.TaskTemplate.ContainerSpec.Image}}", "pinned"]);
     assert!(image.starts_with(&format!("{name}@sha256:")), "{image}");
+    let platforms = "{{range .Spec.TaskTemplate.Placement.Platforms}}{{.OS}}/{{.Architecture}}{{end}}";
+    let platforms = ok(at, &["service", "inspect", "--format", platforms, "pinned"]);
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    assert_eq!(platforms.trim(), format!("linux/{architecture}"));
     ok(at, &["service", "rm", "pinned"]);
-    let gone = ok(at, &["rmi", &name]);
-    assert!(gone.contains("Untagged: ") && gone.contains("Deleted: sha256:"), "{gone}");
+    registry.push("whoami", "pulled/whoami:2");
+    are_removed_by_name(at, &registry.name("pulled/whoami"));
     assert!(ok(at, &["image", "prune", "--force"]).contains("Total reclaimed space: "));
     assert!(list(&[]).contains(IMAGE), "what has a tag stays");
+}
+
+/// With all of its tags, the first of which is here, a repository is one image.
+fn are_removed_by_name(at: &Host, repository: &str) {
+    let (one, two) = (format!("{repository}:1"), format!("{repository}:2"));
+    let pulled = ok(at, &["pull", "--all-tags", repository]);
+    assert!(pulled.contains(&format!("up to date for {one}")) && pulled.contains(&two), "{pulled}");
+    ok(at, &["tag", &one, "mine/other:1"]);
+    // As old as it says, which is the beginning of time.
+    let made = ok(at, &["images", "--format", "{{.CreatedSince}}", &one]);
+    assert!(made.trim().ends_with("years ago"), "{made}");
+    let found = json(&ok(at, &["image", "inspect", &one]))[0].clone();
+    let id = found["Id"].as_str().unwrap();
+    let several = refused(at, &["rmi", id]);
+    assert!(several.contains("referenced in multiple repositories"), "{several}");
+    let exact = format!("{repository}@{id}");
+    assert_eq!(ok(at, &["rmi", &exact]).trim(), format!("Untagged: {exact}"));
+    for tag in [&one, &two, "mine/other:1"] {
+        assert_eq!(json(&ok(at, &["image", "inspect", tag]))[0]["Id"], id, "{tag}");
+    }
+    ok(at, &["rmi", &two, "mine/other:1"]);
+    let gone = ok(at, &["rmi", &one]);
+    assert!(gone.contains("Untagged: ") && gone.contains(&format!("Deleted: {id}")), "{gone}");
 }
 
 /// Two names of one image, in one archive, on the way to another node, so to say.

@@ -51,11 +51,21 @@ fn images_of_every_form_are_pulled_and_run() {
         let images = runtime.images().list().await.unwrap();
         assert!(images.iter().any(|image| image.name.starts_with(&format!("{}/gzip@sha256:", registry.host))));
 
+        let architecture = flok::runtime::host::platform().normalized().architecture;
+        for (name, wanted) in [("gzip:1", vec![architecture.as_str()]), ("index:1", vec!["s390x", &architecture])] {
+            let told = runtime.images().describe(&format!("{}/{name}", registry.host), None).await.unwrap();
+            let told: Vec<&str> = told.platforms.iter().map(|platform| platform.architecture.as_str()).collect();
+            assert_eq!(told, wanted, "{name}");
+        }
+
         // By digest, and with the registry gone, from what is here.
         let by_digest = images.iter().find(|image| image.name.contains("zstd@")).unwrap().digest.clone();
         drop(registry);
         let mut pinned = assignment(6, "exit 0");
         let host_name = images[0].name.split('/').next().unwrap().to_owned();
+        for name in ["gzip:1", "index:1", "list:1"] {
+            is_saved_and_loaded_as_itself(runtime.images(), &format!("{host_name}/{name}")).await;
+        }
         pinned.spec.container.image = format!("{host_name}/zstd:ignored@{by_digest}");
         host.want(&worker, pinned);
         reaches(&worker, 6, TaskState::Complete).await;
@@ -63,16 +73,6 @@ fn images_of_every_form_are_pulled_and_run() {
     });
 }
 
-        for name in ["gzip:1", "index:1", "list:1"] {
-            is_saved_and_loaded_as_itself(runtime.images(), &format!("{host_name}/{name}")).await;
-        }
-/// Puts an index before a pushed manifest: this platform's entry among others.
-fn push_index(registry: &Registry, from: &str, to: &str, media_type: &str) {
-    let (repository, _) = from.split_once(':').unwrap();
-    let raw = run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{}/{from}", registry.host)]);
-    let digest = flok::runtime::images::manifest::digest_of(raw.as_bytes());
-    let manifest: serde_json::Value = serde_json::from_str(&raw).unwrap();
-    let kind = manifest["mediaType"].as_str().unwrap_or("application/vnd.oci.image.manifest.v1+json").to_owned();
 async fn is_saved_and_loaded_as_itself(images: &Images, name: &str) {
     let digest = async || {
         let listed = images.list().await.unwrap();
@@ -91,6 +91,13 @@ async fn is_saved_and_loaded_as_itself(images: &Images, name: &str) {
     assert!(before.is_some() && digest().await == before, "{name} was {before:?}");
 }
 
+/// Puts an index before a pushed manifest: this platform's entry among others.
+fn push_index(registry: &Registry, from: &str, to: &str, media_type: &str) {
+    let (repository, _) = from.split_once(':').unwrap();
+    let raw = run("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{}/{from}", registry.host)]);
+    let digest = flok::runtime::images::manifest::digest_of(raw.as_bytes());
+    let manifest: serde_json::Value = serde_json::from_str(&raw).unwrap();
+    let kind = manifest["mediaType"].as_str().unwrap_or("application/vnd.oci.image.manifest.v1+json").to_owned();
     let architecture = flok::runtime::host::platform().normalized().architecture;
     let missing = format!("sha256:{}", "0".repeat(64));
     let index = serde_json::json!({
