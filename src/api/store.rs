@@ -1,5 +1,7 @@
 //! What the API asks of its node about the images and volumes there.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde_json::Value;
@@ -32,6 +34,12 @@ pub trait Store: Send + Sync + 'static {
         image: &str,
         credentials: Option<SecretBytes>,
     ) -> impl Future<Output = Result<ImageDescribed, ApiError>> + Send;
+    /// The tags that a repository has in its registry.
+    fn image_tags(
+        &self,
+        repository: &str,
+        credentials: Option<SecretBytes>,
+    ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
     /// Images of this node, each once, under all of its names.
     fn images(&self) -> impl Future<Output = Result<Vec<LocalImage>, ApiError>> + Send;
     /// Pulls; tells the bytes done and to do meanwhile. The digest, and whether it is new here.
@@ -46,6 +54,8 @@ pub trait Store: Send + Sync + 'static {
     fn remove_image(&self, name: &str, force: bool) -> impl Future<Output = Result<(), ApiError>> + Send;
 
     fn volumes(&self) -> Vec<LocalVolume>;
+    /// The ids of the containers that have a volume mounted, whether they run or not, by its name.
+    fn volume_users(&self) -> impl Future<Output = Result<BTreeMap<String, Vec<String>>, ApiError>> + Send;
     /// What is there already is given as it is, and refused where it has other options.
     fn create_volume(&self, name: &str, labels: Labels, options: Labels) -> Result<LocalVolume, ApiError>;
     fn remove_volume(&self, name: &str) -> Result<(), ApiError>;
@@ -63,7 +73,7 @@ pub struct LocalImage {
     /// Of each layer as it is kept here, the lowest first.
     pub layers_bytes: Vec<u64>,
     /// When it came to this node.
-    pub created: UnixMs,
+    pub arrived: UnixMs,
     /// The image's configuration, as OCI writes it.
     pub config: Value,
     /// No registry has it.
@@ -75,8 +85,7 @@ pub struct ImageDescribed {
     pub media_type: String,
     pub digest: String,
     pub size_bytes: u64,
-    /// Operating system and architecture.
-    pub platforms: Vec<(String, String)>,
+    pub platforms: Vec<Platform>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What the API asks of this node about the containers on it: see [`Containers`].
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::clock;
 use super::daemon::Daemon;
 use super::swarm::logs;
-use crate::agent::HealthLog;
+use crate::agent::{Expander, HealthLog};
 use crate::api::*;
 use crate::runtime::{self, Made, RuntimeError, explained, host};
 use crate::spec::*;
@@ -53,6 +53,7 @@ impl Containers for Daemon {
             task.service_name = made.service_name.unwrap_or(task.service_name);
             let report = reports.get(&made.task);
             let process = made.process.unwrap_or_default();
+            task.spec.container.mounts = self.mounted(&task, &process.mounts);
             Some(Container {
                 id: made.id,
                 node: self.host.node(),
@@ -252,6 +253,20 @@ impl Containers for Daemon {
 }
 
 impl Daemon {
+    /// A task's mounts with their templates filled in. A volume's name is the one that is mounted: the words that it was
+    /// made of, such as its service's labels, may be others by now. `there`: source, target, and whether it may be written.
+    fn mounted(&self, task: &Assignment, there: &[(String, String, bool)]) -> Vec<Mount> {
+        let names = self.host.facts.names(self.host.node());
+        let filled_in = Expander::new(task, &names, &BTreeMap::new()).container();
+        let mut mounts = filled_in.map_or_else(|_| task.spec.container.mounts.clone(), |container| container.mounts);
+        for mount in mounts.iter_mut().filter(|mount| mount.kind == MountKind::Volume && mount.source.is_some()) {
+            let source = there.iter().find(|(_, target, _)| *target == mount.target).map(|(source, ..)| source);
+            let name = source.and_then(|source| self.host.runtime.volumes().name_at(Path::new(source)));
+            mount.source = name.or(mount.source.take());
+        }
+        mounts
+    }
+
     /// A task's places on the networks of the swarm, as far as this node knows these.
     fn places(&self, task: &Assignment) -> Vec<Place> {
         let networks = self.host.networks.borrow();

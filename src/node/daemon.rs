@@ -16,7 +16,6 @@ use super::facts::Facts;
 use super::standing::{DataDir, Standing};
 use super::swarm::{Session, admission, roster};
 use super::worker::{Wanted, Worker, WorkerConfig, WorkerReport};
-use crate::agent::NodeNames;
 use crate::api::{ApiError, InitSwarm, JoinSwarm};
 use crate::consensus::{self, FIRST_RAFT_ID};
 use crate::dispatcher::{Members, Networks, View};
@@ -570,8 +569,7 @@ fn worker_config(config: &Config, node: NodeId, facts: &Facts) -> anyhow::Result
     let network = NetworkConfig { dir: config.data_dir.join("network"), subnet: config.local_subnet };
     let binary = std::env::current_exe().context("find this program")?;
     let resolver = ResolverConfig { dir: config.data_dir.join("resolver"), binary };
-    let node = NodeNames { id: node, hostname: facts.hostname.clone(), platform: facts.platform.clone() };
-    Ok(WorkerConfig { data_dir: config.data_dir.clone(), network, resolver, node, work_at_once: 0 })
+    Ok(WorkerConfig { data_dir: config.data_dir.clone(), network, resolver, node: facts.names(node), work_at_once: 0 })
 }
 
 fn configured_advertise(config: &Config) -> Option<SocketAddr> {

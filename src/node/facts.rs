@@ -3,9 +3,10 @@
 use anyhow::Context;
 
 use super::config::Config;
+use crate::agent::NodeNames;
 use crate::runtime::oci::CgroupVersion;
 use crate::runtime::{Runtime, host};
-use crate::spec::{GenericResource, Platform};
+use crate::spec::{GenericResource, NodeId, Platform};
 
 /// What does not change while the daemon runs.
 #[derive(Debug, Clone)]
@@ -41,6 +42,11 @@ impl Facts {
             containerd_version: runtime.containerd_version().await?,
             devices: runtime.devices(),
         })
+    }
+
+    /// This node, as templates have it.
+    pub fn names(&self, id: NodeId) -> NodeNames {
+        NodeNames { id, hostname: self.hostname.clone(), platform: self.platform.clone() }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::containers::refused;
 use super::daemon::Daemon;
 use crate::api::*;
-use crate::runtime::{Progress, RuntimeError, Saved, explained};
+use crate::runtime::{self, Progress, RuntimeError, Saved, explained};
 use crate::spec::*;
 
 impl Store for Daemon {
@@ -39,12 +39,12 @@ impl Store for Daemon {
 
     async fn describe_image(&self, image: &str, credentials: Option<SecretBytes>) -> Result<ImageDescribed, ApiError> {
         let told = self.host.runtime.images().describe(image, credentials.as_ref()).await.map_err(refused)?;
-        let own = &self.host.facts.platform;
-        let platforms = match told.platforms.is_empty() {
-            true => vec![(own.os.clone(), own.architecture.clone())],
-            false => told.platforms,
-        };
-        Ok(ImageDescribed { media_type: told.media_type, digest: told.digest, size_bytes: told.size_bytes, platforms })
+        let runtime::images::Described { media_type, digest, size_bytes, platforms } = told;
+        Ok(ImageDescribed { media_type, digest, size_bytes, platforms })
+    }
+
+    async fn image_tags(&self, repository: &str, credentials: Option<SecretBytes>) -> Result<Vec<String>, ApiError> {
+        self.host.runtime.images().tags(repository, credentials.as_ref()).await.map_err(refused)
     }
 
     async fn images(&self) -> Result<Vec<LocalImage>, ApiError> {
@@ -52,7 +52,7 @@ impl Store for Daemon {
         let mut found: BTreeMap<String, LocalImage> = BTreeMap::new();
         let mut order = Vec::new();
         for image in images.list().await.map_err(refused)? {
-            let created = UnixMs(u64::try_from(image.created_unix_s).unwrap_or(0) * 1000);
+            let arrived = UnixMs(u64::try_from(image.created_unix_s).unwrap_or(0) * 1000);
             if let Some(known) = found.get_mut(&image.digest) {
                 known.names.push(image.name);
                 continue;
@@ -66,7 +66,7 @@ impl Store for Daemon {
                 digest: image.digest.clone(),
                 size_bytes: look.as_ref().map_or(0, |look| look.size_bytes),
                 layers_bytes: look.as_ref().map_or(Vec::new(), |look| look.layers_bytes.clone()),
-                created,
+                arrived,
                 config: config.unwrap_or_default(),
                 loaded: look.is_some_and(|look| look.loaded),
             };
@@ -99,6 +99,10 @@ impl Store for Daemon {
     fn volumes(&self) -> Vec<LocalVolume> {
         let volumes = self.host.runtime.volumes();
         volumes.list().iter().filter_map(|name| volumes.look(name)).map(shown).collect()
+    }
+
+    async fn volume_users(&self) -> Result<BTreeMap<String, Vec<String>>, ApiError> {
+        self.host.runtime.volume_users().await.map_err(refused)
     }
 
     fn create_volume(&self, name: &str, labels: Labels, options: Labels) -> Result<LocalVolume, ApiError> {

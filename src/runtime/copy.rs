@@ -220,8 +220,9 @@ impl Write for Pieces {
     }
 }
 
-/// Packs what stands at a path under its own name, `.` where the path ends so. That of the root is `/`, and what is below it
-/// has absolute names: Docker's clients put another directory's name before them.
+/// Packs what stands at a path under its own name, `.` where the path ends so: what is below it has names that begin with
+/// `./`. That of the root is `/`, and what is below it has absolute names. Docker's clients put another directory's name in
+/// the place of that beginning.
 fn pack(root: &Rootfs, path: &Path, name: &str, to: Pieces) -> io::Result<()> {
     let name = if path.as_os_str().as_bytes().ends_with(b"/.") { "." } else { name };
     let mut archive = Builder::new(io::BufWriter::with_capacity(64 * 1024, to));
@@ -261,19 +262,17 @@ fn append<W: Write>(archive: &mut Builder<W>, path: &Path, name: &Path, found: &
     let mut header = Header::new_gnu();
     header.set_metadata(found);
     let kind = found.file_type();
-    let name = match name.is_absolute() && !kind.is_socket() {
-        true => absolute(archive, name)?,
-        false => name,
-    };
+    // A socket means nothing elsewhere.
+    if kind.is_socket() {
+        return Ok(());
+    }
+    let is_below_dot = name.starts_with(".") && name != Path::new(".");
+    let name = if name.is_absolute() || is_below_dot { exactly(archive, name)? } else { name };
     if kind.is_symlink() {
         header.set_size(0);
         return archive.append_link(&mut header, name, fs::read_link(path)?);
     }
     if !kind.is_file() {
-        // A socket means nothing elsewhere.
-        if kind.is_socket() {
-            return Ok(());
-        }
         header.set_size(0);
         return archive.append_data(&mut header, name, io::empty());
     }
@@ -289,9 +288,9 @@ fn append<W: Write>(archive: &mut Builder<W>, path: &Path, name: &Path, found: &
     archive.append_data(&mut header, name, content)
 }
 
-/// A header holds no absolute name: an extension before it does (POSIX pax, `path`). Returns what stands in the header then,
-/// short enough to need no extension of its own.
-fn absolute<'n, W: Write>(archive: &mut Builder<W>, name: &'n Path) -> io::Result<&'n Path> {
+/// A header holds no name that is absolute or begins with `./`: an extension before it does (POSIX pax, `path`). Returns what
+/// stands in the header then, short enough to need no extension of its own.
+fn exactly<'n, W: Write>(archive: &mut Builder<W>, name: &'n Path) -> io::Result<&'n Path> {
     archive.append_pax_extensions([("path", name.as_os_str().as_bytes())])?;
     let below = name.strip_prefix("/").unwrap_or(name);
     Ok(match below.as_os_str().len() {

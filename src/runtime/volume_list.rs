@@ -1,11 +1,13 @@
 //! Local volumes as people look at them: made and labelled by hand, measured, removed.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use super::Runtime;
 use super::error::{Result, RuntimeError};
 use super::mounting::{is_mounted, remove_tree, unmount};
 use super::volume_mounts::users;
@@ -28,7 +30,33 @@ pub struct Volume {
     pub created: UnixMs,
 }
 
+impl Runtime {
+    /// The ids of the containers that have a volume mounted, whether they run or not, by its name: as they were made,
+    /// whatever their services say by now.
+    pub async fn volume_users(&self) -> Result<BTreeMap<String, Vec<String>>> {
+        let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for made in self.made().await? {
+            for (source, ..) in made.process.iter().flat_map(|process| &process.mounts) {
+                let Some(name) = self.shared.volumes.name_at(Path::new(source)) else { continue };
+                let users = users.entry(name).or_default();
+                if !users.contains(&made.id) {
+                    users.push(made.id.clone());
+                }
+            }
+        }
+        Ok(users)
+    }
+}
+
 impl Volumes {
+    /// The volume that a path of the host is of, by its place alone: what is mounted there may not answer.
+    pub fn name_at(&self, path: &Path) -> Option<String> {
+        let real = self.dir().canonicalize().ok();
+        let dirs = [Some(self.dir()), real.as_deref()];
+        let below = dirs.into_iter().flatten().find_map(|dir| path.strip_prefix(dir).ok())?;
+        below.components().next()?.as_os_str().to_str().map(str::to_owned)
+    }
+
     /// Names of the volumes that are here.
     pub fn list(&self) -> Vec<String> {
         let homes = self.homes().into_iter().filter(|home| is_volume(home));
@@ -171,6 +199,21 @@ mod tests {
         assert!(volumes.create("../out", &given, &Labels::new()).is_err());
         volumes.remove("data").unwrap();
         assert!(volumes.look("data").is_none());
+    }
+
+    #[test]
+    fn a_volume_is_found_by_any_path_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dir, link) = (folder.path().join("volumes"), folder.path().join("link"));
+        fs::create_dir(&dir).unwrap();
+        std::os::unix::fs::symlink(&dir, &link).unwrap();
+        let volumes = Volumes::new(link.clone(), "/bin/false".into());
+        for path in [link.join("db/_data"), dir.join("db/_data/sub"), dir.join("db")] {
+            assert_eq!(volumes.name_at(&path).as_deref(), Some("db"), "{}", path.display());
+        }
+        for path in [dir.as_path(), folder.path(), Path::new("/db/_data")] {
+            assert_eq!(volumes.name_at(path), None, "{}", path.display());
+        }
     }
 
     #[test]

@@ -70,6 +70,10 @@ impl Volumes {
         Volumes { dir, program, turns: Turns::default() }
     }
 
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub(super) fn home(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }

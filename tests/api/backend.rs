@@ -1,5 +1,6 @@
 //! A node without a world: a swarm of one in memory, whose loops run after each command.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -388,6 +389,10 @@ impl Store for Bench {
         Ok(Vec::new())
     }
 
+    async fn image_tags(&self, _: &str, _: Option<SecretBytes>) -> Result<Vec<String>, ApiError> {
+        no("registry")
+    }
+
     async fn pull_image(
         &self,
         _: &str,
@@ -407,6 +412,10 @@ impl Store for Bench {
 
     fn volumes(&self) -> Vec<LocalVolume> {
         Vec::new()
+    }
+
+    async fn volume_users(&self) -> Result<BTreeMap<String, Vec<String>>, ApiError> {
+        Ok(BTreeMap::new())
     }
 
     fn create_volume(&self, name: &str, labels: Labels, options: Labels) -> Result<LocalVolume, ApiError> {

@@ -3,14 +3,14 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::docker_command::{command, docker, ok, refused};
 use super::lab::{eventually, kill_all_of};
 use super::swarm::{PATIENCE, Swarm};
 use super::whole::{IMAGE, start};
 
-fn json(text: &str) -> Value {
+fn read(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
@@ -25,7 +25,24 @@ pub fn are_listed_and_looked_at(swarm: &Swarm, host: usize, on: &str) {
         "--hostname",
         "looked",
         "--mount",
-        "type=volume,source=kept,target=/data",
+        "type=volume,source={{.Service.Name}}-{{.Task.Slot}},target=/data",
+        "--host",
+        "web:10.1.2.3",
+        "--dns",
+        "10.9.9.9",
+        "--dns-search",
+        "lab",
+        "--dns-option",
+        "ndots:2",
+        "--group",
+        "44",
+        "--ulimit",
+        "nofile=1000:2000",
+        "--sysctl",
+        "net.core.somaxconn=300",
+        "--oom-score-adj",
+        "100",
+        "--no-healthcheck",
     ];
     let task = start(swarm, host, on, "seen", &more, &["sleep", "1000"]);
     let at = task.host;
@@ -49,7 +66,7 @@ pub fn are_listed_and_looked_at(swarm: &Swarm, host: usize, on: &str) {
         "name=^/?se+n\\.1",
         "status=running",
         "ancestor=flok/busybox",
-        "volume=kept",
+        "volume=seen-1",
         "health=none",
         "is-task=true",
     ] {
@@ -66,10 +83,10 @@ pub fn are_listed_and_looked_at(swarm: &Swarm, host: usize, on: &str) {
     // By its id, the beginning of it, its name, and the name without the task's id.
     let slot = task.name.rsplit_once('.').unwrap().0;
     for wanted in [task.container.as_str(), &task.container[..12], &task.name, slot] {
-        let found = json(&ok(at, &["container", "inspect", wanted]));
+        let found = read(&ok(at, &["container", "inspect", wanted]));
         assert_eq!(found[0]["Id"], task.container, "{wanted}");
     }
-    let found = json(&ok(at, &["inspect", &task.container]))[0].clone();
+    let found = read(&ok(at, &["inspect", &task.container]))[0].clone();
     assert_eq!(found["Name"], format!("/{}", task.name));
     assert_eq!((&found["State"]["Status"], &found["State"]["Running"]), (&"running".into(), &true.into()));
     assert!(found["State"]["Pid"].as_u64().unwrap() > 0);
@@ -81,9 +98,10 @@ pub fn are_listed_and_looked_at(swarm: &Swarm, host: usize, on: &str) {
     let mount = &found["Mounts"][0];
     assert_eq!(
         (&mount["Type"], &mount["Name"], &mount["Destination"]),
-        (&"volume".into(), &"kept".into(), &"/data".into())
+        (&"volume".into(), &"seen-1".into(), &"/data".into())
     );
-    assert!(mount["Source"].as_str().unwrap().ends_with("/volumes/kept/_data"), "{mount}");
+    assert!(mount["Source"].as_str().unwrap().ends_with("/volumes/seen-1/_data"), "{mount}");
+    shows_what_its_service_set(&found);
     let missing = refused(at, &["container", "inspect", "nothing"]);
     assert!(missing.contains("No such container: nothing"), "{missing}");
     ok(at, &["service", "rm", "seen"]);
@@ -92,6 +110,24 @@ pub fn are_listed_and_looked_at(swarm: &Swarm, host: usize, on: &str) {
         let listed = list(&["--all"]);
         if listed.contains(&task.container) { Err(listed) } else { Ok(()) }
     });
+}
+
+fn shows_what_its_service_set(container: &Value) {
+    let host = &container["HostConfig"];
+    for (key, wanted) in [
+        ("ExtraHosts", json!(["web:10.1.2.3"])),
+        ("Dns", json!(["10.9.9.9"])),
+        ("DnsSearch", json!(["lab"])),
+        ("DnsOptions", json!(["ndots:2"])),
+        ("GroupAdd", json!(["44"])),
+        ("Ulimits", json!([{"Name": "nofile", "Soft": 1000, "Hard": 2000}])),
+        ("Sysctls", json!({"net.core.somaxconn": "300"})),
+        ("OomScoreAdj", json!(100)),
+    ] {
+        assert_eq!(host[key], wanted, "{key}");
+    }
+    assert_eq!(host["Mounts"][0]["Source"], "seen-1");
+    assert_eq!(container["Config"]["Healthcheck"]["Test"], json!(["NONE"]));
 }
 
 pub fn tell_what_they_print(swarm: &Swarm, host: usize, on: &str) {

@@ -14,6 +14,7 @@ pub fn goes_both_ways(swarm: &Swarm, host: usize, on: &str) {
     let here = at.dir.join("files");
     fs::create_dir_all(here.join("tree/sub")).unwrap();
     fs::write(here.join("tree/sub/file"), "deep").unwrap();
+    fs::write(here.join("tree/a.conf"), "dotted").unwrap();
     fs::write(here.join("large"), vec![b'x'; 3_000_000]).unwrap();
     let local = |name: &str| here.join(name).display().to_string();
     let inside = |path: &str| format!("{id}:{path}");
@@ -27,6 +28,14 @@ pub fn goes_both_ways(swarm: &Swarm, host: usize, on: &str) {
     assert_eq!(ok(at, &["exec", id, "cat", "/mem/sub/file"]), "deep");
     ok(at, &["cp", &inside("/mem/sub"), &local("back")]);
     assert_eq!(fs::read_to_string(here.join("back/file")).unwrap(), "deep");
+    // A directory's content alone, to be a new one.
+    ok(at, &["cp", &inside("/mem/."), &local("content")]);
+    at.ok(&["cp", &format!("{}:/mem/.", task.name), &local("content2")]);
+    for into in ["content", "content2"] {
+        for (name, text) in [("sub/file", "deep"), ("a.conf", "dotted")] {
+            assert_eq!(fs::read_to_string(here.join(into).join(name)).unwrap(), text, "{into}/{name}");
+        }
+    }
     ok(at, &["cp", &inside("/root/large"), &local("large2")]);
     assert_eq!(fs::metadata(here.join("large2")).unwrap().len(), 3_000_000);
     // A link is copied, or with -L what it leads to; it leads nowhere out of the container.

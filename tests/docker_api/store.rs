@@ -40,6 +40,9 @@ pub fn holds_images(swarm: &Swarm, host: usize) {
     let registry = Registry::beside(swarm);
     registry.push("whoami", "pulled/whoami:1");
     let name = format!("{ADDR}/pulled/whoami:1");
+    // The images have no such platform, and this machine is of another.
+    let other = refused(at, &["pull", "--platform", "linux/s390x", &name]);
+    assert!(other.contains("no matching manifest for linux/s390x") && !list(&[]).contains(&name), "{other}");
     let pulled = ok(at, &["pull", &name]);
     assert!(pulled.contains("Digest: sha256:") && pulled.contains("Downloaded newer image"), "{pulled}");
     assert!(ok(at, &["pull", &name]).contains("Image is up to date"));
@@ -49,11 +52,42 @@ pub fn holds_images(swarm: &Swarm, host: usize) {
     ok(at, &["service", "create", "--detach", "--replicas", "0", "--name", "pinned", &name]);
     let image = ok(at, &["service", "inspect", "--format", "{{.Spec.TaskTemplate.ContainerSpec.Image}}", "pinned"]);
     assert!(image.starts_with(&format!("{name}@sha256:")), "{image}");
+    let platforms = "{{range .Spec.TaskTemplate.Placement.Platforms}}{{.OS}}/{{.Architecture}}{{end}}";
+    let platforms = ok(at, &["service", "inspect", "--format", platforms, "pinned"]);
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    assert_eq!(platforms.trim(), format!("linux/{architecture}"));
     ok(at, &["service", "rm", "pinned"]);
-    let gone = ok(at, &["rmi", &name]);
-    assert!(gone.contains("Untagged: ") && gone.contains("Deleted: sha256:"), "{gone}");
+    registry.push("whoami", "pulled/whoami:2");
+    are_removed_by_name(at, &registry.name("pulled/whoami"));
     assert!(ok(at, &["image", "prune", "--force"]).contains("Total reclaimed space: "));
     assert!(list(&[]).contains(IMAGE), "what has a tag stays");
+}
+
+/// With all of its tags, the first of which is here, a repository is one image.
+fn are_removed_by_name(at: &Host, repository: &str) {
+    let (one, two) = (format!("{repository}:1"), format!("{repository}:2"));
+    let pulled = ok(at, &["pull", "--all-tags", repository]);
+    assert!(pulled.contains(&format!("up to date for {one}")) && pulled.contains(&two), "{pulled}");
+    ok(at, &["tag", &one, "mine/other:1"]);
+    // As old as it says, which is the beginning of time.
+    let made = ok(at, &["images", "--format", "{{.CreatedSince}}", &one]);
+    assert!(made.trim().ends_with("years ago"), "{made}");
+    let found = json(&ok(at, &["image", "inspect", &one]))[0].clone();
+    let id = found["Id"].as_str().unwrap();
+    let several = refused(at, &["rmi", id]);
+    assert!(several.contains("referenced in multiple repositories"), "{several}");
+    let exact = format!("{repository}@{id}");
+    assert_eq!(ok(at, &["rmi", &exact]).trim(), format!("Untagged: {exact}"));
+    for tag in [&one, &two, "mine/other:1"] {
+        assert_eq!(json(&ok(at, &["image", "inspect", tag]))[0]["Id"], id, "{tag}");
+    }
+    ok(at, &["rmi", &two, "mine/other:1"]);
+    let gone = ok(at, &["rmi", &one]);
+    assert!(gone.contains("Untagged: ") && gone.contains(&format!("Deleted: {id}")), "{gone}");
 }
 
 /// Two names of one image, in one archive, on the way to another node, so to say.
@@ -62,12 +96,12 @@ fn are_saved_and_loaded(at: &Host) {
     ok(at, &["tag", IMAGE, "saved/two:2"]);
     let archive = at.dir.join("saved.tar").display().to_string();
     ok(at, &["save", "--output", &archive, "saved/one:1", "saved/two:2"]);
-    let layers = |name: &str| json(&ok(at, &["image", "inspect", name]))[0]["RootFS"].clone();
-    let before = layers(IMAGE);
+    let id = |name: &str| json(&ok(at, &["image", "inspect", name]))[0]["Id"].clone();
+    let before = id(IMAGE);
     ok(at, &["rmi", "saved/one:1", "saved/two:2"]);
     let loaded = ok(at, &["load", "--input", &archive]);
     assert!(loaded.contains("saved/one:1") && loaded.contains("saved/two:2"), "{loaded}");
-    assert_eq!((layers("saved/one:1"), layers("saved/two:2")), (before.clone(), before));
+    assert_eq!((id("saved/one:1"), id("saved/two:2")), (before.clone(), before));
     ok(at, &["rmi", "saved/one:1", "saved/two:2"]);
     assert!(refused(at, &["save", "--output", &archive, "saved/one:1"]).contains("No such image: saved/one:1"));
     // What is written is an OCI layout, too.
@@ -82,24 +116,26 @@ fn are_saved_and_loaded(at: &Host) {
 
 pub fn holds_volumes(swarm: &Swarm, host: usize) {
     let at = &swarm.hosts[host];
-    assert_eq!(ok(at, &["volume", "create", "--label", "kind=test", "data"]).trim(), "data");
-    assert_eq!(ok(at, &["volume", "ls", "--quiet", "--filter", "label=kind=test"]).trim(), "data");
-    let found = json(&ok(at, &["volume", "inspect", "data"]));
+    assert_eq!(ok(at, &["volume", "create", "--label", "kind=test", "holds-1"]).trim(), "holds-1");
+    assert_eq!(ok(at, &["volume", "ls", "--quiet", "--filter", "label=kind=test"]).trim(), "holds-1");
+    let found = json(&ok(at, &["volume", "inspect", "holds-1"]));
     let path = found[0]["Mountpoint"].as_str().unwrap();
     fs::write(at.seen_from_outside(path.as_ref()).join("file"), [b'x'; 5000]).unwrap();
-    let mount = ["--mount", "type=volume,source=data,target=/data"];
+    let mount = ["--mount", "type=volume,source={{.Service.Name}}-{{.Task.Slot}},target=/data"];
     let task = start(swarm, host, &at.name(), "holds", &mount, &["sleep", "1000"]);
     assert_eq!(ok(at, &["exec", &task.container, "wc", "-c", "/data/file"]).split_whitespace().next(), Some("5000"));
-    assert!(refused(at, &["volume", "rm", "data"]).contains("volume is in use"));
+    assert!(refused(at, &["volume", "rm", "holds-1"]).contains("volume is in use"));
+    assert!(!ok(at, &["volume", "ls", "--quiet", "--filter", "dangling=true"]).contains("holds-1"));
+    assert!(!ok(at, &["volume", "prune", "--all", "--force"]).contains("holds-1"));
     let usage = ok(at, &["system", "df", "--verbose", "--format", "{{json .Volumes}}"]);
-    assert!(usage.contains(r#""Name":"data""#) && usage.contains(r#""Links":"1""#), "{usage}");
+    assert!(usage.contains(r#""Name":"holds-1""#) && usage.contains(r#""Links":"1""#), "{usage}");
     assert!(ok(at, &["system", "df"]).contains("Local Volumes"));
     ok(at, &["service", "rm", "holds"]);
     eventually("the volume to be free", PATIENCE, || {
-        let output = docker(at, &["volume", "rm", "data"]);
+        let output = docker(at, &["volume", "rm", "holds-1"]);
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     });
-    assert!(refused(at, &["volume", "inspect", "data"]).contains("no such volume"));
+    assert!(refused(at, &["volume", "inspect", "holds-1"]).contains("no such volume"));
     let unnamed = ok(at, &["volume", "create"]);
     assert!(ok(at, &["volume", "prune", "--force"]).contains(unnamed.trim()));
     assert!(refused(at, &["volume", "create", "--driver", "nothing", "x"]).contains("nothing"));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
-use flok::runtime::RegistryConfig;
+use flok::runtime::{Images, RegistryConfig, Saved};
 use flok::spec::*;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -51,16 +51,44 @@ fn images_of_every_form_are_pulled_and_run() {
         let images = runtime.images().list().await.unwrap();
         assert!(images.iter().any(|image| image.name.starts_with(&format!("{}/gzip@sha256:", registry.host))));
 
+        let architecture = flok::runtime::host::platform().normalized().architecture;
+        for (name, wanted) in [("gzip:1", vec![architecture.as_str()]), ("index:1", vec!["s390x", &architecture])] {
+            let told = runtime.images().describe(&format!("{}/{name}", registry.host), None).await.unwrap();
+            let told: Vec<&str> = told.platforms.iter().map(|platform| platform.architecture.as_str()).collect();
+            assert_eq!(told, wanted, "{name}");
+        }
+
         // By digest, and with the registry gone, from what is here.
         let by_digest = images.iter().find(|image| image.name.contains("zstd@")).unwrap().digest.clone();
         drop(registry);
         let mut pinned = assignment(6, "exit 0");
         let host_name = images[0].name.split('/').next().unwrap().to_owned();
+        for name in ["gzip:1", "index:1", "list:1"] {
+            is_saved_and_loaded_as_itself(runtime.images(), &format!("{host_name}/{name}")).await;
+        }
         pinned.spec.container.image = format!("{host_name}/zstd:ignored@{by_digest}");
         host.want(&worker, pinned);
         reaches(&worker, 6, TaskState::Complete).await;
         worker.shutdown().await;
     });
+}
+
+async fn is_saved_and_loaded_as_itself(images: &Images, name: &str) {
+    let digest = async || {
+        let listed = images.list().await.unwrap();
+        listed.into_iter().find(|image| image.name == name).map(|image| image.digest)
+    };
+    let before = digest().await;
+    let saved = Saved { name: name.to_owned(), tags: vec![name.to_owned()] };
+    let mut pieces = images.save(vec![saved]).await.unwrap();
+    let mut archive = Vec::new();
+    while let Some(piece) = pieces.recv().await {
+        archive.extend_from_slice(&piece.unwrap());
+    }
+    images.remove(name, true).await.unwrap();
+    assert_eq!(digest().await, None);
+    assert_eq!(images.load(std::io::Cursor::new(archive), None).await.unwrap(), [name]);
+    assert!(before.is_some() && digest().await == before, "{name} was {before:?}");
 }
 
 /// Puts an index before a pushed manifest: this platform's entry among others.

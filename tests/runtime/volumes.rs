@@ -3,8 +3,8 @@
 use std::fs;
 
 use flok::node::worker::Worker;
-use flok::runtime::Runtime;
 use flok::runtime::mounting::is_mounted;
+use flok::runtime::{Runtime, container_id};
 use flok::spec::*;
 
 use super::host::*;
@@ -39,7 +39,9 @@ fn a_volume_with_options_is_mounted_from_its_first_task_to_its_last() {
         let worker = host.worker(&runtime).await;
         let data = host.path().join("volumes/scratch/_data");
         let tmpfs = [("type", "tmpfs"), ("device", "tmpfs"), ("o", "size=1m,mode=1770,noexec")];
-        host.want(&worker, with_volume(1, "echo hi >one; exec busybox sleep 1000", "scratch", &tmpfs));
+        // By whatever name its service has for it.
+        let named = with_volume(1, "echo hi >one; exec busybox sleep 1000", "{{join `` `scra` `tch`}}", &tmpfs);
+        host.want(&worker, named);
         let second = "while ! busybox test -s one; do busybox sleep 0.1; done; busybox grep ' /data ' /proc/mounts >two; \
                       exec busybox sleep 1000";
         host.want(&worker, with_volume(2, second, "scratch", &tmpfs));
@@ -48,6 +50,9 @@ fn a_volume_with_options_is_mounted_from_its_first_task_to_its_last() {
         assert!(told.contains("tmpfs") && told.contains("size=1024k") && told.contains("noexec"), "{told}");
         assert_eq!(fs::read_to_string(data.join("kept")).unwrap(), "from the image\n", "a new one begins with it");
         assert!(is_mounted(&data).unwrap());
+        let users = runtime.volume_users().await.unwrap();
+        let both = [1, 2].map(|task| container_id(TaskId(task)));
+        assert!(users.len() == 1 && both.iter().all(|id| users["scratch"].contains(id)), "{users:?}");
         let refused = runtime.volumes().remove("scratch").unwrap_err().to_string();
         assert!(refused.contains("scratch is in use by task"), "{refused}");
 
@@ -80,6 +85,10 @@ async fn binds_a_directory(host: &mut Host, runtime: &Runtime, worker: &Worker) 
     host.want(worker, given);
     assert_eq!(reaches(worker, 3, TaskState::Complete).await.exit_code, Some(0));
     assert_eq!(fs::read_to_string(disk.join("sub/from")).unwrap(), "3\n");
+    assert!(
+        runtime.volume_users().await.unwrap().contains_key("bound"),
+        "by a path in it, as long as the container is there"
+    );
     let data = host.path().join("volumes/bound/_data");
     until("it is unmounted", || !is_mounted(&data).unwrap()).await;
 

@@ -133,7 +133,7 @@ fn mount_in(mount: docker::Mount) -> Result<Mount, ApiError> {
     })
 }
 
-fn mount_out(mount: &Mount) -> docker::Mount {
+pub fn mount_out(mount: &Mount) -> docker::Mount {
     let typ = match mount.kind {
         MountKind::Bind => docker::MountType::BIND,
         MountKind::Volume => docker::MountType::VOLUME,
@@ -186,7 +186,7 @@ fn retries_in(retries: i64) -> Result<u32, ApiError> {
     u32::try_from(retries).map_err(|_| ApiError::invalid("Retries in Healthcheck cannot be negative"))
 }
 
-fn health_out(check: &Healthcheck) -> docker::HealthConfig {
+pub fn health_out(check: &Healthcheck) -> docker::HealthConfig {
     docker::HealthConfig {
         test: list_out(&check.test),
         interval: check.interval.map(nanos),
@@ -261,6 +261,6 @@ fn ulimit_in(ulimit: docker::ResourcesUlimits) -> Ulimit {
     Ulimit { name: ulimit.name.unwrap_or_default(), soft: ulimit.soft.unwrap_or(0), hard: ulimit.hard.unwrap_or(0) }
 }
 
-fn ulimit_out(ulimit: &Ulimit) -> docker::ResourcesUlimits {
+pub fn ulimit_out(ulimit: &Ulimit) -> docker::ResourcesUlimits {
     docker::ResourcesUlimits { name: Some(ulimit.name.clone()), soft: Some(ulimit.soft), hard: Some(ulimit.hard) }
 }

@@ -1,5 +1,6 @@
 //! Images on this node, and what registries say of names.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -10,8 +11,8 @@ use axum::{Extension, Json};
 use futures::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
+pub use self::pull::pull;
 use super::logs::time;
 use super::truthy;
 use crate::api::convert::date;
@@ -20,7 +21,9 @@ use crate::api::journal::Journal;
 use crate::api::{ApiError, Backend, LocalImage};
 use crate::spec::image::ImageReference;
 use crate::spec::quantity::parse_duration;
-use crate::spec::{SecretBytes, UnixMs};
+use crate::spec::{Platform, SecretBytes, UnixMs};
+
+mod pull;
 
 /// Images in one archive.
 const MAX_SAVED: usize = 256;
@@ -31,14 +34,6 @@ const PRUNE_FILTERS: [&str; 4] = ["dangling", "label", "label!", "until"];
 #[derive(Debug, Deserialize)]
 pub struct ListImages {
     filters: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Pull {
-    from_image: Option<String>,
-    from_src: Option<String>,
-    tag: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,8 +81,8 @@ pub async fn list<B: Backend>(
     let wanted = |image: &&LocalImage| {
         filters.any("dangling", |wanted| truthy(Some(wanted)) == tags(image).is_empty())
             && has_labels(&filters, image)
-            && after.is_none_or(|after| image.created > after)
-            && [before, until].into_iter().flatten().all(|before| image.created < before)
+            && after.is_none_or(|after| created(image) > after)
+            && [before, until].into_iter().flatten().all(|before| created(image) < before)
     };
     Ok(Json(images.iter().filter(wanted).map(shown).collect()))
 }
@@ -95,7 +90,7 @@ pub async fn list<B: Backend>(
 /// When the image was made that a filter names.
 async fn moment<B: Backend>(backend: &B, filters: &Filters, key: &str) -> Result<Option<UnixMs>, ApiError> {
     match filters.values(key).next() {
-        Some(name) => Ok(Some(find(backend, name).await?.created)),
+        Some(name) => Ok(Some(created(&find(backend, name).await?))),
         None => Ok(None),
     }
 }
@@ -131,7 +126,7 @@ pub async fn prune<B: Backend>(
     let in_use = |image: &LocalImage| containers.iter().any(|container| container.image_digest == image.digest);
     let (mut deleted, mut bytes) = (Vec::new(), 0);
     for image in images {
-        let old_enough = until.is_none_or(|until| image.created < until);
+        let old_enough = until.is_none_or(|until| created(&image) < until);
         if (all || tags(&image).is_empty()) && old_enough && has_labels(&filters, &image) && !in_use(&image) {
             bytes += image.size_bytes;
             deleted.extend(remove_names(&*backend, &journal, &image, &image.names, false).await?);
@@ -192,13 +187,19 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
     pattern[at..].iter().all(|rest| *rest == b'*')
 }
 
+/// When it was built; where it does not say, when it came here.
+fn created(image: &LocalImage) -> UnixMs {
+    let said = image.config["created"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok());
+    said.map_or(image.arrived, |at| UnixMs(u64::try_from(at.as_millisecond()).unwrap_or(0)))
+}
+
 pub fn shown(image: &LocalImage) -> Value {
     json!({
         "Id": image.digest,
         "ParentId": "",
         "RepoTags": tags(image),
         "RepoDigests": digests(image),
-        "Created": image.created.0 / 1000,
+        "Created": created(image).0 / 1000,
         "Size": image.size_bytes,
         "SharedSize": -1,
         "Labels": image.config["config"]["Labels"].clone(),
@@ -206,18 +207,18 @@ pub fn shown(image: &LocalImage) -> Value {
     })
 }
 
+/// A digest says all: the tag beside it is a remark.
+fn reference(name: &str) -> Option<ImageReference> {
+    let mut read = name.parse::<ImageReference>().ok()?;
+    read.tag = read.tag_or_latest().filter(|_| read.digest.is_none()).map(str::to_owned);
+    Some(read)
+}
+
 /// By a name, or by the beginning of a digest.
 async fn find<B: Backend>(backend: &B, wanted: &str) -> Result<LocalImage, ApiError> {
     let mut images = backend.images().await?;
-    let reference = wanted.parse::<ImageReference>().ok();
-    let tagged = reference.as_ref().map(|name| name.familiar());
-    let named = |image: &LocalImage| {
-        let tags = tags(image);
-        tags.iter().any(|tag| {
-            Some(tag) == tagged.as_ref()
-                || Some(tag.as_str()) == tagged.as_ref().map(|t| format!("{t}:latest")).as_deref()
-        }) || image.names.iter().any(|name| name == wanted || Some(familiar(name)) == tagged)
-    };
+    let asked = reference(wanted);
+    let named = |image: &LocalImage| asked.is_some() && image.names.iter().any(|name| reference(name) == asked);
     let prefix = wanted.strip_prefix("sha256:").unwrap_or(wanted);
     let is_digest =
         |image: &LocalImage| image.digest.strip_prefix("sha256:").is_some_and(|digest| digest.starts_with(prefix));
@@ -274,7 +275,7 @@ fn inspected(image: &LocalImage) -> Value {
         "RepoDigests": digests(image),
         "Parent": "",
         "Comment": "",
-        "Created": config["created"].as_str().map_or_else(|| date(image.created), str::to_owned),
+        "Created": config["created"].as_str().map_or_else(|| date(image.arrived), str::to_owned),
         "Author": config["author"].as_str().unwrap_or_default(),
         "Architecture": config["architecture"],
         "Os": config["os"],
@@ -283,7 +284,7 @@ fn inspected(image: &LocalImage) -> Value {
         "GraphDriver": {"Name": "overlayfs", "Data": {}},
         "RootFS": {"Type": "layers", "Layers": config["rootfs"]["diff_ids"]},
         "Config": config["config"],
-        "Metadata": {"LastTagTime": date(image.created)},
+        "Metadata": {"LastTagTime": date(image.arrived)},
     })
 }
 
@@ -338,59 +339,6 @@ fn credentials(headers: &HeaderMap) -> Option<SecretBytes> {
     (!sent.is_empty() && sent != b"e30=").then(|| SecretBytes(sent.to_vec()))
 }
 
-/// Lines of JSON as it goes; what goes wrong is the last of them.
-pub async fn pull<B: Backend>(
-    State(backend): State<Arc<B>>,
-    Extension(journal): Extension<Journal>,
-    Query(query): Query<Pull>,
-    headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    if query.from_src.is_some_and(|source| !source.is_empty()) {
-        return Err(ApiError::NotImplemented("flok does not import file systems as images yet".into()));
-    }
-    let image = query.from_image.filter(|image| !image.is_empty());
-    let image = image.ok_or_else(|| ApiError::invalid("missing parameter: fromImage"))?;
-    let tag = query.tag.filter(|tag| !tag.is_empty());
-    let name = match &tag {
-        Some(digest) if digest.starts_with("sha256:") => format!("{image}@{digest}"),
-        Some(tag) => format!("{image}:{tag}"),
-        None => image.clone(),
-    };
-    let short = familiar(&name);
-    let (lines, told) = mpsc::channel::<Value>(8);
-    tokio::spawn(async move {
-        let (progress, mut done) = mpsc::channel(8);
-        let begun = json!({"status": format!("Pulling {short}"), "id": tag.unwrap_or_else(|| "latest".into())});
-        let _ = lines.send(begun).await;
-        let showing = async {
-            while let Some((current, total)) = done.recv().await {
-                let line = json!({
-                    "status": "Downloading", "id": "layers", "progressDetail": {"current": current, "total": total},
-                });
-                let _ = lines.send(line).await;
-            }
-        };
-        let (pulled, ()) = tokio::join!(backend.pull_image(&name, credentials(&headers), progress), showing);
-        match pulled {
-            Ok((digest, new)) => {
-                journal.local("image", "pull", &short, backend.now());
-                let status = if new { "Downloaded newer image for" } else { "Image is up to date for" };
-                let _ = lines.send(json!({"status": format!("Digest: {digest}")})).await;
-                let _ = lines.send(json!({"status": format!("Status: {status} {short}")})).await;
-            }
-            Err(error) => {
-                let text = error.to_string();
-                let _ = lines.send(json!({"errorDetail": {"message": text}, "error": text})).await;
-            }
-        }
-    });
-    let lines = futures::stream::unfold(told, |mut told| async move {
-        let line = told.recv().await?;
-        Some((Ok::<_, std::convert::Infallible>(format!("{line}\n")), told))
-    });
-    Ok(([(header::CONTENT_TYPE, "application/json")], Body::from_stream(lines)).into_response())
-}
-
 /// `/images/NAME/tag`.
 pub async fn tag<B: Backend>(
     State(backend): State<Arc<B>>,
@@ -421,22 +369,46 @@ pub async fn remove<B: Backend>(
 ) -> Result<Json<Value>, ApiError> {
     let image = find(&*backend, &wanted).await?;
     let force = truthy(query.force.as_deref());
-    let (tagged, exact): (Vec<&String>, Vec<&String>) = image.names.iter().partition(|name| !name.contains('@'));
-    let named: Vec<&String> = tagged.iter().copied().filter(|name| familiar(name) == familiar(&wanted)).collect();
-    let by_digest = named.is_empty()
-        && image.digest.trim_start_matches("sha256:").starts_with(wanted.trim_start_matches("sha256:"));
-    if by_digest && tagged.len() > 1 && !force {
-        return Err(ApiError::Conflict(format!(
-            "conflict: unable to delete {wanted} (must be forced) - image is referenced in multiple repositories"
-        )));
+    let going = going_with(&image, &wanted, force)?;
+    // Nothing goes where not all can.
+    if !force && going.len() == image.names.len() {
+        let containers = backend.containers().await?;
+        if let Some(user) = containers.iter().find(|container| container.image_digest == image.digest) {
+            let id = user.id.get(..12).unwrap_or(&user.id);
+            let why = format!("conflict: unable to delete {wanted} (must be forced) - container {id} uses its image");
+            return Err(ApiError::Conflict(why));
+        }
     }
-    let mut going = if named.is_empty() { tagged.clone() } else { named };
-    // With its last tag goes the name by which it was pulled.
-    if going.len() == tagged.len() {
-        going.extend(exact);
-    }
-    let going: Vec<String> = going.into_iter().cloned().collect();
     Ok(Json(remove_names(&*backend, &journal, &image, &going, force).await?.into()))
+}
+
+/// The names that an image loses with the one that is removed, as in Docker: with the last tag of a repository those by which
+/// it was pulled from there, and all of them with its id, unless several repositories have it and nobody insists.
+fn going_with(image: &LocalImage, wanted: &str, force: bool) -> Result<Vec<String>, ApiError> {
+    let names: Vec<(&String, ImageReference)> =
+        image.names.iter().filter_map(|name| Some((name, reference(name)?))).collect();
+    let asked = reference(wanted).filter(|asked| names.iter().any(|(_, name)| name == asked));
+    let Some(asked) = asked else {
+        return match force || is_of_one_repository(&names) {
+            true => Ok(image.names.clone()),
+            false => Err(ApiError::Conflict(format!(
+                "conflict: unable to delete {wanted} (must be forced) - image is referenced in multiple repositories"
+            ))),
+        };
+    };
+    let same_repository =
+        |name: &ImageReference| (&name.registry, &name.repository) == (&asked.registry, &asked.repository);
+    let is_tag = |name: &ImageReference| name.digest.is_none();
+    let is_last =
+        is_tag(&asked) && !names.iter().any(|(_, name)| is_tag(name) && *name != asked && same_repository(name));
+    let goes = |name: &ImageReference| *name == asked || (is_last && !is_tag(name) && same_repository(name));
+    Ok(names.into_iter().filter(|(_, name)| goes(name)).map(|(name, _)| name.clone()).collect())
+}
+
+/// At most one tag, and no name of another repository than that one's.
+fn is_of_one_repository(names: &[(&String, ImageReference)]) -> bool {
+    let repositories: BTreeSet<_> = names.iter().map(|(_, name)| (&name.registry, &name.repository)).collect();
+    repositories.len() <= 1 && names.iter().filter(|(_, name)| name.digest.is_none()).count() <= 1
 }
 
 /// `/distribution/NAME/json`: what `docker service create` pins a tag by.
@@ -447,7 +419,8 @@ pub async fn distribution<B: Backend>(
 ) -> Result<Json<Value>, ApiError> {
     let name = rest.strip_suffix("/json").ok_or_else(|| ApiError::NotFound("page not found".into()))?;
     let told = backend.describe_image(name, credentials(&headers)).await?;
-    let platforms = told.platforms.iter().map(|(os, architecture)| json!({"os": os, "architecture": architecture}));
+    let platforms = told.platforms.iter().map(Platform::normalized);
+    let platforms = platforms.map(|platform| json!({"os": platform.os, "architecture": platform.architecture}));
     Ok(Json(json!({
         "Descriptor": {"mediaType": told.media_type, "digest": told.digest, "size": told.size_bytes},
         "Platforms": platforms.collect::<Vec<_>>(),
@@ -457,6 +430,46 @@ pub async fn distribution<B: Backend>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn image(digest: &str, names: &[&str]) -> LocalImage {
+        LocalImage {
+            names: names.iter().map(|&name| name.to_owned()).collect(),
+            digest: digest.to_owned(),
+            size_bytes: 0,
+            layers_bytes: Vec::new(),
+            arrived: UnixMs(7_000),
+            config: Value::Null,
+            loaded: false,
+        }
+    }
+
+    #[test]
+    fn a_name_is_removed_alone_and_the_last_tag_with_what_was_pulled_by_digest() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let exact = |repository: &str| format!("docker.io/{repository}@{digest}");
+        let (a, b) = (exact("x/a"), exact("x/b"));
+        let going = |names: &[&str], wanted: &str, force| going_with(&image(&digest, names), wanted, force);
+        let all = ["docker.io/x/a:1", "docker.io/x/a:2", a.as_str(), "docker.io/x/b:1", b.as_str()];
+        assert_eq!(going(&all, &format!("x/a@{digest}"), false).unwrap(), [a.as_str()]);
+        assert_eq!(going(&all, &format!("x/a:2@{digest}"), false).unwrap(), [a.as_str()]);
+        assert_eq!(going(&all, "x/a:1", false).unwrap(), ["docker.io/x/a:1"]);
+        assert_eq!(going(&all, "x/b:1", false).unwrap(), ["docker.io/x/b:1", b.as_str()]);
+        // By its id.
+        assert!(matches!(going(&all, "abab", false), Err(ApiError::Conflict(_))));
+        assert!(matches!(going(&["docker.io/x/a:1", b.as_str()], &digest, false), Err(ApiError::Conflict(_))));
+        assert_eq!(going(&all, "abab", true).unwrap(), all);
+        assert_eq!(going(&all[1..3], &digest, false).unwrap(), all[1..3]);
+    }
+
+    #[test]
+    fn an_image_is_as_old_as_it_says() {
+        let mut image = image("sha256:ab", &[]);
+        assert_eq!(created(&image), UnixMs(7_000));
+        image.config = json!({"created": "1970-01-01T00:00:02.5Z"});
+        assert_eq!((created(&image), &shown(&image)["Created"]), (UnixMs(2_500), &json!(2)));
+        image.config = json!({"created": "0001-01-01T00:00:00Z"});
+        assert_eq!(created(&image), UnixMs(0));
+    }
 
     #[test]
     fn references_are_matched_by_repository_and_by_tag() {
@@ -476,10 +489,8 @@ mod tests {
             {"created": "1970-01-01T00:01:00Z", "created_by": "ADD x", "comment": "first"},
             {"created_by": "ENV a=b", "empty_layer": true},
         ]});
-        let names = vec!["docker.io/library/redis:7".to_owned()];
-        let (digest, layers_bytes) = ("sha256:ab".to_owned(), vec![5, 7]);
-        let created = crate::spec::UnixMs(0);
-        let image = LocalImage { names, digest, size_bytes: 0, layers_bytes, created, config, loaded: false };
+        let image =
+            LocalImage { layers_bytes: vec![5, 7], config, ..image("sha256:ab", &["docker.io/library/redis:7"]) };
         let line = |id: &str, created, by: &str, tags: Value, size, comment: &str| json!({"Id": id, "Created": created, "CreatedBy": by, "Tags": tags, "Size": size, "Comment": comment});
         let expected = [
             line("sha256:ab", 0, "", json!(["redis:7"]), 7, ""),

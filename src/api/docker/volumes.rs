@@ -13,9 +13,9 @@ use super::{Docker, ListQuery, truthy};
 use crate::api::convert::date;
 use crate::api::filters::Filters;
 use crate::api::journal::Journal;
-use crate::api::{ApiError, Backend, Container, LocalVolume};
+use crate::api::{ApiError, Backend, LocalVolume};
 use crate::spec::volume::check_driver;
-use crate::spec::{Labels, MountKind, VolumeMount};
+use crate::spec::{Labels, VolumeMount};
 
 const FILTERS: [&str; 4] = ["dangling", "driver", "label", "name"];
 const PRUNE_FILTERS: [&str; 3] = ["all", "label", "label!"];
@@ -48,27 +48,18 @@ pub fn shown(volume: &LocalVolume) -> Value {
     })
 }
 
-/// The containers that mount it.
-pub fn users<'a>(name: &'a str, containers: &'a [Container]) -> impl Iterator<Item = &'a Container> {
-    containers.iter().filter(move |container| {
-        let mut mounts = container.task.spec.container.mounts.iter();
-        mounts.any(|mount| mount.kind == MountKind::Volume && mount.source.as_deref() == Some(name))
-    })
-}
-
 pub async fn list<B: Backend>(
     State(backend): State<Arc<B>>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let filters = Filters::parse(query.filters.as_deref(), &FILTERS)?;
-    let containers = backend.containers().await?;
+    let users = backend.volume_users().await?;
     let volumes = backend.volumes();
     let wanted = |volume: &&LocalVolume| {
         filters.name(&volume.name)
             && filters.any("driver", |driver| driver == "local")
             && filters.labels("label", &volume.labels)
-            && filters
-                .any("dangling", |wanted| truthy(Some(wanted)) == users(&volume.name, &containers).next().is_none())
+            && filters.any("dangling", |wanted| truthy(Some(wanted)) != users.contains_key(&volume.name))
     };
     let volumes: Vec<Value> = volumes.iter().filter(wanted).map(shown).collect();
     Ok(Json(json!({"Volumes": volumes, "Warnings": []})))
@@ -115,9 +106,8 @@ pub async fn remove<B: Backend>(
         Err(ApiError::NotFound(_)) if truthy(query.force.as_deref()) => return Ok(StatusCode::NO_CONTENT),
         found => drop(found?),
     }
-    let containers = backend.containers().await?;
-    if let Some(user) = users(&name, &containers).next() {
-        return Err(ApiError::Conflict(format!("remove {name}: volume is in use - [{}]", user.id)));
+    if let Some(users) = backend.volume_users().await?.get(&name) {
+        return Err(ApiError::Conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
     }
     backend.remove_volume(&name)?;
     journal.local("volume", "destroy", &name, backend.now());
@@ -132,12 +122,12 @@ pub async fn prune<B: Backend>(
 ) -> Result<Json<Value>, ApiError> {
     let filters = Filters::parse(query.filters.as_deref(), &PRUNE_FILTERS)?;
     let all = filters.values("all").any(|value| truthy(Some(value)));
-    let containers = backend.containers().await?;
+    let users = backend.volume_users().await?;
     let (mut gone, mut bytes) = (Vec::new(), 0);
     for volume in backend.volumes() {
         let unnamed = volume.name.len() == 64 && volume.name.bytes().all(|byte| byte.is_ascii_hexdigit());
         let wanted = (all || unnamed) && filters.wants_labels(&volume.labels);
-        if wanted && users(&volume.name, &containers).next().is_none() {
+        if wanted && !users.contains_key(&volume.name) {
             bytes += backend.volume_size(&volume.name).await.unwrap_or(0);
             backend.remove_volume(&volume.name)?;
             journal.local("volume", "destroy", &volume.name, backend.now());
@@ -167,10 +157,11 @@ pub async fn disk_usage<B: Backend>(State(backend): State<Arc<B>>) -> Result<Jso
         line["SizeRw"] = json!(backend.container_size(container.task.task).await.unwrap_or(0));
         shown_containers.push(line);
     }
+    let users = backend.volume_users().await?;
     let mut volumes = Vec::new();
     for volume in backend.volumes() {
         let mut line = shown(&volume);
-        let count = users(&volume.name, &containers).count();
+        let count = users.get(&volume.name).map_or(0, Vec::len);
         // Docker's word for what is not measured.
         let size = backend.volume_size(&volume.name).await.and_then(|size| i64::try_from(size).ok()).unwrap_or(-1);
         line["UsageData"] = json!({"Size": size, "RefCount": count});

@@ -231,6 +231,9 @@ mod tests {
         // Of the root.
         unpack(packed("/etc/file").as_slice(), folder.path(), Some("whole".as_ref())).unwrap();
         assert!(folder.path().join("whole/etc/file").is_file());
+        // Of a directory's content.
+        unpack(packed("./sub/file").as_slice(), folder.path(), Some("content".as_ref())).unwrap();
+        assert!(folder.path().join("content/sub/file").is_file());
     }
 
     #[test]

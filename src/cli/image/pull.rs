@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::api::client::Client;
 use crate::cli::output::print;
 use crate::cli::registry_auth::Logins;
+use crate::spec::image::ImageReference;
 
 /// Images are large and registries slow.
 const WITHIN: Duration = Duration::from_secs(3600);
@@ -33,7 +34,8 @@ impl Pull {
         let logins = Logins::load()?;
         crate::cli::each(self.images, async |image| {
             let credentials = logins.of(&image)?;
-            let options = CreateImageOptions { from_image: Some(image.clone()), ..CreateImageOptions::default() };
+            let tag = default_tag(&image);
+            let options = CreateImageOptions { from_image: Some(image.clone()), tag, ..CreateImageOptions::default() };
             let docker = client.patient(WITHIN);
             let mut answers = Box::pin(docker.create_image(Some(options), None, credentials));
             let mut shown = Shown::new(self.quiet);
@@ -45,6 +47,12 @@ impl Pull {
         })
         .await
     }
+}
+
+/// Without one, the API means all tags that there are.
+fn default_tag(image: &str) -> Option<String> {
+    let read = image.parse::<ImageReference>().ok()?;
+    (read.tag.is_none() && read.digest.is_none()).then(|| "latest".to_owned())
 }
 
 /// What the user sees: a bar on a terminal, and lines of what was begun and what came of it everywhere.

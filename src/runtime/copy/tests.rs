@@ -80,7 +80,8 @@ fn a_directory_is_packed_under_its_name_and_a_link_as_a_link() {
     assert_eq!(world.packed("/dir/file"), [file("file", EntryType::Regular)]);
     assert_eq!(world.packed("/dir/out"), [file("out", EntryType::Symlink)]);
     assert_eq!(world.packed("/top/dir/../dir/file"), [file("file", EntryType::Regular)]);
-    assert_eq!(world.packed("/dir/.").len(), 3);
+    let content = world.packed("/dir/.").into_iter().map(|(name, _)| name);
+    assert_eq!(content.collect::<Vec<_>>(), [".", "./file", "./out"]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Loading images from a tar stream: what `docker save` writes, or an OCI layout. The stream is spooled to a file first,
-//! since neither form says at its beginning what it holds.
+//! since neither form says at its beginning what it holds. Where it is both, the layout counts: it has the images' own
+//! manifests, by whose digests they are known, while Docker's list makes other ones.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -43,18 +44,17 @@ impl Images {
 
     async fn load_leased(&self, client: &Client, archive: Archive, repository: Option<&str>) -> Result<Vec<String>> {
         let mut names = Vec::new();
-        if archive.has("manifest.json") {
-            let images: Vec<DockerImage> = archive.json("manifest.json").await?;
-            for image in images {
-                names.extend(self.load_docker(client, &archive, &image).await?);
+        match archive.form().await? {
+            Form::Layout(entries) => {
+                for entry in entries {
+                    names.push(self.load_oci(client, &archive, &entry, repository).await?);
+                }
             }
-        } else if archive.has("index.json") {
-            let index: ImageIndex = archive.json("index.json").await?;
-            for entry in index.manifests() {
-                names.push(self.load_oci(client, &archive, entry, repository).await?);
+            Form::Docker(images) => {
+                for image in images {
+                    names.extend(self.load_docker(client, &archive, &image).await?);
+                }
             }
-        } else {
-            return Err(broken("it has neither a manifest.json (docker save) nor an index.json (OCI layout)"));
         }
         Ok(names)
     }
@@ -173,6 +173,12 @@ async fn copy_blob(
     writer.commit().await
 }
 
+/// What an archive is read as.
+enum Form {
+    Layout(Vec<oci_spec::image::Descriptor>),
+    Docker(Vec<DockerImage>),
+}
+
 /// One entry of `docker save`'s manifest.json.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -198,6 +204,15 @@ fn oci_name(entry: &oci_spec::image::Descriptor, repository: Option<&str>) -> Re
             Err(broken(format!("an image in it has no repository (only {tag:?}); give one")))
         }
     }
+}
+
+/// Whether an index names an image by each name that Docker's list has, and none that has no name.
+fn says_all_names(entries: &[oci_spec::image::Descriptor], images: &[DockerImage]) -> bool {
+    let full = |name: &str| parse_reference(name).map(|reference| lookup_name(&reference)).ok();
+    let named: Option<BTreeSet<String>> =
+        entries.iter().map(|entry| oci_name(entry, None).ok().and_then(|name| full(&name))).collect();
+    let listed = images.iter().flat_map(|image| image.repo_tags.iter().flatten());
+    named.is_some_and(|named| listed.map(|name| full(name)).all(|name| name.is_some_and(|name| named.contains(&name))))
 }
 
 fn descriptor(media_type: String, digest: String, size: usize) -> Descriptor {
@@ -269,6 +284,27 @@ impl Archive {
         Ok(Archive { file: std::sync::Arc::new(file), extents, links })
     }
 
+    /// A layout that does not say by which names Docker's list knows its images is read by that list.
+    async fn form(&self) -> Result<Form> {
+        let layout = match self.has("index.json") {
+            true => Some(self.json::<ImageIndex>("index.json").await?.manifests().clone()),
+            false => None,
+        };
+        let docker = match self.has("manifest.json") {
+            true => Some(self.json::<Vec<DockerImage>>("manifest.json").await?),
+            false => None,
+        };
+        match (layout, docker) {
+            (Some(entries), None) => Ok(Form::Layout(entries)),
+            (Some(entries), Some(images)) => Ok(match says_all_names(&entries, &images) {
+                true => Form::Layout(entries),
+                false => Form::Docker(images),
+            }),
+            (None, Some(images)) => Ok(Form::Docker(images)),
+            (None, None) => Err(broken("it has neither a manifest.json (docker save) nor an index.json (OCI layout)")),
+        }
+    }
+
     fn has(&self, path: &str) -> bool {
         self.extents.contains_key(path)
     }
@@ -334,4 +370,33 @@ fn cleaned(path: &Path) -> String {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await.expect("the work does not panic and is not cancelled")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(annotations: &str) -> oci_spec::image::Descriptor {
+        let digest = manifest::digest_of(b"x");
+        let text = format!(
+            r#"{{"mediaType":"{DOCKER_MANIFEST}","digest":"{digest}","size":1,"annotations":{{{annotations}}}}}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_layout_counts_where_it_names_what_dockers_list_names() {
+        let image = |tags: &[&str]| DockerImage {
+            config: String::new(),
+            repo_tags: Some(tags.iter().map(|&tag| tag.to_owned()).collect()),
+            layers: Vec::new(),
+        };
+        let whole =
+            entry(r#""io.containerd.image.name":"docker.io/team/web:1","org.opencontainers.image.ref.name":"1""#);
+        let only_tag = entry(r#""org.opencontainers.image.ref.name":"1""#);
+        assert!(says_all_names(std::slice::from_ref(&whole), &[image(&["team/web:1"])]));
+        assert!(!says_all_names(std::slice::from_ref(&whole), &[image(&["team/web:1", "team/web:2"])]));
+        assert!(!says_all_names(&[only_tag], &[image(&["team/web:1"])]));
+        assert!(!says_all_names(&[whole, entry("")], &[image(&["team/web:1"])]));
+    }
 }

@@ -1,6 +1,6 @@
 //! Images as an archive that `docker load` and flok's own read: an OCI layout (OCI image-spec, "Image Layout") with Docker's
 //! `manifest.json` beside it, as Docker itself writes it. Of an image for several platforms what this node has is written: the
-//! one for its own.
+//! one for its own, below the index that names all, so that it stays the image that it is.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tar::{EntryType, Header};
 use tokio::sync::mpsc;
 
-use super::manifest::{self, Document};
+use super::manifest;
 use super::{Images, content, parse_reference};
 use crate::runtime::client::Client;
 use crate::runtime::error::{Result, explained};
@@ -33,6 +33,8 @@ pub struct Saved {
 /// Its documents, in memory, and where they say its layers are.
 struct Opened {
     tags: Vec<String>,
+    /// What its names stand for, where that is no manifest itself.
+    index_bytes: Option<Vec<u8>>,
     manifest_bytes: Vec<u8>,
     manifest: ImageManifest,
     config: Vec<u8>,
@@ -62,11 +64,22 @@ impl Images {
         let (name, client) = (&image.name, &self.shared.client);
         let target = self.target(name).await?;
         let (manifest_bytes, manifest) = self.manifest(name, &target).await?;
+        let index_bytes = match manifest::digest_of(&manifest_bytes) == target {
+            true => None,
+            false => Some(content::read(client, &target).await?),
+        };
         let config = content::read(client, manifest.config().digest().as_ref()).await?;
         for layer in manifest.layers() {
             content::size(client, layer.digest().as_ref()).await?;
         }
-        Ok(Opened { tags: image.tags, manifest_bytes, manifest, config })
+        Ok(Opened { tags: image.tags, index_bytes, manifest_bytes, manifest, config })
+    }
+}
+
+impl Opened {
+    /// The document that its names stand for.
+    fn target(&self) -> &[u8] {
+        self.index_bytes.as_ref().unwrap_or(&self.manifest_bytes)
     }
 }
 
@@ -82,10 +95,10 @@ async fn write(client: &Client, images: &[Opened], archive: &mut Archive) -> Res
         for layer in image.manifest.layers() {
             archive.blob(client, layer.digest().as_ref(), layer.size()).await?;
         }
-        let (config, manifest) =
-            (image.manifest.config().digest().to_string(), manifest::digest_of(&image.manifest_bytes));
-        archive.file(&blob_path(&config), &image.config).await?;
-        archive.file(&blob_path(&manifest), &image.manifest_bytes).await?;
+        archive.file(&blob_path(image.manifest.config().digest().as_ref()), &image.config).await?;
+        for document in std::iter::once(&image.manifest_bytes).chain(&image.index_bytes) {
+            archive.file(&blob_path(&manifest::digest_of(document)), document).await?;
+        }
     }
     let index = json!({
         "schemaVersion": 2,
@@ -105,10 +118,11 @@ fn blob_path(digest: &str) -> String {
 
 /// One for each of its names, or one without any.
 fn descriptors(image: &Opened) -> Vec<Value> {
+    let Ok(document) = manifest::parse(image.target()) else { return Vec::new() };
     let plain = json!({
-        "mediaType": manifest::media_type(&Document::Manifest(image.manifest.clone())),
-        "digest": manifest::digest_of(&image.manifest_bytes),
-        "size": image.manifest_bytes.len(),
+        "mediaType": manifest::media_type(&document),
+        "digest": manifest::digest_of(image.target()),
+        "size": image.target().len(),
     });
     let named = |tag: &String| {
         let reference = parse_reference(tag).ok()?;

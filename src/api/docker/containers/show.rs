@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::Here;
-use crate::api::convert::date;
+use crate::api::convert::{date, health_out, mount_out, ulimit_out};
 use crate::api::{Container, ProbeShown};
 use crate::spec::quantity::for_people;
 use crate::spec::*;
@@ -118,6 +118,9 @@ fn inspected(container: &Container) -> Value {
         },
         "NetworkSettings": network_settings(container),
     });
+    if let Some(check) = &spec.healthcheck {
+        shown["Config"]["Healthcheck"] = json!(health_out(check));
+    }
     if container.health != Health::None {
         shown["State"]["Health"] = health_shown(container);
     }
@@ -140,6 +143,10 @@ fn health_shown(container: &Container) -> Value {
 fn host_config(container: &Container) -> Value {
     let (spec, limits) = (&container.task.spec.container, &container.task.spec.resources);
     let driver = container.task.spec.log_driver.as_ref();
+    let device = |device: &DeviceMapping| {
+        let DeviceMapping { host_path, container_path, permissions } = device;
+        json!({"PathOnHost": host_path, "PathInContainer": container_path, "CgroupPermissions": permissions})
+    };
     json!({
         "NetworkMode": network_mode(container),
         "LogConfig": {
@@ -160,7 +167,30 @@ fn host_config(container: &Container) -> Value {
         "Isolation": spec.isolation.clone().unwrap_or_default(),
         "PortBindings": ports(container),
         "ShmSize": spec.shm_size.unwrap_or(64 << 20),
+        "Mounts": spec.mounts.iter().map(mount_out).collect::<Vec<_>>(),
+        "ExtraHosts": extra_hosts(&spec.hosts),
+        "Dns": spec.dns.nameservers,
+        "DnsOptions": spec.dns.options,
+        "DnsSearch": spec.dns.search,
+        "GroupAdd": spec.groups,
+        "OomScoreAdj": spec.oom_score_adj,
+        "Sysctls": spec.sysctls,
+        "Ulimits": spec.ulimits.iter().map(ulimit_out).collect::<Vec<_>>(),
+        "SecurityOpt": spec.security_opt,
+        "Devices": spec.devices.iter().map(device).collect::<Vec<_>>(),
+        "IpcMode": spec.ipc.as_deref().unwrap_or("private"),
+        "PidMode": spec.pid.clone().unwrap_or_default(),
     })
+}
+
+/// `NAME:ADDRESS` for each name of what a service has as lines of `/etc/hosts`.
+fn extra_hosts(lines: &[String]) -> Vec<String> {
+    let of_line = |line: &String| {
+        let mut words = line.split_whitespace();
+        let address = words.next().unwrap_or_default();
+        words.map(|name| format!("{name}:{address}")).collect::<Vec<_>>()
+    };
+    lines.iter().flat_map(of_line).collect()
 }
 
 pub fn network_mode(container: &Container) -> &str {
@@ -272,5 +302,16 @@ pub fn status(container: &Container, now: Timestamp) -> String {
             format!("Exited ({}) {ago} ago", container.exit_code.unwrap_or(0))
         }
         _ => "Created".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_name_of_a_line_of_hosts_is_told_with_its_address() {
+        let lines = ["10.0.0.1 db db.local".to_owned(), "::1\tself".to_owned(), "10.0.0.2".to_owned()];
+        assert_eq!(extra_hosts(&lines), ["db:10.0.0.1", "db.local:10.0.0.1", "self:::1"]);
     }
 }
