@@ -5,6 +5,7 @@
 
 mod archive;
 mod content;
+mod login;
 mod look;
 pub mod manifest;
 mod pull;
@@ -25,6 +26,7 @@ use oci_client::Reference;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use tokio::sync::{Semaphore, watch};
 
+pub use self::login::LoginRefused;
 use self::manifest::Document;
 pub use self::manifest::ImageHealth;
 pub use self::registry::{Registries, RegistryConfig};
