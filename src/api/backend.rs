@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use tokio::sync::broadcast;
 
 use super::{ApiError, Containers, Store};
 use crate::gossip::Table;
@@ -24,6 +25,10 @@ pub trait Backend: Containers + Store {
 
     /// The state as this node holds it, without asking anybody; `None` where it holds none.
     fn seen(&self) -> Option<Arc<State>>;
+
+    /// The state after each entry of the log from now on, each before [`Self::seen`] gives it; `None` where this node holds no
+    /// log.
+    fn applied(&self) -> Option<broadcast::Receiver<Arc<State>>>;
 
     /// Answers once the command is applied here. Retries within its bound are the backend's.
     fn propose(&self, command: Command) -> impl Future<Output = Result<Reply, WriteError>> + Send;

@@ -9,7 +9,8 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::UnixStream;
+
+use super::request_line::Lenient;
 
 /// How soon a client that has gone without a word is missed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -27,12 +28,12 @@ pub struct Watch(Option<OwnedFd>);
 
 impl Connection {
     pub fn new(upgraded: Upgraded) -> Connection {
-        match upgraded.downcast::<TokioIo<UnixStream>>() {
+        match upgraded.downcast::<TokioIo<Lenient>>() {
             Ok(parts) => {
-                let stream = parts.io.into_inner();
+                let (stream, rest) = parts.io.into_inner().into_parts();
                 let watch = Watch(stream.as_fd().try_clone_to_owned().ok());
                 let (from, to) = stream.into_split();
-                let io = tokio::io::join(Cursor::new(parts.read_buf).chain(from), to);
+                let io = tokio::io::join(Cursor::new(parts.read_buf).chain(Cursor::new(rest)).chain(from), to);
                 Connection { io: Box::new(io), watch }
             }
             // Between nodes: a stream that is given up fails when it is read.
@@ -86,6 +87,8 @@ impl Watch {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::UnixStream;
+
     use super::*;
 
     #[tokio::test]

@@ -45,6 +45,33 @@ impl Filters {
         self.0.get(key).is_none_or(|values| values.is_empty() || values.iter().any(|value| matches(value)))
     }
 
+    /// Refuses values that mean nothing.
+    pub fn one_of(&self, key: &str, known: &[&str]) -> Result<(), ApiError> {
+        match self.values(key).find(|value| !known.contains(value)) {
+            None => Ok(()),
+            Some(value) => {
+                Err(ApiError::invalid(format!("invalid filter '{key}={value}': one of {} is wanted", known.join(", "))))
+            }
+        }
+    }
+
+    /// A yes or no in Docker's words, `None` where it is not asked for.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, ApiError> {
+        let (yes, no) = (["1", "true"], ["0", "false"]);
+        let mut flags = self.values(key).map(|value| match value.to_ascii_lowercase().as_str() {
+            value if yes.contains(&value) => Ok(true),
+            value if no.contains(&value) => Ok(false),
+            _ => Err(ApiError::invalid(format!("invalid filter '{key}={value}': true or false is wanted"))),
+        });
+        let first = flags.next().transpose()?;
+        match flags.next().transpose()? {
+            Some(second) if Some(second) != first => {
+                Err(ApiError::invalid(format!("invalid filter '{key}': it is asked for both ways")))
+            }
+            _ => Ok(first),
+        }
+    }
+
     /// What is wanted of `key`.
     pub fn values(&self, key: &str) -> impl Iterator<Item = &str> {
         self.0.get(key).into_iter().flatten().map(String::as_str)
@@ -94,6 +121,20 @@ mod tests {
     #[test]
     fn an_unknown_key_is_refused() {
         assert!(matches!(Filters::parse(Some(r#"{"colour":["red"]}"#), &["name"]), Err(ApiError::Invalid(_))));
+    }
+
+    #[test]
+    fn values_that_mean_nothing_are_refused() {
+        let filters = |text: &str| Filters::parse(Some(text), &["dangling", "role"]).unwrap();
+        assert_eq!(filters(r#"{"dangling":["1"]}"#).flag("dangling"), Ok(Some(true)));
+        assert_eq!(filters(r#"{"dangling":{"False":true}}"#).flag("dangling"), Ok(Some(false)));
+        assert_eq!(Filters::default().flag("dangling"), Ok(None));
+        for text in [r#"{"dangling":["maybe"]}"#, r#"{"dangling":["true","false"]}"#] {
+            assert!(matches!(filters(text).flag("dangling"), Err(ApiError::Invalid(_))), "{text}");
+        }
+        assert_eq!(filters(r#"{"role":["worker"]}"#).one_of("role", &["worker", "manager"]), Ok(()));
+        let refused = filters(r#"{"role":["bogus"]}"#).one_of("role", &["worker", "manager"]).unwrap_err();
+        assert_eq!(refused.to_string(), "invalid filter 'role=bogus': one of worker, manager is wanted");
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub fn all<B: Backend>() -> Vec<Route<B>> {
         Node post "/swarm/join" swarm::join::<B>;
         Node post "/swarm/leave" swarm::leave::<B>;
         Swarm post "/swarm/update" swarm::update::<B>;
+        Swarm get "/swarm/unlockkey" swarm::unlock_key::<B>;
+        Node post "/swarm/unlock" swarm::unlock::<B>;
 
         Swarm get "/nodes" nodes::list::<B>;
         Swarm get "/nodes/{id}" nodes::inspect::<B>;
@@ -94,6 +96,7 @@ pub fn all<B: Backend>() -> Vec<Route<B>> {
         Swarm post "/configs/{id}/update" configs::update::<B>;
 
         Containers get "/containers/json" list::list::<B>;
+        Node post "/containers/prune" life::prune;
         Container get "/containers/{id}/json" show::inspect;
         Container get "/containers/{id}/logs" output::logs::<B>;
         Container post "/containers/{id}/attach" output::attach::<B>;
@@ -127,6 +130,8 @@ pub fn all<B: Backend>() -> Vec<Route<B>> {
         Node post "/volumes/prune" volumes::prune::<B>;
         Node get "/volumes/{name}" volumes::inspect::<B>;
         Node delete "/volumes/{name}" volumes::remove::<B>;
+        Node post "/build/prune" system::prune_builds;
+        Node post "/auth" system::log_in::<B>;
         Node get "/system/df" volumes::disk_usage::<B>;
 
         Swarm post "/flok/v1/stacks/{name}" flok::stack::deploy::<B>;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -23,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use tower::util::ServiceExt;
 
 use super::ApiError;
+use super::request_line::Lenient;
 
 /// Connections at once, those that wait for a request among them.
 const MAX_CONNECTIONS: usize = 512;
@@ -62,7 +64,7 @@ pub async fn serve(listener: UnixListener, router: Router, shutdown: impl Future
         };
         match slot(&slots, &waiting).await {
             Some(slot) => {
-                let place = Place { waiting: waiting.clone(), closed: Arc::default(), at: Arc::default() };
+                let place = Place { waiting: waiting.clone(), ..Place::default() };
                 tracker.spawn(connection(stream, Slot(Arc::new(slot)), router.clone(), place, ended.clone()));
             }
             None => {
@@ -115,7 +117,7 @@ async fn served(
         .header_read_timeout(HEAD_WITHIN)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Lenient::new(stream, Arc::clone(&place.begins_line))), service)
         .with_upgrades();
     let mut served = pin!(served);
     tokio::select! {
@@ -133,8 +135,14 @@ async fn answer(router: Router, place: Place, request: hyper::Request<Incoming>)
         // It is being closed: what has not begun is not to begin.
         std::future::pending::<()>().await;
     }
-    let request: Request = request.map(Body::new);
-    let Ok(response) = router.oneshot(super::router::strip_version(request)).await;
+    let response = match head_bytes(&request) {
+        0..=MAX_HEAD_BYTES => {
+            let request: Request = request.map(Body::new);
+            let Ok(response) = router.oneshot(super::router::strip_version(request)).await;
+            response
+        }
+        bytes => too_long(bytes),
+    };
     // One that is taken over never waits again: closing it would give back no slot.
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
@@ -142,11 +150,25 @@ async fn answer(router: Router, place: Place, request: hyper::Request<Incoming>)
     Ok(response.map(|body| Body::new(Sending { body, place })))
 }
 
+/// As they were sent, but for the line ends and the version.
+fn head_bytes(request: &hyper::Request<Incoming>) -> usize {
+    let headers = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len());
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    request.method().as_str().len() + target + headers.sum::<usize>()
+}
+
+fn too_long(bytes: usize) -> Response {
+    let message = format!("the request's head has {bytes} bytes; the bound is {MAX_HEAD_BYTES}");
+    let mut response = ApiError::TooLarge(message).into_response();
+    *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    response
+}
+
 /// Says that there are too many, to who asks something.
 async fn refuse(stream: UnixStream, _refusal: OwnedSemaphorePermit) {
     let busy = service_fn(|_| {
         let error = ApiError::Unavailable(format!("{MAX_CONNECTIONS} requests are under way already: try again"));
-        std::future::ready(Ok::<_, Infallible>(axum::response::IntoResponse::into_response(error)))
+        std::future::ready(Ok::<_, Infallible>(error.into_response()))
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -180,11 +202,13 @@ impl Waiting {
 }
 
 /// A connection's place in that line.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Place {
     waiting: Waiting,
     closed: Arc<Notify>,
     at: Arc<Mutex<u64>>,
+    /// What comes next on it begins a request.
+    begins_line: Arc<AtomicBool>,
 }
 
 impl Place {
@@ -194,6 +218,7 @@ impl Place {
         let at = line.next;
         line.places.insert(at, Arc::clone(&self.closed));
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = at;
+        self.begins_line.store(true, Ordering::Relaxed);
     }
 
     /// Whether it still waited: one that is closed does not.

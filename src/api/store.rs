@@ -40,6 +40,13 @@ pub trait Store: Send + Sync + 'static {
         repository: &str,
         credentials: Option<SecretBytes>,
     ) -> impl Future<Output = Result<Vec<String>, ApiError>> + Send;
+    /// Whether a registry (`host[:port]` or a URL; empty: Docker Hub) takes the login.
+    fn log_in(
+        &self,
+        server: &str,
+        user: &str,
+        password: SecretBytes,
+    ) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// Images of this node, each once, under all of its names.
     fn images(&self) -> impl Future<Output = Result<Vec<LocalImage>, ApiError>> + Send;
     /// Pulls; tells the bytes done and to do meanwhile. The digest, and whether it is new here.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use raft::eraftpb::SnapshotMetadata;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
 use super::courier::Courier;
@@ -73,6 +73,8 @@ enum Internal {
 /// What the driver publishes.
 pub struct Shared {
     pub state: watch::Sender<Arc<State>>,
+    /// One after another, each before it is in `state`.
+    pub applied: broadcast::Sender<Arc<State>>,
     pub status: watch::Sender<Status>,
     pub waiters: Mutex<BTreeMap<u64, oneshot::Sender<Applied>>>,
 }
@@ -246,6 +248,7 @@ impl Loop {
         if let Some(id) = self.reads.next_round(self.ticks) {
             self.driver.replica.handle_read(id);
         }
+        self.driver.replica.leave_trail(self.driver.shared.applied.receiver_count() > 0);
         while let Some(step) = self.driver.replica.poll()? {
             self.carry_out(step);
         }
@@ -284,6 +287,10 @@ impl Loop {
         }
         if let Some(level) = step.feature_level {
             self.driver.disk.enqueue(Job::FeatureLevel(level));
+        }
+        for state in step.trail {
+            // Somebody may have stopped listening.
+            let _ = self.driver.shared.applied.send(Arc::new(state));
         }
         if step.advanced {
             // Before the answers: who is answered finds it in the state.

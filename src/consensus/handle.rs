@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::courier::{Courier, Lane};
@@ -113,6 +113,11 @@ impl Consensus {
     /// Changes with each batch of applied entries.
     pub fn changed(&self) -> watch::Receiver<Arc<State>> {
         self.inner.shared.state.subscribe()
+    }
+
+    /// The state after each entry that is applied from now on. Who is slow misses the oldest.
+    pub fn applied(&self) -> broadcast::Receiver<Arc<State>> {
+        self.inner.shared.applied.subscribe()
     }
 
     pub fn status(&self) -> watch::Receiver<Status> {

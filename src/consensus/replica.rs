@@ -68,6 +68,8 @@ pub struct Step {
     pub feature_level: Option<FeatureLevel>,
     /// The state changed.
     pub advanced: bool,
+    /// What it was after each entry, where that is wanted.
+    pub trail: Vec<State>,
 }
 
 /// The stored snapshot at `index` goes to a peer, with raft's message.
@@ -100,6 +102,7 @@ pub struct Replica {
     bytes_since: u64,
     snapshot_bytes: u64,
     snapshotting: bool,
+    leaves_trail: bool,
     retention: Retention,
 }
 
@@ -130,6 +133,7 @@ impl Replica {
             bytes_since: 0,
             snapshot_bytes,
             snapshotting: false,
+            leaves_trail: false,
             retention: config.retention,
         };
         replica.learn_members();
@@ -223,6 +227,9 @@ impl Replica {
         for committed in effects.committed {
             step.advanced = true;
             self.apply(committed, &mut step.answers)?;
+            if self.leaves_trail {
+                step.trail.push(self.state.clone());
+            }
         }
         if self.state.feature_level() != level {
             step.feature_level = Some(self.state.feature_level());
@@ -252,6 +259,11 @@ impl Replica {
         self.snapshotting = true;
         self.bytes_since = 0;
         Some(SnapshotJob { meta, state: self.state.clone(), compact_to: (index, term) })
+    }
+
+    /// Whether each state between two polls is told of, and not the last one alone.
+    pub fn leave_trail(&mut self, wanted: bool) {
+        self.leaves_trail = wanted;
     }
 
     /// Lets the next poll write the commit index, before a stop.

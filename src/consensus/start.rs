@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use raft::eraftpb::{ConfState, HardState, SnapshotMetadata};
 use rand::CryptoRng;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 use super::courier::Courier;
 use super::disk::Disk;
@@ -24,6 +24,8 @@ use crate::state::{RaftMember, RaftStanding, State, snapshot};
 
 const INPUT_QUEUE: usize = 4096;
 const MESSAGE_QUEUE: usize = 1024;
+/// States that wait for who follows them one by one.
+const APPLIED_KEPT: usize = 256;
 
 /// What a node brings to its log.
 pub struct Config {
@@ -73,6 +75,7 @@ impl Consensus {
         let (messages, message_queue) = mpsc::channel(MESSAGE_QUEUE);
         let shared = Arc::new(Shared {
             state: watch::Sender::new(Arc::new(replica.state().clone())),
+            applied: broadcast::Sender::new(APPLIED_KEPT),
             status: watch::Sender::new(Status::of(&replica)),
             waiters: Mutex::default(),
         });

@@ -231,6 +231,24 @@ async fn a_lone_node_answers_writes_and_keeps_them_over_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_state_after_each_entry_is_told_however_many_come_at_once() {
+    let cluster = Cluster::begin(1).await;
+    let node = cluster.node(1);
+    let mut applied = node.applied();
+    let names: Vec<String> = (0..20).map(|number| format!("s{number}")).collect();
+    for answer in futures::future::join_all(names.iter().map(|name| node.propose(service(name)))).await {
+        assert_eq!(answer.unwrap(), Ok(Reply::Done));
+    }
+    let mut counts = Vec::new();
+    while counts.last() != Some(&names.len()) {
+        counts.push(applied.recv().await.unwrap().services().count());
+    }
+    counts.retain(|count| *count > 0);
+    counts.dedup();
+    assert_eq!(counts, (1..=names.len()).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn any_holder_takes_writes_and_fresh_reads() {
     let cluster = Cluster::of(3).await;
     for (number, name) in [(1, "one"), (2, "two"), (3, "three")] {

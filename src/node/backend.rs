@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream, StreamExt};
+use tokio::sync::broadcast;
 use tokio::time::{sleep, timeout};
 
 use super::clock;
@@ -135,6 +136,10 @@ impl Backend for Daemon {
 
     fn seen(&self) -> Option<Arc<State>> {
         Some(self.session()?.shared.log()?.state())
+    }
+
+    fn applied(&self) -> Option<broadcast::Receiver<Arc<State>>> {
+        Some(self.session()?.shared.log()?.applied())
     }
 
     async fn propose(&self, command: Command) -> Result<Reply, WriteError> {

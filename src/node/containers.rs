@@ -163,14 +163,21 @@ impl Containers for Daemon {
 
     async fn container_wait(&self, task: TaskId, until: WaitFor) -> i32 {
         let mut reports = self.host.reports();
-        let mut code = 0;
+        let (mut code, mut runs) = (0, false);
         loop {
             match reports.borrow_and_update().tasks.get(&task) {
                 None => return code,
-                // A container runs once: its next exit is its only one.
+                // A container runs once: one that has ended has no next exit, and what is left is its removal.
                 Some(report) => {
                     code = report.exit_code.unwrap_or(code);
-                    if report.state.is_final() && until != WaitFor::Removed {
+                    let ended = report.state.is_final();
+                    let counts = match until {
+                        WaitFor::NotRunning => true,
+                        WaitFor::NextExit => runs,
+                        WaitFor::Removed => false,
+                    };
+                    runs |= !ended;
+                    if ended && counts {
                         return code;
                     }
                 }
@@ -332,6 +339,6 @@ fn interface(found: runtime::usage::Interface) -> InterfaceUsage {
 }
 
 /// Serves what other nodes ask of this one, until the daemon ends.
-pub async fn serve(daemon: Arc<Daemon>, calls: tokio::sync::mpsc::Receiver<crate::transport::ByteStream>) {
-    serve_calls(calls, for_nodes(daemon)).await;
+pub async fn serve(daemon: Arc<Daemon>, calls: mpsc::Receiver<crate::transport::ByteStream>, journal: Journal) {
+    serve_calls(calls, for_nodes(daemon, journal)).await;
 }

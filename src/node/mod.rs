@@ -36,6 +36,7 @@ use self::config::Config;
 use self::daemon::{Daemon, Inbox, Order};
 use self::standing::DataDir;
 pub use self::swarm::decisions;
+use crate::api::Journal;
 
 /// For requests under way and for handing leadership over.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -61,9 +62,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     };
 
     let Inbox { mut orders, calls } = inbox;
-    tokio::spawn(containers::serve(Arc::clone(&daemon), calls));
+    let journal = Journal::default();
+    tokio::spawn(containers::serve(Arc::clone(&daemon), calls, journal.clone()));
     let closing = CancellationToken::new();
-    let serving = tokio::spawn(crate::api::serve(listener, Arc::clone(&daemon), closing.clone().cancelled_owned()));
+    let shutdown = closing.clone().cancelled_owned();
+    let serving = tokio::spawn(crate::api::serve(listener, Arc::clone(&daemon), journal, shutdown));
     systemd::ready();
     tracing::info!(socket = %socket.display(), node = %daemon.host.node(), "ready");
 

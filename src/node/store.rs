@@ -11,7 +11,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::containers::refused;
 use super::daemon::Daemon;
 use crate::api::*;
-use crate::runtime::{self, Progress, RuntimeError, Saved, explained};
+use crate::runtime::{self, LoginRefused, Progress, RuntimeError, Saved, explained};
 use crate::spec::*;
 
 impl Store for Daemon {
@@ -45,6 +45,14 @@ impl Store for Daemon {
 
     async fn image_tags(&self, repository: &str, credentials: Option<SecretBytes>) -> Result<Vec<String>, ApiError> {
         self.host.runtime.images().tags(repository, credentials.as_ref()).await.map_err(refused)
+    }
+
+    async fn log_in(&self, server: &str, user: &str, password: SecretBytes) -> Result<(), ApiError> {
+        self.host.runtime.images().log_in(server, user, &password).await.map_err(|refused| match refused {
+            LoginRefused::Denied(why) => ApiError::Unauthorized(why),
+            LoginRefused::Invalid(why) => ApiError::Invalid(why),
+            LoginRefused::Unanswered(why) => ApiError::Internal(why),
+        })
     }
 
     async fn images(&self) -> Result<Vec<LocalImage>, ApiError> {

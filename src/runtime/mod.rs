@@ -40,7 +40,7 @@ pub use copy::PathStat;
 pub use error::{Result, RuntimeError, explained};
 pub use events::ContainerExit;
 pub use exec::{Exec, ExecOutput};
-pub use images::{ImageHealth, ImageInfo, Images, Progress, Registries, RegistryConfig, Saved};
+pub use images::{ImageHealth, ImageInfo, Images, LoginRefused, Progress, Registries, RegistryConfig, Saved};
 pub use inspect::{Made, ProcessTable, Running as RunningProcess};
 pub use stats::TaskStats;
 pub use volume_list::Volume;

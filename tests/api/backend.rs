@@ -17,7 +17,7 @@ use flok::state::*;
 use futures::stream::{self, BoxStream, StreamExt};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 
 const NODE: NodeId = NodeId(1);
 /// The container that is always there.
@@ -144,6 +144,10 @@ impl Backend for Bench {
 
     fn seen(&self) -> Option<Arc<State>> {
         Some(Arc::new(self.state.lock().unwrap().clone()))
+    }
+
+    fn applied(&self) -> Option<broadcast::Receiver<Arc<State>>> {
+        None
     }
 
     async fn propose(&self, command: Command) -> Result<Reply, WriteError> {
@@ -382,6 +386,10 @@ impl Store for Bench {
     }
 
     async fn describe_image(&self, _: &str, _: Option<SecretBytes>) -> Result<ImageDescribed, ApiError> {
+        no("registry")
+    }
+
+    async fn log_in(&self, _: &str, _: &str, _: SecretBytes) -> Result<(), ApiError> {
         no("registry")
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flok::api::Journal;
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -31,7 +32,7 @@ impl Server {
         let (ending, ended) = oneshot::channel();
         let backend = Arc::new(Bench::new());
         let listener = runtime.block_on(async { UnixListener::bind(&socket) }).unwrap();
-        let served = flok::api::serve(listener, Arc::clone(&backend), async move {
+        let served = flok::api::serve(listener, Arc::clone(&backend), Journal::default(), async move {
             let _ = ended.await;
         });
         runtime.spawn(served);

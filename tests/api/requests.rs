@@ -250,7 +250,99 @@ fn heads_have_bounds() {
     for nonsense in ["GET\r\n\r\n", "\0\0\0\0\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
         assert!(refused(said(nonsense.to_owned())), "{nonsense:?}");
     }
+    // No more than the bound, however it comes in.
+    assert_eq!(said(get("/_ping", &format!("X-Long: {}\r\n", "x".repeat(400_000)))).unwrap(), 431);
     let credentials = get("/_ping", "X-Registry-Auth: \u{ff}\u{fe}{{{{\r\n");
     assert_eq!(said(credentials).unwrap(), 200);
     assert_eq!(said(get("/_ping", "")).unwrap(), 200);
+}
+
+const SERVICE: &str = r#"{"Name":"web","TaskTemplate":{"ContainerSpec":{"Image":"example.org/web:1"}},"Mode":{"Replicated":{"Replicas":2}}}"#;
+
+/// Each with what it is to be answered, and what the answer names.
+#[test]
+fn faults_are_told_as_json_with_what_is_wrong() {
+    let server = Server::start();
+    assert_eq!(server.ask("POST", "/services/create", SERVICE.as_bytes()).unwrap().status, 201);
+    let container = super::backend::CONTAINER;
+    for (method, path, status, named) in [
+        ("POST", "/services/web/update?version=abc", 400, "version"),
+        ("POST", "/services/web/update", 400, "version"),
+        ("GET", "/containers/json?limit=abc", 400, "limit"),
+        ("POST", &format!("/containers/{container}/stop?t=abc"), 400, "t:"),
+        ("POST", &format!("/containers/{container}/resize?w=1"), 400, "h"),
+        ("GET", "/services/%ff%fe", 400, "UTF-8"),
+        ("POST", "/services/create", 400, "no body"),
+        ("POST", "/secrets/create", 400, "no body"),
+        ("GET", "/events?since=20&until=10", 400, "since"),
+        ("GET", "/system/df?type=bogus", 400, "bogus"),
+        ("POST", "/auth", 400, "username"),
+        ("POST", "/swarm/unlock", 409, "not locked"),
+        ("GET", "/containers/flok/redis/json", 404, "No such container: flok/redis"),
+        ("GET", "/plugins/x/json", 404, "x"),
+        ("GET", "/secrets/a/b", 404, "a/b"),
+        ("POST", "/build", 501, "does not serve"),
+    ] {
+        let answer = server.ask(method, path, b"").unwrap();
+        let said: Value = serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("{path}: {}", answer.body));
+        let message = said["message"].as_str().unwrap();
+        assert!(answer.status == status && message.contains(named), "{method} {path}: {} {message}", answer.status);
+        assert!(!message.contains("deserialize") && !message.contains("null"), "{path}: {message}");
+    }
+    // Of a key that is there twice the first counts, as in Docker.
+    assert_eq!(server.ask("GET", "/services?status=1&status=0", b"").unwrap().status, 200);
+    assert_eq!(server.ask("GET", "/containers/json?limit=", b"").unwrap().status, 200);
+}
+
+#[test]
+fn a_query_that_is_written_by_hand_is_read() {
+    let server = Server::start();
+    let answer = server.ask("GET", r#"/services?filters={"name":["x"]}"#, b"").unwrap();
+    assert_eq!((answer.status, answer.body.trim()), (200, "[]"));
+    let answer = server.ask("GET", r#"/v1.43/services?filters={"nåme":["x"]}"#, b"").unwrap();
+    assert!(answer.status == 400 && answer.body.contains("nåme"), "{} {}", answer.status, answer.body);
+    // On a connection that is kept, too.
+    let mut stream = server.connect();
+    for _ in 0..2 {
+        stream.write_all(b"GET /services?filters={\"name\":[\"x\"]} HTTP/1.1\r\nHost: f\r\n\r\n").unwrap();
+        assert_eq!(Answer::read(&mut stream).unwrap().status, 200);
+    }
+}
+
+#[test]
+fn filters_that_mean_nothing_are_refused() {
+    let server = Server::start();
+    for (path, key, value, status) in [
+        ("tasks", "service", "nope", 404),
+        ("tasks", "node", "nope", 404),
+        ("tasks", "node", "n1", 200),
+        ("tasks", "desired-state", "bogus", 400),
+        ("tasks", "_up-to-date", "maybe", 400),
+        ("nodes", "role", "bogus", 400),
+        ("nodes", "membership", "x", 400),
+        ("networks", "type", "bogus", 400),
+        ("networks", "dangling", "maybe", 400),
+        ("volumes", "dangling", "maybe", 400),
+        ("images/json", "dangling", "maybe", 400),
+        ("containers/json", "exited", "bogus", 400),
+        ("containers/json", "health", "bogus", 400),
+        ("containers/json", "exited", "137", 200),
+    ] {
+        let path = format!("/{path}?filters={}", escaped(&serde_json::json!({key: [value]}).to_string()));
+        let answer = server.ask("GET", &path, b"").unwrap();
+        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        assert!(status == 200 || answer.body.contains(value), "{path}: {}", answer.body);
+    }
+}
+
+#[test]
+fn tasks_are_found_by_the_beginning_of_their_names() {
+    let server = Server::start();
+    assert_eq!(server.ask("POST", "/services/create", SERVICE.as_bytes()).unwrap().status, 201);
+    let found = |name: &str| {
+        let path = format!("/tasks?filters={}", escaped(&serde_json::json!({"name": {name: true}}).to_string()));
+        let answer: Value = serde_json::from_str(&server.ask("GET", &path, b"").unwrap().body).unwrap();
+        answer.as_array().unwrap().len()
+    };
+    assert_eq!((found("web"), found("web.1"), found("web.1."), found("web.3"), found("eb")), (2, 1, 1, 0, 0));
 }

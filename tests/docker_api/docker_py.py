@@ -98,9 +98,11 @@ def swarm_begins(client, address):
     same(client.info()["Swarm"]["LocalNodeState"], "inactive")
     with refused(503, "not a swarm manager"):
         client.nodes.list()
+    with refused(501, "SnapshotInterval"):
+        client.swarm.init(advertise_addr=address, snapshot_interval=5000)
     node = client.swarm.init(
         advertise_addr=address, default_addr_pool=["10.120.0.0/16"], subnet_size=26, data_path_port=4790,
-        task_history_retention_limit=3, labels={"site": "test"}, snapshot_interval=5000, heartbeat_tick=1)
+        task_history_retention_limit=3, labels={"site": "test"}, snapshot_interval=10000, heartbeat_tick=1)
     swarm = client.info()["Swarm"]
     same((swarm["NodeID"], swarm["LocalNodeState"], swarm["ControlAvailable"]), (node, "active", True))
     same((swarm["Nodes"], swarm["Managers"], swarm["Cluster"]["ID"]), (1, 1, client.swarm.id))

@@ -3,6 +3,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "real daemons run in real time")]
 
+mod commands;
 mod containers;
 mod copying;
 mod discovery;

@@ -203,14 +203,34 @@ pub fn tells_what_happens(swarm: &Swarm, host: usize) {
         first.join().unwrap()
     });
     assert!(listens.is_some_and(|line| line.contains("tick")));
-    let task = start(swarm, host, &at.name(), "told", &["--restart-condition", "none"], &["sleep", "1000"]);
+    let pairs = come_and_go(at, 20);
+    ok(at, &["network", "create", "--driver", "overlay", "eared"]);
+    let more =
+        ["--restart-condition", "none", "--network", "eared", "--mount", "type=volume,source=heard,target=/heard"];
+    let task = start(swarm, host, &at.name(), "told", &more, &["sleep", "1000"]);
     ok(at, &["service", "update", "--detach", "--label-add", "a=b", "told"]);
+    assert_eq!(docker(at, &["exec", &task.container, "sh", "-c", "exit 3"]).status.code(), Some(3));
+    ok(at, &["top", &task.container]);
     ok(at, &["kill", &task.container]);
     ok(at, &["service", "rm", "told"]);
     let name = &task.name;
     let wanted = ["service create told", "service update told", "service remove told"].map(str::to_owned);
-    let of_container = ["create", "start", "die", "destroy"].map(|action| format!("container {action} {name}"));
-    let mut missing: Vec<String> = wanted.into_iter().chain(of_container).collect();
+    let of_container = [
+        "create",
+        "start",
+        "exec_create: sh -c exit 3",
+        "exec_start: sh -c exit 3",
+        "exec_die",
+        "top",
+        "kill",
+        "die",
+        "destroy",
+    ];
+    let of_container = of_container.map(|action| format!("container {action} {name}"));
+    let used = ["network connect eared", "network disconnect eared"].map(str::to_owned);
+    let mounted = ["create", "mount", "unmount"].map(|action| format!("volume {action} heard"));
+    let mut missing: Vec<String> =
+        wanted.into_iter().chain(of_container).chain(pairs).chain(used).chain(mounted).collect();
     while !missing.is_empty() {
         let line = lines.next().expect("the events go on");
         missing.retain(|wanted| *wanted != line);
@@ -235,4 +255,42 @@ pub fn tells_what_happens(swarm: &Swarm, host: usize) {
         });
     }
     assert!(refused(at, &["events", "--filter", "colour=red"]).contains("invalid filter"));
+    assert!(refused(at, &["events", "--since", "20", "--until", "10"]).contains("cannot be after"));
+    ok(at, &["network", "rm", "eared"]);
+    // An image goes by its id, and by the name that people know.
+    ok(at, &["tag", IMAGE, "mine/heard:1"]);
+    let ask = ["events", "--since", "5m", "--until", "0s", "--filter", "event=tag", "--filter", "image=mine/heard"];
+    let id = ok(at, &["image", "inspect", "--format", "{{.Id}}", IMAGE]).trim().to_owned();
+    let told = format!("{id} mine/heard:1");
+    eventually("the tag to be told", PATIENCE, || {
+        let format = ["--format", "{{.Actor.ID}} {{index .Actor.Attributes \"name\"}}"];
+        let found = ok(at, &[ask.as_slice(), &format].concat());
+        if found.trim() == told { Ok(()) } else { Err(found) }
+    });
+    ok(at, &["rmi", "mine/heard:1"]);
+}
+
+/// Configs that are made and removed one right after the other, on one connection; what is to be told of them.
+fn come_and_go(at: &Host, pairs: usize) -> Vec<String> {
+    let mut curl = Command::new("curl");
+    let mut told = Vec::new();
+    for name in (0..pairs).map(|number| format!("brief{number}")) {
+        for (method, path) in [("POST", "create"), ("DELETE", &name)] {
+            curl.args(["-sS", "--fail", "--max-time", "30", "-o", "/dev/null", "-X", method, "--unix-socket"])
+                .arg(at.socket());
+            if method == "POST" {
+                curl.args([
+                    "-H",
+                    "Content-Type: application/json",
+                    "-d",
+                    &format!(r#"{{"Name":"{name}","Data":"eA=="}}"#),
+                ]);
+            }
+            curl.args([&format!("http://flok/configs/{path}"), "--next"]);
+        }
+        told.extend(["create", "remove"].map(|action| format!("config {action} {name}")));
+    }
+    let output = curl.args(["-sS", "--unix-socket"]).arg(at.socket()).arg("http://flok/_ping").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    told
 }

@@ -3,7 +3,7 @@
 use super::docker_command::ok;
 use super::lab::Host;
 use super::swarm::Swarm;
-use super::{containers, copying, discovery, exec, flok, routes, stacks, store, typed};
+use super::{commands, containers, copying, discovery, exec, flok, routes, stacks, store, typed};
 
 /// A task on some node, asked for on another.
 pub struct Asked<'a> {
@@ -46,6 +46,7 @@ fn containers_images_and_volumes_answer_and_every_route_is_asked_for() {
     store::holds_volumes(&swarm, 0);
     store::tells_what_happens(&swarm, 0);
     typed::fits_its_models(&swarm);
+    commands::print_what_dockers_do(&swarm);
     stacks::are_stored_alike(&swarm);
     routes::are_all_asked_for(&swarm);
 }

@@ -28,6 +28,16 @@ impl Registry<'_> {
         Registry::start(lab, ADDR, "", "")
     }
 
+    /// Over plain HTTP, and for the account alone.
+    #[allow(dead_code, reason = "the tests of the API use it")]
+    pub fn with_account(lab: &Lab) -> Registry<'_> {
+        let dir = dir_of(lab, ADDR);
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("htpasswd");
+        fs::write(&path, HTPASSWD).unwrap();
+        Registry::start(lab, ADDR, "", &format!("auth: {{ htpasswd: {{ realm: test, path: {} }} }}\n", path.display()))
+    }
+
     /// The CA is a file of its own beside it: [`Self::make_ca`], before.
     pub fn private(lab: &Lab) -> Registry<'_> {
         let dir = dir_of(lab, PRIVATE_ADDR);

@@ -3,6 +3,7 @@
 use bollard::models as docker;
 
 use super::service::generic_out;
+use super::swarm::tls_info;
 use super::{date, labels_in, labels_out, list_out, signed, version};
 use crate::api::view::conditions;
 use crate::api::{ApiError, Read};
@@ -64,7 +65,7 @@ pub fn node_to_docker(node: &Node, read: &Read) -> docker::Node {
                 Availability::Drain => docker::NodeSpecAvailabilityEnum::DRAIN,
             }),
         }),
-        description: Some(description_out(description)),
+        description: Some(description_out(description, read.state.swarm().map(|swarm| tls_info(swarm)))),
         status: Some(docker::NodeStatus {
             state: Some(state),
             message: (!message.is_empty()).then_some(message),
@@ -82,7 +83,7 @@ pub fn node_to_docker(node: &Node, read: &Read) -> docker::Node {
     }
 }
 
-fn description_out(description: &NodeDescription) -> docker::NodeDescription {
+fn description_out(description: &NodeDescription, tls_info: Option<docker::TlsInfo>) -> docker::NodeDescription {
     let resources = &description.resources;
     docker::NodeDescription {
         hostname: Some(description.hostname.clone()),
@@ -97,7 +98,7 @@ fn description_out(description: &NodeDescription) -> docker::NodeDescription {
             labels: labels_out(&description.engine_labels),
             plugins: None,
         }),
-        tls_info: None,
+        tls_info,
     }
 }
 

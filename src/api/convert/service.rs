@@ -68,14 +68,7 @@ pub fn service_to_docker(service: &Service, state: &State) -> docker::Service {
             virtual_ips: list_out(&virtual_ips(service, state)),
         }),
         update_status: service.update.as_ref().map(|update| docker::ServiceUpdateStatus {
-            state: Some(match update.state {
-                UpdateState::Updating => docker::ServiceUpdateStatusStateEnum::UPDATING,
-                UpdateState::Paused => docker::ServiceUpdateStatusStateEnum::PAUSED,
-                UpdateState::Completed => docker::ServiceUpdateStatusStateEnum::COMPLETED,
-                UpdateState::RollbackStarted => docker::ServiceUpdateStatusStateEnum::ROLLBACK_STARTED,
-                UpdateState::RollbackPaused => docker::ServiceUpdateStatusStateEnum::ROLLBACK_PAUSED,
-                UpdateState::RollbackCompleted => docker::ServiceUpdateStatusStateEnum::ROLLBACK_COMPLETED,
-            }),
+            state: Some(update_state(update.state)),
             started_at: Some(date(update.started_at)),
             completed_at: update.completed_at.map(date),
             message: Some(update.message.clone()),
@@ -85,6 +78,17 @@ pub fn service_to_docker(service: &Service, state: &State) -> docker::Service {
             job_iteration: Some(docker::ObjectVersion { index: Some(job.iteration) }),
             last_execution: Some(date(job.last_execution)),
         }),
+    }
+}
+
+pub fn update_state(state: UpdateState) -> docker::ServiceUpdateStatusStateEnum {
+    match state {
+        UpdateState::Updating => docker::ServiceUpdateStatusStateEnum::UPDATING,
+        UpdateState::Paused => docker::ServiceUpdateStatusStateEnum::PAUSED,
+        UpdateState::Completed => docker::ServiceUpdateStatusStateEnum::COMPLETED,
+        UpdateState::RollbackStarted => docker::ServiceUpdateStatusStateEnum::ROLLBACK_STARTED,
+        UpdateState::RollbackPaused => docker::ServiceUpdateStatusStateEnum::ROLLBACK_PAUSED,
+        UpdateState::RollbackCompleted => docker::ServiceUpdateStatusStateEnum::ROLLBACK_COMPLETED,
     }
 }
 

@@ -43,15 +43,23 @@ fn model(task: &Task, read: &Read) -> docker::Task {
         },
         node_id: task.node.map(|node| node.to_string()),
         assigned_generic_resources: list_out(&task.generic.iter().map(generic_out).collect::<Vec<_>>()),
-        desired_state: Some(match task.desired {
-            DesiredState::Ready => docker::TaskState::READY,
-            DesiredState::Running if spec_is_job(task, read) => docker::TaskState::COMPLETE,
-            DesiredState::Running => docker::TaskState::RUNNING,
-            DesiredState::Shutdown => docker::TaskState::SHUTDOWN,
-            DesiredState::Remove => docker::TaskState::REMOVE,
-        }),
+        desired_state: Some(desired_state(task, read)),
         job_iteration: task.job_iteration.map(|iteration| docker::ObjectVersion { index: Some(iteration) }),
         status: Some(status_out(status)),
+    }
+}
+
+/// A job's task is to complete, and has come to that once it has.
+pub fn desired_state(task: &Task, read: &Read) -> docker::TaskState {
+    match task.desired {
+        DesiredState::Ready => docker::TaskState::READY,
+        DesiredState::Running if spec_is_job(task, read) => docker::TaskState::COMPLETE,
+        DesiredState::Running => docker::TaskState::RUNNING,
+        DesiredState::Shutdown if spec_is_job(task, read) && status(task, read).state == TaskState::Complete => {
+            docker::TaskState::COMPLETE
+        }
+        DesiredState::Shutdown => docker::TaskState::SHUTDOWN,
+        DesiredState::Remove => docker::TaskState::REMOVE,
     }
 }
 

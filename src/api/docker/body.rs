@@ -38,6 +38,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         let text: &[u8] = if bytes.is_empty() { b"null" } else { &bytes };
         match Json::<T>::from_bytes(text) {
             Ok(Json(value)) => Ok(Body(value)),
+            Err(_) if bytes.is_empty() => Err(no_body()),
             Err(JsonRejection::JsonDataError(error)) => Err(ApiError::invalid(error.body_text())),
             Err(error) => Err(ApiError::invalid(format!("the request's body is not JSON: {}", error.body_text()))),
         }
@@ -52,11 +53,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Docker<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let Body(value) = Body::<serde_json::Value>::from_request(request, state).await?;
+        let is_nothing = value.is_null();
         match serde_json::from_value(keys::canonical(value)) {
             Ok(value) => Ok(Docker(value)),
+            Err(_) if is_nothing => Err(no_body()),
             Err(error) => Err(ApiError::invalid(error.to_string())),
         }
     }
+}
+
+fn no_body() -> ApiError {
+    ApiError::invalid("the request has no body: a JSON object is wanted")
 }
 
 async fn read(request: Request) -> Result<(Bytes, Option<SemaphorePermit<'static>>), ApiError> {

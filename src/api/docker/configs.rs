@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bollard::models as docker;
@@ -12,6 +12,7 @@ use serde_json::json;
 use super::{Docker, ListQuery, UpdateQuery, answer};
 use crate::api::convert::{config_spec_from_docker, config_to_docker};
 use crate::api::filters::Filters;
+use crate::api::query::Query;
 use crate::api::{ApiError, Backend, lookup};
 use crate::spec::{ConfigId, Version};
 use crate::state::{Command, Config};
@@ -47,6 +48,8 @@ pub async fn create<B: Backend>(
     Docker(body): Docker<docker::ConfigSpec>,
 ) -> Result<Response, ApiError> {
     let spec = config_spec_from_docker(body)?;
+    // Before it is too large for the log.
+    spec.validate().map_err(|invalid| ApiError::invalid(invalid.to_string()))?;
     let id = ConfigId(backend.new_id());
     backend.propose(Command::CreateConfig { id, spec }).await?;
     Ok((StatusCode::CREATED, Json(json!({ "ID": id.to_string() }))).into_response())

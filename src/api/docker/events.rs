@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use futures::stream::{self, StreamExt};
@@ -15,6 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::logs::time;
 use crate::api::filters::Filters;
 use crate::api::journal::{Event, Journal};
+use crate::api::query::Query;
 use crate::api::{ApiError, Backend};
 use crate::spec::UnixMs;
 
@@ -54,6 +55,11 @@ pub async fn events<B: Backend>(
 ) -> Result<Response, ApiError> {
     let filters = Filters::parse(query.filters.as_deref(), &FILTERS)?;
     let (since, until) = (time("since", query.since.as_deref())?, time("until", query.until.as_deref())?);
+    if let (Some(since), Some(until)) = (since, until)
+        && since > until
+    {
+        return Err(ApiError::invalid("`since` time cannot be after `until` time"));
+    }
     let (kept, told) = journal.listen();
     let ms = |event: &Event| UnixMs(u64::try_from(event.at.as_millisecond()).unwrap_or(0));
     let wanted = move |event: &Event| until.is_none_or(|until| ms(event) <= until) && matches(event, &filters);
@@ -97,6 +103,11 @@ fn matches(event: &Event, filters: &Filters) -> bool {
             let of_image = *kind == "image" && event.kind == "container";
             filters.any(kind, |wanted| match of_image {
                 true => event.attributes.get("image").is_some_and(|image| image.starts_with(wanted)),
+                // By its repository, too.
+                false if *kind == "image" => {
+                    let repository = name.rsplit_once(':').map_or(name, |(repository, _)| repository);
+                    event.kind == *kind && (object(wanted) || repository == wanted)
+                }
                 false => event.kind == *kind && object(wanted),
             })
         })

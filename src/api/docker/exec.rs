@@ -1,19 +1,26 @@
 //! Commands in containers: made, started with their streams, looked at.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::Docker;
 use super::containers::life::Size;
-use super::containers::{Here, show};
+use super::containers::{Here, find, show};
 use super::hijack::{Hijack, Streams};
+use crate::api::journal::Journal;
+use crate::api::query::Query;
 use crate::api::{ApiError, Backend, ExecCommand, TerminalSize};
+
+/// How soon the end of a command is told.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// A `null` is what is not said.
 #[derive(Debug, Default, Deserialize)]
@@ -40,6 +47,7 @@ pub struct ExecStart {
 
 pub async fn create<B: Backend>(
     State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
     Here(container): Here,
     Docker(config): Docker<Option<ExecConfig>>,
 ) -> Result<Response, ApiError> {
@@ -51,6 +59,7 @@ pub async fn create<B: Backend>(
     if show::state(&container) != "running" {
         return Err(ApiError::Conflict(format!("container {} is not running", container.id)));
     }
+    let words = command.join(" ");
     let id = backend.exec_create(
         container.task.task,
         ExecCommand {
@@ -65,11 +74,13 @@ pub async fn create<B: Backend>(
             stderr: config.attach_stderr.unwrap_or(false),
         },
     )?;
+    journal.container(&container, &format!("exec_create: {words}"), &[("execID", id.clone())], backend.now());
     Ok((StatusCode::CREATED, Json(json!({"Id": id}))).into_response())
 }
 
 pub async fn start<B: Backend>(
     State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
     Path(id): Path<String>,
     hijack: Hijack,
     Docker(how): Docker<Option<ExecStart>>,
@@ -78,10 +89,12 @@ pub async fn start<B: Backend>(
     let raw = backend.exec_inspect(&id)?.command.tty;
     if how.detach.unwrap_or(false) {
         backend.exec_start(&id, true).await?;
+        tell_of(&backend, &journal, &id).await;
         return Ok(StatusCode::OK.into_response());
     }
     let begin = async move {
         let streams = backend.exec_start(&id, false).await?;
+        tell_of(&backend, &journal, &id).await;
         if let Some([height, width]) = how.console_size
             && streams.tty
         {
@@ -95,6 +108,26 @@ pub async fn start<B: Backend>(
         true => Ok(hijack.carry_what_begins(raw, begin)),
         false => Ok(hijack.carry(begin.await?)),
     }
+}
+
+/// Tells of its start now, and of its end then.
+async fn tell_of<B: Backend>(backend: &Arc<B>, journal: &Journal, id: &str) {
+    let Ok(exec) = backend.exec_inspect(id) else { return };
+    let Ok(container) = find::on_this_node(&**backend, &exec.container).await else { return };
+    let action = format!("exec_start: {}", exec.command.command.join(" "));
+    let id = id.to_owned();
+    journal.container(&container, &action, &[("execID", id.clone())], backend.now());
+    let (backend, journal) = (Arc::clone(backend), journal.clone());
+    tokio::spawn(async move {
+        // It ends, or is forgotten.
+        while let Ok(exec) = backend.exec_inspect(&id) {
+            if let Some(code) = exec.exit_code {
+                let more = [("execID", id), ("exitCode", code.to_string())];
+                return journal.container(&container, "exec_die", &more, backend.now());
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    });
 }
 
 pub async fn resize<B: Backend>(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -18,6 +18,7 @@ use super::truthy;
 use crate::api::convert::date;
 use crate::api::filters::Filters;
 use crate::api::journal::Journal;
+use crate::api::query::Query;
 use crate::api::{ApiError, Backend, LocalImage};
 use crate::spec::image::ImageReference;
 use crate::spec::quantity::parse_duration;
@@ -78,8 +79,9 @@ pub async fn list<B: Backend>(
     }
     let (after, before) = (moment(&*backend, &filters, "since").await?, moment(&*backend, &filters, "before").await?);
     let until = until(&filters, backend.now())?;
+    let dangling = filters.flag("dangling")?;
     let wanted = |image: &&LocalImage| {
-        filters.any("dangling", |wanted| truthy(Some(wanted)) == tags(image).is_empty())
+        dangling.is_none_or(|wanted| wanted == tags(image).is_empty())
             && has_labels(&filters, image)
             && after.is_none_or(|after| created(image) > after)
             && [before, until].into_iter().flatten().all(|before| created(image) < before)
@@ -96,7 +98,7 @@ async fn moment<B: Backend>(backend: &B, filters: &Filters, key: &str) -> Result
 }
 
 /// A time, or for how long before now.
-fn until(filters: &Filters, now: jiff::Timestamp) -> Result<Option<UnixMs>, ApiError> {
+pub fn until(filters: &Filters, now: jiff::Timestamp) -> Result<Option<UnixMs>, ApiError> {
     let Some(text) = filters.values("until").next() else { return Ok(None) };
     match parse_duration(text) {
         Ok(ago) => {
@@ -120,7 +122,7 @@ pub async fn prune<B: Backend>(
     Query(query): Query<ListImages>,
 ) -> Result<Json<Value>, ApiError> {
     let filters = Filters::parse(query.filters.as_deref(), &PRUNE_FILTERS)?;
-    let all = filters.values("dangling").any(|value| !truthy(Some(value)));
+    let all = filters.flag("dangling")? == Some(false);
     let until = until(&filters, backend.now())?;
     let (images, containers) = (backend.images().await?, backend.containers().await?);
     let in_use = |image: &LocalImage| containers.iter().any(|container| container.image_digest == image.digest);
@@ -146,21 +148,25 @@ async fn remove_names<B: Backend>(
     let mut told = Vec::new();
     for name in names {
         backend.remove_image(name, force).await?;
-        journal.local("image", "untag", name, backend.now());
+        journal.image("untag", &image.digest, &familiar(name), backend.now());
         told.push(json!({"Untagged": familiar(name)}));
     }
     if names.len() == image.names.len() {
-        journal.local("image", "delete", &image.digest, backend.now());
+        journal.image("delete", &image.digest, &image.digest, backend.now());
         told.push(json!({"Deleted": image.digest}));
     }
     Ok(told)
 }
 
+/// `redis` of `redis:7`.
+fn repository(tag: &str) -> &str {
+    tag.rsplit_once(':').map_or(tag, |(repository, _)| repository)
+}
+
 /// `redis`, `redis:7`, `*/redis`: a star is any text without a slash.
 fn refers(pattern: &str, tag: &str) -> bool {
-    let repository = tag.rsplit_once(':').map_or(tag, |(repository, _)| repository);
     let fits = |text: &str| glob(pattern.as_bytes(), text.as_bytes());
-    fits(tag) || fits(repository)
+    fits(tag) || fits(repository(tag))
 }
 
 /// Of the stars before a place that does not fit only the last is tried with more text: whatever an earlier one could take,
@@ -242,7 +248,7 @@ pub async fn look<B: Backend>(State(backend): State<Arc<B>>, Path(rest): Path<St
 /// `/images/get?names=A&names=B`.
 pub async fn save<B: Backend>(
     State(backend): State<Arc<B>>,
-    Query(query): Query<Vec<(String, String)>>,
+    axum::extract::Query(query): axum::extract::Query<Vec<(String, String)>>,
 ) -> Result<Response, ApiError> {
     let names: Vec<String> = query.into_iter().filter(|(key, _)| key == "names").map(|(_, name)| name).collect();
     if names.is_empty() || names.len() > MAX_SAVED {
@@ -325,7 +331,8 @@ pub async fn load<B: Backend>(
     let tar = body.into_data_stream().map(|chunk| chunk.map_err(std::io::Error::other)).boxed();
     let names = backend.load_image(tar).await?;
     for name in &names {
-        journal.local("image", "load", name, backend.now());
+        let id = find(&*backend, name).await.map_or_else(|_| name.clone(), |image| image.digest);
+        journal.image("load", &id, &familiar(name), backend.now());
     }
     let lines: String =
         names.iter().map(|name| format!("{}\n", json!({ "stream": format!("Loaded image: {name}\n") }))).collect();
@@ -357,7 +364,7 @@ pub async fn tag<B: Backend>(
         None => repo,
     };
     backend.tag_image(image.names.first().map_or(wanted, String::as_str), &name).await?;
-    journal.local("image", "tag", &name, backend.now());
+    journal.image("tag", &image.digest, &familiar(&name), backend.now());
     Ok(StatusCode::CREATED)
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -16,6 +16,7 @@ use tokio::time::Interval;
 
 use super::hijack::{content_type, frame};
 use super::truthy;
+use crate::api::query::Query;
 use crate::api::{ApiError, Backend, LogLine, LogOptions, Read, lookup, view};
 use crate::spec::{ServiceId, TaskId, TaskState, UnixMs};
 

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bollard::models as docker;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::images::until;
 use super::{Docker, ListQuery, answer, truthy};
 use crate::api::convert::{network_services, network_spec_from_docker, network_to_docker, node_network_to_docker};
 use crate::api::filters::Filters;
+use crate::api::query::Query;
 use crate::api::surroundings::refuse_unfit;
 use crate::api::{ApiError, Backend, WriteError, lookup};
 use crate::spec::{Labels, NetworkId, NodeNetwork};
@@ -25,6 +27,8 @@ pub async fn list<B: Backend>(
     Query(query): Query<ListQuery>,
 ) -> Result<Response, ApiError> {
     let filters = Filters::parse(query.filters.as_deref(), &FILTERS)?;
+    filters.one_of("type", &["builtin", "custom"])?;
+    let dangling = filters.flag("dangling")?;
     let read = backend.read().await?;
     let wanted = |network: &&Arc<Network>| {
         filters.id("id", &network.id.to_string())
@@ -33,7 +37,7 @@ pub async fn list<B: Backend>(
             && filters.any("driver", |driver| driver == "overlay")
             && filters.any("scope", |scope| scope == "swarm")
             && filters.any("type", |kind| kind == "custom")
-            && filters.any("dangling", |wanted| truthy(Some(wanted)) != read.state.network_user(network.id).is_some())
+            && dangling.is_none_or(|wanted| wanted != read.state.network_user(network.id).is_some())
     };
     let of_nodes = |network: &NodeNetwork| {
         filters.id("id", network.name())
@@ -106,11 +110,13 @@ pub async fn prune<B: Backend>(
     State(backend): State<Arc<B>>,
     Query(query): Query<ListQuery>,
 ) -> Result<Json<docker::NetworkPruneResponse>, ApiError> {
-    let filters = Filters::parse(query.filters.as_deref(), &["label", "label!"])?;
+    let filters = Filters::parse(query.filters.as_deref(), &["label", "label!", "until"])?;
+    let until = until(&filters, backend.now())?;
     let read = backend.read().await?;
     let unused = |network: &&Arc<Network>| {
         !network.spec.ingress
             && filters.wants_labels(&network.spec.labels)
+            && until.is_none_or(|until| network.meta.created_at < until)
             && read.state.network_user(network.id).is_none()
     };
     let mut deleted = Vec::new();

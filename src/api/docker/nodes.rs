@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use bollard::models as docker;
@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::{Docker, ListQuery, UpdateQuery, answer, truthy};
 use crate::api::convert::{node_spec_from_docker, node_to_docker};
 use crate::api::filters::Filters;
+use crate::api::query::Query;
 use crate::api::{ApiError, Backend, lookup};
 use crate::spec::{Role, Version};
 use crate::state::Command;
@@ -21,6 +22,8 @@ pub async fn list<B: Backend>(
 ) -> Result<Response, ApiError> {
     let known = ["id", "name", "label", "node.label", "role", "membership"];
     let filters = Filters::parse(query.filters.as_deref(), &known)?;
+    filters.one_of("role", &["worker", "manager"])?;
+    filters.one_of("membership", &["accepted", "pending"])?;
     let read = backend.read().await?;
     let shown: Vec<docker::Node> = read
         .state

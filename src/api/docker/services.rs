@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bollard::models as docker;
@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{Docker, answer, names, truthy};
 use crate::api::convert::{ServiceShown, service_spec_from_docker};
 use crate::api::filters::Filters;
+use crate::api::query::Query;
 use crate::api::view::counts;
 use crate::api::{ApiError, Backend, Read, lookup};
 use crate::spec::stack::{Feature, Features};

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bollard::models as docker;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{Body, answer, truthy};
-use crate::api::convert::{swarm_spec_from_docker, swarm_to_docker};
-use crate::api::{ApiError, Backend, InitSwarm, JoinSwarm, Read};
+use crate::api::convert::{NO_AUTOLOCK, swarm_spec_from_docker, swarm_to_docker};
+use crate::api::query::Query;
+use crate::api::{ApiError, Backend, InitSwarm, JoinSwarm, Membership, NOT_IN_A_SWARM, Read};
 use crate::spec::{Availability, Role, SwarmSpec, Version};
 use crate::state::{Command, Swarm};
 
@@ -47,7 +49,7 @@ pub async fn init<B: Backend>(
 ) -> Result<Json<String>, ApiError> {
     let body = body.unwrap_or_default();
     if body.auto_lock_managers {
-        return Err(ApiError::NotImplemented("autolock is not supported yet: leave --autolock out".into()));
+        return Err(ApiError::NotImplemented(NO_AUTOLOCK.into()));
     }
     let mut spec = swarm_spec_from_docker(body.spec.unwrap_or_default(), &SwarmSpec::default())?;
     if let Some(pools) = body.default_addr_pool.filter(|pools| !pools.is_empty()) {
@@ -131,7 +133,7 @@ pub async fn update<B: Backend>(
     Body(body): Body<docker::SwarmSpec>,
 ) -> Result<StatusCode, ApiError> {
     if truthy(query.rotate_manager_unlock_key.as_deref()) {
-        return Err(ApiError::NotImplemented("autolock is not supported yet: there is no unlock key to rotate".into()));
+        return Err(ApiError::NotImplemented(format!("there is no unlock key to rotate: {NO_AUTOLOCK}")));
     }
     let read = backend.read().await?;
     let swarm = swarm_of(&read)?;
@@ -151,6 +153,18 @@ pub async fn update<B: Backend>(
     }
     backend.propose(Command::Transaction(commands)).await?;
     Ok(StatusCode::OK)
+}
+
+/// Empty, as Docker's is where nothing is locked.
+pub async fn unlock_key<B: Backend>(State(backend): State<Arc<B>>) -> Result<Response, ApiError> {
+    Ok(answer(&backend.read().await?, json!({ "UnlockKey": "" })))
+}
+
+pub async fn unlock<B: Backend>(State(backend): State<Arc<B>>) -> Result<StatusCode, ApiError> {
+    match backend.local().membership {
+        Membership::Active { .. } => Err(ApiError::Conflict(format!("swarm is not locked: {NO_AUTOLOCK}"))),
+        Membership::Inactive | Membership::Pending => Err(ApiError::Unavailable(NOT_IN_A_SWARM.into())),
+    }
 }
 
 fn swarm_of(read: &Read) -> Result<&Swarm, ApiError> {

@@ -1,5 +1,6 @@
 //! `/_ping`, `/version`, `/info`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -7,11 +8,14 @@ use axum::extract::State;
 use axum::http::HeaderValue;
 use axum::response::{IntoResponse, Response};
 use bollard::models as docker;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
+use super::Body;
 use crate::api::convert::swarm_to_cluster;
 use crate::api::router::{API_VERSION, MIN_API_VERSION};
-use crate::api::{Backend, LocalNode, Membership};
-use crate::spec::Role;
+use crate::api::{ApiError, Backend, LocalNode, Membership};
+use crate::spec::{Role, SecretBytes};
 
 pub async fn ping<B: Backend>(State(backend): State<Arc<B>>) -> Response {
     let mut response = "OK".into_response();
@@ -27,23 +31,59 @@ pub async fn ping<B: Backend>(State(backend): State<Arc<B>>) -> Response {
     response
 }
 
+const NO_GO: &str = "none (Rust)";
+const UNKNOWN: &str = "unknown";
+
+/// As Go names it, and with it `docker version` and registries.
+fn gos_architecture(machine: &str) -> String {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "armv7l" | "armv6l" => "arm",
+        "i386" | "i686" => "386",
+        other => other,
+    }
+    .to_owned()
+}
+
 pub async fn version<B: Backend>(State(backend): State<Arc<B>>) -> Json<docker::SystemVersion> {
     let local = backend.local();
     let text = |(major, minor): (u32, u32)| format!("{major}.{minor}");
-    let component =
-        |name: &str, version: String| docker::SystemVersionComponents { name: name.into(), version, details: None };
+    let (api, least) = (text(API_VERSION), text(MIN_API_VERSION));
+    let (os, arch) = (local.description.platform.os, gos_architecture(&local.description.platform.architecture));
+    // The keys that Docker's clients print; a build of flok knows no commit and no time, and was made by no Go.
+    let details = [
+        ("ApiVersion", api.as_str()),
+        ("MinAPIVersion", &least),
+        ("Os", &os),
+        ("Arch", &arch),
+        ("KernelVersion", &local.kernel_version),
+        ("GoVersion", NO_GO),
+        ("GitCommit", UNKNOWN),
+        ("BuildTime", UNKNOWN),
+        ("Experimental", "false"),
+    ];
+    let details = details.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let version = env!("CARGO_PKG_VERSION");
+    let engine =
+        docker::SystemVersionComponents { name: "Engine".into(), version: version.into(), details: Some(details) };
+    let containerd = docker::SystemVersionComponents {
+        name: "containerd".into(),
+        version: local.containerd_version,
+        details: Some(HashMap::new()),
+    };
     Json(docker::SystemVersion {
         platform: Some(docker::SystemVersionPlatform { name: "flok".into() }),
-        components: Some(vec![
-            component("Engine", env!("CARGO_PKG_VERSION").into()),
-            component("containerd", local.containerd_version),
-        ]),
-        version: Some(env!("CARGO_PKG_VERSION").into()),
-        api_version: Some(text(API_VERSION)),
-        min_api_version: Some(text(MIN_API_VERSION)),
-        os: Some(local.description.platform.os),
-        arch: Some(local.description.platform.architecture),
+        components: Some(vec![engine, containerd]),
+        version: Some(version.into()),
+        api_version: Some(api),
+        min_api_version: Some(least),
+        os: Some(os),
+        arch: Some(arch),
         kernel_version: Some(local.kernel_version),
+        go_version: Some(NO_GO.into()),
+        git_commit: Some(UNKNOWN.into()),
+        build_time: Some(UNKNOWN.into()),
         ..Default::default()
     })
 }
@@ -52,6 +92,9 @@ pub async fn info<B: Backend>(State(backend): State<Arc<B>>) -> Json<docker::Sys
     let local = backend.local();
     let swarm = swarm_info(&*backend, &local).await;
     let resources = &local.description.resources;
+    // One goes by several names.
+    let images = backend.images().await.map_or(local.images, |images| images.len());
+    let words = |words: &[&str]| Some(words.iter().map(|&word| word.to_owned()).collect());
     Json(docker::SystemInfo {
         id: Some(local.id.to_string()),
         name: Some(local.hostname.clone()),
@@ -59,7 +102,7 @@ pub async fn info<B: Backend>(State(backend): State<Arc<B>>) -> Json<docker::Sys
         containers_running: i64::try_from(local.running_tasks).ok(),
         containers_paused: Some(0),
         containers_stopped: Some(0),
-        images: i64::try_from(local.images).ok(),
+        images: i64::try_from(images).ok(),
         driver: Some("overlayfs".into()),
         docker_root_dir: Some(local.data_dir.clone()),
         logging_driver: Some("json-file".into()),
@@ -80,9 +123,50 @@ pub async fn info<B: Backend>(State(backend): State<Arc<B>>) -> Json<docker::Sys
         default_runtime: Some("runc".into()),
         security_options: Some(vec!["name=seccomp,profile=builtin".into()]),
         live_restore_enabled: Some(true),
+        plugins: Some(docker::PluginsInfo {
+            volume: words(&["local"]),
+            network: words(&["overlay"]),
+            log: words(&["json-file", "local", "journald", "syslog", "none"]),
+            ..Default::default()
+        }),
         swarm: Some(swarm),
         ..Default::default()
     })
+}
+
+/// As Docker's clients send it; what is not there is `null` or empty.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub struct Login {
+    username: Option<String>,
+    password: Option<String>,
+    #[serde(alias = "serverAddress")]
+    serveraddress: Option<String>,
+    identitytoken: Option<String>,
+}
+
+/// Asks the registry whether it takes a user and a password; they are kept by the client alone.
+pub async fn log_in<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Body(login): Body<Option<Login>>,
+) -> Result<Json<Value>, ApiError> {
+    let login = login.unwrap_or_default();
+    let given = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let (user, password) = match (given(login.username), given(login.password)) {
+        (Some(user), Some(password)) => (user, password),
+        _ if given(login.identitytoken).is_some() => {
+            return Err(ApiError::NotImplemented("flok takes a user and a password, and no identity token".into()));
+        }
+        _ => return Err(ApiError::invalid("a username and a password are wanted")),
+    };
+    let server = login.serveraddress.unwrap_or_default();
+    backend.log_in(&server, &user, SecretBytes(password.into_bytes())).await?;
+    Ok(Json(json!({"Status": "Login Succeeded", "IdentityToken": ""})))
+}
+
+/// There are no builds, and so no cache of theirs.
+pub async fn prune_builds() -> Json<Value> {
+    Json(json!({"CachesDeleted": [], "SpaceReclaimed": 0}))
 }
 
 async fn swarm_info<B: Backend>(backend: &B, local: &LocalNode) -> docker::SwarmInfo {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -13,7 +13,8 @@ use super::{Docker, ListQuery, truthy};
 use crate::api::convert::date;
 use crate::api::filters::Filters;
 use crate::api::journal::Journal;
-use crate::api::{ApiError, Backend, LocalVolume};
+use crate::api::query::Query;
+use crate::api::{ApiError, Backend, Container, LocalImage, LocalVolume};
 use crate::spec::volume::check_driver;
 use crate::spec::{Labels, VolumeMount};
 
@@ -53,13 +54,14 @@ pub async fn list<B: Backend>(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let filters = Filters::parse(query.filters.as_deref(), &FILTERS)?;
+    let dangling = filters.flag("dangling")?;
     let users = backend.volume_users().await?;
     let volumes = backend.volumes();
     let wanted = |volume: &&LocalVolume| {
         filters.name(&volume.name)
             && filters.any("driver", |driver| driver == "local")
             && filters.labels("label", &volume.labels)
-            && filters.any("dangling", |wanted| truthy(Some(wanted)) != users.contains_key(&volume.name))
+            && dangling.is_none_or(|wanted| wanted != users.contains_key(&volume.name))
     };
     let volumes: Vec<Value> = volumes.iter().filter(wanted).map(shown).collect();
     Ok(Json(json!({"Volumes": volumes, "Warnings": []})))
@@ -79,8 +81,11 @@ pub async fn create<B: Backend>(
     VolumeMount::read(&options).map_err(|why| ApiError::invalid(format!("create volume: {why}")))?;
     let name = asked.name.filter(|name| !name.is_empty());
     let name = name.unwrap_or_else(|| format!("{:032x}{:032x}", backend.new_id(), backend.new_id()));
+    let is_new = find(&*backend, &name).is_err();
     let volume = backend.create_volume(&name, asked.labels.unwrap_or_default(), options)?;
-    journal.local("volume", "create", &name, backend.now());
+    if is_new {
+        journal.volume("create", &name, backend.now());
+    }
     Ok((StatusCode::CREATED, Json(shown(&volume))).into_response())
 }
 
@@ -110,7 +115,7 @@ pub async fn remove<B: Backend>(
         return Err(ApiError::Conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
     }
     backend.remove_volume(&name)?;
-    journal.local("volume", "destroy", &name, backend.now());
+    journal.volume("destroy", &name, backend.now());
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -121,7 +126,7 @@ pub async fn prune<B: Backend>(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let filters = Filters::parse(query.filters.as_deref(), &PRUNE_FILTERS)?;
-    let all = filters.values("all").any(|value| truthy(Some(value)));
+    let all = filters.flag("all")? == Some(true);
     let users = backend.volume_users().await?;
     let (mut gone, mut bytes) = (Vec::new(), 0);
     for volume in backend.volumes() {
@@ -130,33 +135,64 @@ pub async fn prune<B: Backend>(
         if wanted && !users.contains_key(&volume.name) {
             bytes += backend.volume_size(&volume.name).await.unwrap_or(0);
             backend.remove_volume(&volume.name)?;
-            journal.local("volume", "destroy", &volume.name, backend.now());
+            journal.volume("destroy", &volume.name, backend.now());
             gone.push(volume.name);
         }
     }
     Ok(Json(json!({"VolumesDeleted": gone, "SpaceReclaimed": bytes})))
 }
 
+/// What `type=` may ask for, each as often as it likes; without it, all.
+const DISK_USES: [&str; 4] = ["container", "image", "volume", "build-cache"];
+
 /// `GET /system/df`.
-pub async fn disk_usage<B: Backend>(State(backend): State<Arc<B>>) -> Result<Json<Value>, ApiError> {
-    let (images, containers) = (backend.images().await?, backend.containers().await?);
-    let of_image = |digest: &str| containers.iter().filter(|container| container.image_digest == digest).count();
-    let images: Vec<Value> = images
-        .iter()
-        .map(|image| {
-            let mut shown = super::images::shown(image);
-            shown["Containers"] = json!(of_image(&image.digest));
-            shown["SharedSize"] = json!(0);
-            shown
-        })
-        .collect();
-    let layers: u64 = images.iter().filter_map(|image| image["Size"].as_u64()).sum();
-    let mut shown_containers = Vec::new();
-    for container in &containers {
-        let mut line = super::containers::list::line(container, backend.now());
-        line["SizeRw"] = json!(backend.container_size(container.task.task).await.unwrap_or(0));
-        shown_containers.push(line);
+pub async fn disk_usage<B: Backend>(
+    State(backend): State<Arc<B>>,
+    axum::extract::Query(query): axum::extract::Query<Vec<(String, String)>>,
+) -> Result<Json<Value>, ApiError> {
+    let kinds: Vec<String> = query.into_iter().filter(|(key, _)| key == "type").map(|(_, kind)| kind).collect();
+    if let Some(kind) = kinds.iter().find(|kind| !DISK_USES.contains(&kind.as_str())) {
+        return Err(ApiError::invalid(format!("unknown object type: {kind}: {} are known", DISK_USES.join(", "))));
     }
+    let wanted = |kind: &str| kinds.is_empty() || kinds.iter().any(|asked| asked == kind);
+    let containers = backend.containers().await?;
+    let mut usage = json!({"LayersSize": 0, "Images": null, "Containers": null, "Volumes": null, "BuildCache": null});
+    if wanted("image") {
+        let images = disk_usage_of_images(&*backend, &containers).await?;
+        usage["LayersSize"] = json!(images.iter().filter_map(|image| image["Size"].as_u64()).sum::<u64>());
+        usage["Images"] = json!(images);
+    }
+    if wanted("container") {
+        let mut shown = Vec::new();
+        for container in &containers {
+            let mut line = super::containers::list::line(container, backend.now());
+            line["SizeRw"] = json!(backend.container_size(container.task.task).await.unwrap_or(0));
+            shown.push(line);
+        }
+        usage["Containers"] = json!(shown);
+    }
+    if wanted("volume") {
+        usage["Volumes"] = json!(disk_usage_of_volumes(&*backend).await?);
+    }
+    if wanted("build-cache") {
+        usage["BuildCache"] = json!([]);
+    }
+    Ok(Json(usage))
+}
+
+async fn disk_usage_of_images<B: Backend>(backend: &B, containers: &[Container]) -> Result<Vec<Value>, ApiError> {
+    let of_image = |digest: &str| containers.iter().filter(|container| container.image_digest == digest).count();
+    let images = backend.images().await?;
+    let line = |image: &LocalImage| {
+        let mut shown = super::images::shown(image);
+        shown["Containers"] = json!(of_image(&image.digest));
+        shown["SharedSize"] = json!(0);
+        shown
+    };
+    Ok(images.iter().map(line).collect())
+}
+
+async fn disk_usage_of_volumes<B: Backend>(backend: &B) -> Result<Vec<Value>, ApiError> {
     let users = backend.volume_users().await?;
     let mut volumes = Vec::new();
     for volume in backend.volumes() {
@@ -167,11 +203,5 @@ pub async fn disk_usage<B: Backend>(State(backend): State<Arc<B>>) -> Result<Jso
         line["UsageData"] = json!({"Size": size, "RefCount": count});
         volumes.push(line);
     }
-    Ok(Json(json!({
-        "LayersSize": layers,
-        "Images": images,
-        "Containers": shown_containers,
-        "Volumes": volumes,
-        "BuildCache": [],
-    })))
+    Ok(volumes)
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::docker::containers::{Here, find};
 use crate::api::docker::hijack::Hijack;
+use crate::api::query::Query;
 use crate::api::{ApiError, Backend};
 
 #[derive(Debug, Deserialize)]

@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use crate::api::docker::answer;
 use crate::api::model::doctor::{Diagnosis, NodeFinding};
+use crate::api::query::Query;
 use crate::api::view::status;
 use crate::api::{ApiError, Backend, Read, lookup};
 use crate::spec::*;

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use flate2::Compression;
@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::status::swarm_status;
 use crate::api::convert::*;
+use crate::api::query::Query;
 use crate::api::redact::redact;
 use crate::api::{ApiError, Backend, Read, lookup};
 use crate::spec::{NodeId, SupportFile};

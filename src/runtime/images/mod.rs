@@ -5,6 +5,7 @@
 
 mod archive;
 mod content;
+mod login;
 mod look;
 pub mod manifest;
 mod pull;
@@ -26,6 +27,7 @@ use oci_spec::image::{ImageConfiguration, ImageManifest};
 use tokio::sync::{Semaphore, watch};
 
 pub use self::look::Described;
+pub use self::login::LoginRefused;
 use self::manifest::Document;
 pub use self::manifest::ImageHealth;
 pub use self::registry::{Registries, RegistryConfig};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::Here;
 use crate::api::docker::truthy;
+use crate::api::query::Query;
 use crate::api::{ApiError, Backend, Container, FileStat};
 
 const STAT_HEADER: &str = "X-Docker-Container-Path-Stat";

@@ -5,15 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures::stream;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::{Here, show};
+use crate::api::docker::ListQuery;
+use crate::api::filters::Filters;
+use crate::api::journal::Journal;
+use crate::api::query::Query;
 use crate::api::{ApiError, Backend, TerminalSize, WaitFor};
 use crate::spec::DEFAULT_STOP_GRACE;
 
@@ -32,7 +37,7 @@ pub struct Condition {
     condition: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize)]
 pub struct Size {
     h: u32,
     w: u32,
@@ -46,6 +51,7 @@ impl From<Size> for TerminalSize {
 
 pub async fn kill<B: Backend>(
     State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
     Here(container): Here,
     Query(query): Query<Signal>,
 ) -> Result<StatusCode, ApiError> {
@@ -57,7 +63,8 @@ pub async fn kill<B: Backend>(
     }
     let signal = query.signal.filter(|signal| !signal.is_empty()).unwrap_or_else(|| "KILL".to_owned());
     let kills = matches!(signal.trim_start_matches("SIG"), "KILL" | "9");
-    backend.container_signal(container.task.task, Some(signal)).await?;
+    backend.container_signal(container.task.task, Some(signal.clone())).await?;
+    journal.container(&container, "kill", &[("signal", number(&signal))], backend.now());
     if kills {
         let _ = timeout(KILLED_WITHIN, backend.container_wait(container.task.task, WaitFor::NotRunning)).await;
     }
@@ -66,6 +73,7 @@ pub async fn kill<B: Backend>(
 
 pub async fn stop<B: Backend>(
     State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
     Here(container): Here,
     Query(query): Query<Signal>,
 ) -> Result<StatusCode, ApiError> {
@@ -73,7 +81,11 @@ pub async fn stop<B: Backend>(
         return Ok(StatusCode::NOT_MODIFIED);
     }
     let task = container.task.task;
-    backend.container_signal(task, query.signal.filter(|signal| !signal.is_empty())).await?;
+    let signal = query.signal.filter(|signal| !signal.is_empty());
+    backend.container_signal(task, signal.clone()).await?;
+    let sent = signal.or_else(|| container.task.spec.container.stop_signal.clone());
+    let sent = number(sent.as_deref().unwrap_or("TERM"));
+    journal.container(&container, "kill", &[("signal", sent)], backend.now());
     let ended = || backend.container_wait(task, WaitFor::NotRunning);
     // Negative: as long as it takes.
     let grace = match query.t {
@@ -82,20 +94,47 @@ pub async fn stop<B: Backend>(
     };
     if timeout(grace, ended()).await.is_err() {
         backend.container_signal(task, Some("KILL".to_owned())).await?;
+        journal.container(&container, "kill", &[("signal", number("KILL"))], backend.now());
         let killed = timeout(KILLED_WITHIN, ended()).await;
         killed
             .map_err(|_| ApiError::Internal(format!("container {} does not end, not even by SIGKILL", container.id)))?;
     }
+    journal.container(&container, "stop", &[], backend.now());
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Stops it: the swarm starts the slot's next task, which is a container of its own.
+/// As Docker's events have it, whichever way it was written.
+fn number(signal: &str) -> String {
+    let name = signal.trim_start_matches("SIG").to_ascii_uppercase();
+    let known = format!("SIG{name}").parse::<nix::sys::signal::Signal>();
+    known.map_or_else(|_| name, |known| (known as i32).to_string())
+}
+
+/// Stops it where it runs: the swarm starts the slot's next task, which is a container of its own.
 pub async fn restart<B: Backend>(
-    state: State<Arc<B>>,
-    here: Here,
+    State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
+    Here(container): Here,
     query: Query<Signal>,
 ) -> Result<StatusCode, ApiError> {
-    stop(state, here, query).await.map(|_| StatusCode::NO_CONTENT)
+    if show::state(&container) != "running" {
+        return Err(ApiError::Conflict(format!(
+            "container {} has ended and does not start again: the swarm starts the next task of its slot",
+            container.id
+        )));
+    }
+    let here = Here(Arc::clone(&container));
+    stop(State(Arc::clone(&backend)), Extension(journal.clone()), here, query).await?;
+    journal.container(&container, "restart", &[], backend.now());
+    Ok(StatusCode::NO_CONTENT)
+}
+
+const PRUNE_FILTERS: [&str; 3] = ["label", "label!", "until"];
+
+/// Takes nothing away: what has ended is the history that the swarm keeps of a slot, and removes by itself.
+pub async fn prune(Query(query): Query<ListQuery>) -> Result<Json<Value>, ApiError> {
+    Filters::parse(query.filters.as_deref(), &PRUNE_FILTERS)?;
+    Ok(Json(json!({"ContainersDeleted": [], "SpaceReclaimed": 0})))
 }
 
 /// The head of the answer goes out at once: clients wait for it before they start what is waited for.
@@ -120,8 +159,12 @@ pub async fn wait<B: Backend>(
 
 pub async fn resize<B: Backend>(
     State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
     Here(container): Here,
     Query(size): Query<Size>,
 ) -> Result<StatusCode, ApiError> {
-    backend.container_resize(container.task.task, size.into()).await.map(|()| StatusCode::OK)
+    backend.container_resize(container.task.task, size.into()).await?;
+    let size = [("height", size.h.to_string()), ("width", size.w.to_string())];
+    journal.container(&container, "resize", &size, backend.now());
+    Ok(StatusCode::OK)
 }

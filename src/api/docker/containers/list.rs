@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use regex::{Regex, RegexBuilder};
@@ -14,6 +14,7 @@ use super::{find, show};
 use crate::api::calls::FromNode;
 use crate::api::docker::truthy;
 use crate::api::filters::Filters;
+use crate::api::query::Query;
 use crate::api::{ApiError, Backend, Container, lookup};
 use crate::spec::*;
 
@@ -42,6 +43,8 @@ const MAX_PATTERN_BYTES: usize = 1 << 20;
 
 const STATUSES: [&str; 7] = ["created", "restarting", "running", "removing", "paused", "exited", "dead"];
 
+const HEALTHS: [&str; 4] = ["starting", "healthy", "unhealthy", "none"];
+
 #[derive(Debug, Deserialize)]
 pub struct ListContainers {
     all: Option<String>,
@@ -56,9 +59,7 @@ pub async fn list<B: Backend>(
     request: Request,
 ) -> Result<Response, ApiError> {
     let filters = Filters::parse(query.filters.as_deref(), &FILTERS)?;
-    if let Some(status) = filters.values("status").find(|status| !STATUSES.contains(status)) {
-        return Err(ApiError::invalid(format!("invalid filter 'status={status}'")));
-    }
+    refuse_bad_values(&filters)?;
     if filters.has("node") && request.extensions().get::<FromNode>().is_none() {
         let read = backend.read().await?;
         let wanted = filters.values("node").next().unwrap_or_default();
@@ -100,6 +101,16 @@ pub async fn list<B: Backend>(
         shown.push(line);
     }
     Ok(Json(shown).into_response())
+}
+
+fn refuse_bad_values(filters: &Filters) -> Result<(), ApiError> {
+    filters.one_of("status", &STATUSES)?;
+    filters.one_of("health", &HEALTHS)?;
+    filters.flag("is-task")?;
+    match filters.values("exited").find(|code| code.parse::<i32>().is_err()) {
+        None => Ok(()),
+        Some(code) => Err(ApiError::invalid(format!("invalid filter 'exited={code}': an exit code is wanted"))),
+    }
 }
 
 /// Docker's filter of names is a regular expression; what is none matches nothing.

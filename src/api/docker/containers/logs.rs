@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::Extension;
+use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use futures::StreamExt;
@@ -13,6 +14,8 @@ use super::{Here, show};
 use crate::api::docker::hijack::{Hijack, Streams};
 use crate::api::docker::logs::{LogsQuery, options, stamped};
 use crate::api::docker::truthy;
+use crate::api::journal::Journal;
+use crate::api::query::Query;
 use crate::api::{ApiError, Backend, Container, LogOptions};
 
 #[derive(Debug, Deserialize)]
@@ -43,6 +46,7 @@ pub async fn logs<B: Backend>(
 /// What is printed from now on, and the input of a container that was made with one. A client that goes ends neither.
 pub async fn attach<B: Backend>(
     State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
     Here(container): Here,
     Query(query): Query<AttachQuery>,
     hijack: Hijack,
@@ -51,6 +55,7 @@ pub async fn attach<B: Backend>(
     if goes_on && show::state(&container) == "exited" {
         return Err(ApiError::Conflict("You cannot attach to a stopped container, start it first".into()));
     }
+    journal.container(&container, "attach", &[], backend.now());
     let (task, raw) = (container.task.task, container.task.spec.container.tty);
     let wants_input = goes_on && container.task.spec.container.stdin_open && truthy(query.stdin.as_deref());
     let input = if wants_input { Some(backend.container_input(task)?) } else { None };

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures::stream;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -16,6 +16,8 @@ use tokio::time::sleep;
 
 use super::{Here, show};
 use crate::api::docker::truthy;
+use crate::api::journal::Journal;
+use crate::api::query::Query;
 use crate::api::{ApiError, Backend, Container, Usage};
 
 const EVERY: Duration = Duration::from_secs(1);
@@ -69,6 +71,7 @@ pub async fn stats<B: Backend>(
 
 pub async fn top<B: Backend>(
     State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
     Here(container): Here,
     Query(query): Query<TopQuery>,
 ) -> Result<Json<Value>, ApiError> {
@@ -78,6 +81,7 @@ pub async fn top<B: Backend>(
     let args = query.ps_args.filter(|args| !args.trim().is_empty()).unwrap_or_else(|| "-ef".to_owned());
     let args = args.split_whitespace().map(str::to_owned).collect();
     let (titles, rows) = backend.container_top(container.task.task, args).await?;
+    journal.container(&container, "top", &[], backend.now());
     Ok(Json(json!({"Titles": titles, "Processes": rows})))
 }
 

@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{credentials, familiar};
+use super::{credentials, familiar, repository};
 use crate::api::journal::Journal;
+use crate::api::query::Query;
 use crate::api::{ApiError, Backend};
 use crate::spec::image::ImageReference;
 use crate::spec::{Platform, SecretBytes};
@@ -107,7 +108,7 @@ async fn pull_one<B: Backend>(
             return Err(error);
         }
     };
-    journal.local("image", "pull", &short, backend.now());
+    journal.image("pull", &short, repository(&short), backend.now());
     let status = if new { "Downloaded newer image for" } else { "Image is up to date for" };
     let _ = lines.send(json!({"status": format!("Digest: {digest}")})).await;
     let _ = lines.send(json!({"status": format!("Status: {status} {short}")})).await;

@@ -1,0 +1,41 @@
+use super::*;
+use crate::state::fixture::Fixture;
+use crate::state::{Command, UpdateState};
+
+#[test]
+fn changes_of_the_swarm_are_told_as_dockers() {
+    let mut swarm = Fixture::nodes(1);
+    let before = swarm.state.clone();
+    swarm.service("web", 2, |_| {});
+    let told: Vec<Event> =
+        changes(&before, &swarm.state).iter().filter_map(|change| of_swarm(change, Timestamp::UNIX_EPOCH)).collect();
+    let service = told.iter().find(|event| event.kind == "service").unwrap();
+    assert_eq!((service.action.as_str(), service.scope), ("create", "swarm"));
+    assert_eq!(service.attributes["name"], "web");
+    assert_eq!(service.shown()["Actor"]["Attributes"]["name"], "web");
+}
+
+#[test]
+fn what_comes_and_goes_between_two_looks_is_told_where_each_state_is() {
+    let mut swarm = Fixture::nodes(1);
+    let mut states = vec![Arc::new(swarm.state.clone())];
+    let network = swarm.network("net", &[]);
+    states.push(Arc::new(swarm.state.clone()));
+    swarm.command(Command::RemoveNetwork { id: network });
+    states.push(Arc::new(swarm.state.clone()));
+    let told: Vec<String> = states
+        .windows(2)
+        .flat_map(|pair| changes(&pair[0], &pair[1]))
+        .filter_map(|change| of_swarm(&change, Timestamp::UNIX_EPOCH))
+        .map(|event| format!("{} {}", event.kind, event.action))
+        .collect();
+    assert_eq!(told, ["network create", "network remove"]);
+}
+
+#[test]
+fn the_state_of_an_update_is_told_in_dockers_words() {
+    let (since, started_at, message) = (Version(1), UnixMs(0), String::new());
+    let status = |state| Some(UpdateStatus { state, since, started_at, completed_at: None, message: message.clone() });
+    assert_eq!(updating(&status(UpdateState::RollbackStarted)), "rollback_started");
+    assert_eq!(updating(&None), "");
+}
