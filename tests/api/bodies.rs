@@ -141,8 +141,13 @@ fn targets() -> Vec<(&'static str, String, Value)> {
             "POST",
             "/swarm/update?version=1&rotateWorkerToken=true",
             json!({"Name": "default", "Labels": {}, "Orchestration": {"TaskHistoryRetentionLimit": 5},
-                "Raft": {"SnapshotInterval": 1, "ElectionTick": 1}, "CAConfig": {"NodeCertExpiry": 7_776_000_000_000_000_u64},
+                "Raft": {"SnapshotInterval": 10_000, "ElectionTick": 10}, "CAConfig": {"NodeCertExpiry": 7_776_000_000_000_000_u64},
                 "EncryptionConfig": {"AutoLockManagers": false}}),
+        ),
+        target(
+            "POST",
+            "/auth",
+            json!({"username": "u", "password": "p", "serveraddress": "registry.example.org", "identitytoken": ""}),
         ),
         target(
             "POST",
@@ -278,8 +283,8 @@ fn bodies_of_any_bytes_are_answered() {
 fn the_good_bodies_are_good() {
     let furnished = Furnished::new();
     for (method, path, body) in furnished.targets() {
-        // No other swarm is here, and the data has had no version before.
-        let elsewhere = ["/swarm/init", "/swarm/join", "/rollback", "/images/resolve", "rollback=previous"];
+        // No other swarm is here and no registry, and the data has had no version before.
+        let elsewhere = ["/auth", "/swarm/init", "/swarm/join", "/rollback", "/images/resolve", "rollback=previous"];
         if elsewhere.iter().any(|part| path.contains(part)) {
             continue;
         }
@@ -290,8 +295,11 @@ fn the_good_bodies_are_good() {
 }
 
 /// Routes by which something changes and whose requests have no JSON body.
-const NO_JSON: [&str; 17] = [
+const NO_JSON: [&str; 20] = [
     "/swarm/leave",
+    "/swarm/unlock",
+    "/containers/prune",
+    "/build/prune",
     "/networks/prune",
     "/containers/{id}/attach",
     "/containers/{id}/kill",

@@ -26,8 +26,8 @@ use oci_client::Reference;
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 use tokio::sync::{Semaphore, watch};
 
-pub use self::look::Described;
 pub use self::login::LoginRefused;
+pub use self::look::Described;
 use self::manifest::Document;
 pub use self::manifest::ImageHealth;
 pub use self::registry::{Registries, RegistryConfig};

@@ -6,7 +6,7 @@ use super::problem::Place;
 use super::reader::*;
 use super::yaml::{Entry, Node, Value};
 use crate::spec::publish::{MAX_PUBLISHED_PORTS, ShortPorts};
-use crate::spec::{HOST_GATEWAY, Protocol};
+use crate::spec::{HOST_GATEWAY, NodeNetwork, Protocol};
 
 /// Builds a canonical mapping whose values all stand at one place.
 pub(super) fn mapping(place: super::problem::Place, entries: Vec<(&str, Value)>) -> Node {
@@ -223,6 +223,16 @@ pub fn hosts(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
         }
     }
     Some(Node::new(place, Value::List(hosts)))
+}
+
+/// A network of the node's own. Another container's has no meaning in a swarm.
+pub fn network_mode(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
+    let place = node.place;
+    if NodeNetwork::named(node.as_text()).is_some() {
+        return Some(node);
+    }
+    reader.warn(place, path, "ignored: only host, none and bridge have an effect in a swarm");
+    None
 }
 
 fn check_address(reader: &mut Reader<'_>, place: Place, path: &str, address: &str) {

@@ -45,6 +45,10 @@ impl Reader<'_> {
         self.report.problem(place, path, message);
     }
 
+    pub fn warn(&mut self, place: Place, path: &str, message: impl Into<String>) {
+        self.report.warn(place, path, message);
+    }
+
     /// Reports `feature` as missing unless it is there.
     pub fn needs(&mut self, feature: Feature, place: Place, path: &str) {
         if !self.features.has(feature) {

@@ -2,7 +2,7 @@
 //! carry it over in `convert`.
 
 use super::features::Feature;
-use super::forms::{attachments, env_files, file_references, hosts, ports, resolve_environment, ulimits};
+use super::forms::{attachments, env_files, file_references, hosts, network_mode, ports, resolve_environment, ulimits};
 use super::reader::*;
 use super::volumes::{mounts, tmpfs};
 use super::yaml::{Entry, Node, Value};
@@ -83,7 +83,7 @@ const SERVICE: &[Field] = &[
     used("privileged", boolean),
     used("security_opt", texts),
     used("shm_size", size),
-    used("network_mode", |reader, path, node| reader.one_of(path, node, &["host", "none", "bridge"])),
+    used("network_mode", network_mode),
     used("ipc", |reader, path, node| reader.one_of(path, node, &["private", "host"])),
     used("pid", |reader, path, node| reader.one_of(path, node, &["private", "host"])),
     needs("extends", Feature::Composition, super::composition::extends),

@@ -525,8 +525,8 @@ networks:
     };
     assert_eq!(on, [[named("host")], [named("none")]]);
     assert!(stack.networks.is_empty() && stack.external_networks.is_empty());
-    let problems = Case::new("services: {a: {image: i, network_mode: 'service:b'}}").all_features().problems();
-    assert!(problems[0].contains("is none of host, none, bridge"), "{problems:?}");
+    let warnings = Case::new("services: {a: {image: i, network_mode: 'service:b'}}").all_features().warnings();
+    assert!(warnings[0].contains("only host, none and bridge have an effect"), "{warnings:?}");
     let both = "services: {a: {image: i, network_mode: host, networks: [default]}}";
     assert!(Case::new(both).all_features().problems()[0].contains("stands beside networks"));
 }
