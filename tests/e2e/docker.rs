@@ -187,9 +187,9 @@ fn docker_makes_shows_and_removes_networks() {
     let host = &swarm.hosts[0];
     let networks = "{{.Name}}\t{{.Driver}}\t{{.Scope}}";
     let of_every_swarm: [&[&str]; 4] = [
-        &["ingress", "overlay", "swarm"],
         &["bridge", "bridge", "local"],
         &["host", "host", "local"],
+        &["ingress", "overlay", "swarm"],
         &["none", "null", "local"],
     ];
     shows(host, &["network", "ls"], networks, &of_every_swarm);
