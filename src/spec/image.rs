@@ -41,8 +41,14 @@ impl ImageReference {
 
     /// As a user would write it: Docker Hub and its `library` left out.
     pub fn familiar(&self) -> String {
-        let mut text = if self.registry == DEFAULT_REGISTRY {
-            self.repository.strip_prefix("library/").unwrap_or(&self.repository).to_string()
+        let short = match self.repository.strip_prefix("library/") {
+            Some(name) if !name.contains('/') => name,
+            _ => &self.repository,
+        };
+        // What would be read as a registry stays behind its own.
+        let reads_back = split_registry(short) == (DEFAULT_REGISTRY, short);
+        let mut text = if self.registry == DEFAULT_REGISTRY && reads_back {
+            short.to_string()
         } else {
             format!("{}/{}", self.registry, self.repository)
         };
@@ -191,6 +197,17 @@ mod tests {
     use super::*;
 
     const DIGEST: &str = "sha256:38a203e1986cf79639cfb9b2e1d6e773de84002feea2d4eb006b52004ee8502d";
+
+    #[test]
+    fn the_short_name_reads_as_the_same_image() {
+        for text in
+            ["redis", "a/b:1", "docker.io/docker.io/x", "docker.io/library/a/b", "docker.io/localhost/x", "r:5/x"]
+        {
+            let image: ImageReference = text.parse().unwrap();
+            let read = image.familiar().parse::<ImageReference>().map(|read| read.to_string());
+            assert_eq!(read, Ok(image.to_string()), "{text}");
+        }
+    }
 
     #[test]
     fn references_are_normalised() {

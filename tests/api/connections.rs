@@ -119,10 +119,15 @@ fn what_is_under_way_when_the_daemon_stops_is_answered() {
     idle.write_all(PING).unwrap();
     assert_eq!(Answer::read(&mut idle).unwrap().status, 200);
     let body = br#"{"Name":"c","Data":"eA=="}"#;
-    let head = format!("POST /configs/create HTTP/1.1\r\nHost: f\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "POST /configs/create HTTP/1.1\r\nHost: f\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     asking.write_all(head.as_bytes()).unwrap();
-    // It is being answered: the server asks for the rest, so to say.
-    assert_eq!(server.ask("GET", "/_ping", b"").unwrap().status, 200);
+    // It is being answered: the server asks for the rest.
+    let mut continued = [0; 25];
+    asking.read_exact(&mut continued).unwrap();
+    assert_eq!(continued, *b"HTTP/1.1 100 Continue\r\n\r\n");
     server.stop();
     assert_eq!(idle.read(&mut [0; 16]).unwrap(), 0);
     asking.write_all(body).unwrap();
