@@ -143,7 +143,8 @@ fn networks_and_names_of_a_stack_are_as_its_file_says_for_flok_and_for_docker() 
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && errors.contains("lan"), "{tool}: {errors}");
         assert_eq!(swarm.hosts[0].ok(&["service", "ls", "-q"]), "", "{tool}: nothing half done");
-        assert_eq!(swarm.hosts[0].ok(&["network", "ls", "-q"]).lines().count(), 1, "{tool}: nothing half done");
+        let of_swarm = swarm.hosts[0].ok(&["network", "ls", "-q", "--filter", "scope=swarm"]);
+        assert_eq!(of_swarm.lines().count(), 1, "{tool}: nothing half done");
     }
     swarm.hosts[0].ok(&["network", "create", "--driver", "overlay", "lan"]);
     for (tool, name, number) in tools {

@@ -170,9 +170,10 @@ fn bad_networks_are_refused_from_everywhere_and_nothing_is_stored() {
         "services: { web: { image: flok/whoami:latest, networks: [out] } }\nnetworks: { out: { external: true } }";
     let said = host.refused(&["stack", "deploy", "--detach", "-c", &swarm.stack_file("s", missing), "s"]);
     assert!(said.contains("\"out\" is declared as external, but could not be found"), "{said}");
-    let names = |what: &str| host.ok(&[what, "ls", "--format", "{{.Name}}"]);
-    assert_eq!(names("network").lines().filter(|name| *name != "ingress").collect::<Vec<_>>(), ["lan"]);
-    assert_eq!(names("service"), "", "nothing half done");
+    let names = |args: &[&str]| host.ok(&[args, &["--format", "{{.Name}}"]].concat());
+    let networks = names(&["network", "ls", "--filter", "scope=swarm"]);
+    assert_eq!(networks.lines().filter(|name| *name != "ingress").collect::<Vec<_>>(), ["lan"]);
+    assert_eq!(names(&["service", "ls"]), "", "nothing half done");
 
     // What is on a network is named, and what was asked of its packets is heeded.
     for name in ["api", "web"] {
