@@ -119,7 +119,7 @@ impl<'a> Allocator<'a> {
         if found.spec.chose_subnets(ipv4) {
             return Err(format!("{}: make it anew with a larger subnet", full(name)));
         }
-        let cut = self.cutter.cut(draft.state(), self.around, ipv4);
+        let cut = self.cutter.cut(draft, self.around, ipv4);
         let subnet = cut.map_err(|why| format!("{}, and {why}", full(name)))?;
         let subnets = found.subnets.iter().cloned().chain([subnet.to_string()]).collect();
         let change = Change::SetNetworkSubnets { network, subnets };

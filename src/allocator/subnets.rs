@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use super::Surroundings;
 use crate::spec::*;
-use crate::state::{NodeHealth, State, Swarm};
+use crate::state::{Draft, NodeHealth, ObjectId, State, Swarm};
 
 /// Of a network's IPv6 subnet, as everywhere (RFC 4291, 2.5.1).
 const IPV6_SUBNET: u8 = 64;
@@ -33,10 +33,11 @@ struct Occupied {
 impl Cutter {
     /// A subnet that no network has, nor any task that still stops, no node is in and none reaches otherwise. Nothing is
     /// written down: the caller gives it to a network. The error says what is missing.
-    pub fn cut(&mut self, state: &State, around: &dyn Surroundings, ipv4: bool) -> Result<Subnet, String> {
+    pub fn cut(&mut self, draft: &Draft, around: &dyn Surroundings, ipv4: bool) -> Result<Subnet, String> {
+        let state = draft.state();
         let exhausted = "no subnet is left in the swarm's address pools";
         let swarm = state.swarm().ok_or(exhausted)?;
-        let occupied = self.occupied.get_or_insert_with(|| Occupied::find(state, around));
+        let occupied = self.occupied.get_or_insert_with(|| Occupied::find(draft, around));
         if let Some(node) = occupied.unheard {
             return Err(format!("what is around node {} is not known yet", name(state, node)));
         }
@@ -85,7 +86,8 @@ impl Cutter {
 }
 
 impl Occupied {
-    fn find(state: &State, around: &dyn Surroundings) -> Occupied {
+    fn find(draft: &Draft, around: &dyn Surroundings) -> Occupied {
+        let state = draft.state();
         let single = |addr: IpAddr| Subnet::new(addr, if addr.is_ipv4() { 32 } else { 128 });
         let mut found = Occupied::default();
         let mut all = Vec::new();
@@ -93,7 +95,10 @@ impl Occupied {
             all.extend(single(node.description.addr).map(|subnet| (subnet, node.id)));
             match around.of(node.id) {
                 Some(held) => all.extend(held.into_iter().map(|subnet| (subnet, node.id))),
-                None if node.health == NodeHealth::Up => found.unheard = Some(node.id),
+                // That it is down may be refused, where this very plan says so: the next one goes by it.
+                None if node.health == NodeHealth::Up || draft.changes(ObjectId::Node(node.id)) => {
+                    found.unheard = Some(node.id);
+                }
                 // Nor will it say so soon.
                 None => {}
             }

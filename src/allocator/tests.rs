@@ -147,6 +147,21 @@ fn a_node_that_went_without_a_word_is_not_waited_for() {
 }
 
 #[test]
+fn a_verdict_of_the_same_plan_is_not_built_upon() {
+    let mut swarm = Fixture::nodes(2);
+    let net = swarm.network("net", &[]);
+    let around = Around { unheard: Some(node(2)), ..Around::default() };
+    let mut draft = swarm.draft();
+    let health = crate::state::NodeHealth::Down { incarnation: Incarnation(1), since: swarm.now };
+    draft.change(&[], Change::SetNodeHealth { node: node(2), health, flaps: 1 }).unwrap();
+    Allocator::new(&around).plan(&mut draft);
+    commit(&mut swarm, draft);
+    assert!(subnets(&swarm, net).is_empty());
+    tick_among(&mut swarm, &around);
+    assert_eq!(subnets(&swarm, net), ["10.0.1.0/24"]);
+}
+
+#[test]
 fn a_pool_that_a_node_reaches_whole_is_said_to_be() {
     let mut swarm = Fixture::nodes(2);
     let around = Around::of_node(2, &["10.0.0.0/8"]);

@@ -24,6 +24,11 @@ impl Draft {
         &self.state
     }
 
+    /// It is not as it was when the draft was begun.
+    pub fn changes(&self, id: ObjectId) -> bool {
+        self.touched.contains(&id)
+    }
+
     /// Applies `change` to the draft and records it, guarded by the versions of `reads` (objects beside the ones the
     /// change itself names) as they were before this draft. A refusal leaves the draft as it was.
     pub fn change(&mut self, reads: &[ObjectId], change: Change) -> Result<(), Refusal> {
