@@ -221,16 +221,9 @@ fn of_service(service: &Service, tasks: &[Task]) -> Progress {
         waits = format!("{waits}; the last task that failed: {failure}").trim_start_matches("; ").to_string();
     }
     let monitor = if is_job || wanted == 0 { Duration::ZERO } else { monitor(service) };
-    let failed = failed(service).or_else(|| if is_updating(service) { None } else { given_up(&own) });
-    Progress {
-        running,
-        wanted,
-        waits,
-        failed,
-        is_updating: is_updating(service),
-        monitor,
-        went_back: went_back(service),
-    }
+    let is_updating = is_updating(service);
+    let failed = failed(service).or_else(|| if is_updating { None } else { given_up(&own) });
+    Progress { running, wanted, waits, failed, is_updating, monitor, went_back: went_back(service) }
 }
 
 /// How long an update of the service watches each new task.
@@ -271,10 +264,7 @@ fn ended_for_good(task: &Task) -> bool {
     use bollard::models::TaskSpecRestartPolicyConditionEnum as Condition;
     let condition = task.spec.as_ref().and_then(|spec| spec.restart_policy.as_ref()?.condition);
     let state = task.status.as_ref().and_then(|status| status.state);
-    matches!(
-        (condition, state),
-        (Some(Condition::NONE), Some(TaskState::COMPLETE)) | (Some(Condition::ON_FAILURE), Some(TaskState::COMPLETE))
-    )
+    state == Some(TaskState::COMPLETE) && matches!(condition, Some(Condition::NONE | Condition::ON_FAILURE))
 }
 
 /// Of a slot whose last task failed and has no successor, why it did: a failed task and its successor are one change, so none

@@ -72,9 +72,9 @@ fn of_live(tick: &Tick<'_>, fleet: &Fleet<'_>, slot: &SlotTasks<'_>, task: &Task
 
 fn of_ended(fleet: &Fleet<'_>, slot: &SlotTasks<'_>, last: &Task, update: &str) -> String {
     let outcome = last.outcome.as_ref();
-    let how = outcome.map_or_else(String::new, |outcome| match outcome.message.as_str() {
-        "" => format!("{:?}", outcome.state).to_lowercase(),
-        message => format!("{}: {message}", format!("{:?}", outcome.state).to_lowercase()),
+    let how = outcome.map_or_else(String::new, |outcome| {
+        let state = format!("{:?}", outcome.state).to_lowercase();
+        if outcome.message.is_empty() { state } else { format!("{state}: {}", outcome.message) }
     });
     if fleet.service.spec.mode.is_job() && job::is_over(fleet, slot) {
         return format!("{how}; this job wants nothing more of it");

@@ -1,6 +1,7 @@
 //! What a user asks a service to be. The shape follows Docker's `ServiceSpec`, so that its clients' requests map
 //! field by field; flok's additions stand in [`TaskSpec`] and [`ContainerSpec`] beside Docker's.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -66,6 +67,11 @@ pub struct TaskSpec {
 
 /// In place of an address in [`ContainerSpec::hosts`]: the node's own, which is known where the task starts.
 pub const HOST_GATEWAY: &str = "host-gateway";
+
+/// What may stand in place of an address in [`ContainerSpec::hosts`].
+pub fn is_host_address(text: &str) -> bool {
+    text == HOST_GATEWAY || text.parse::<IpAddr>().is_ok()
+}
 
 impl ServiceSpec {
     /// Other data of a secret or config is nothing that would make it run again: it is no job, or runs by its schedule.

@@ -96,12 +96,7 @@ impl Ids {
 
     /// The deployment has no other data, and the service not the newest: it went back.
     pub fn leave_older_data(&self, service: &Service, state: &State) -> bool {
-        let is_older = |(id, version): (DataId, DataVersion)| {
-            let (has, newest) = (state.data(id, version), state.newest_data(id));
-            let same = has.zip(newest).is_some_and(|(has, newest)| newest.is_same(&has));
-            !self.replaced.contains_key(&id) && newest.is_some() && !same
-        };
-        service.spec.may_get_new_data() && service.spec.task.container.data_used().any(is_older)
+        state.lacks_newest(&service.spec, |id| !self.replaced.contains_key(&id))
     }
 
     /// The service with the ids of the secrets and configs it names.

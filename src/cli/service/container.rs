@@ -9,7 +9,7 @@ use super::edit::set;
 use crate::api::client::Client;
 use crate::cli::key_value;
 use crate::spec::quantity::parse_size;
-use crate::spec::{DEPENDS_ON_LABEL, DependsOn, HOST_GATEWAY};
+use crate::spec::{DEPENDS_ON_LABEL, DependsOn, HOST_GATEWAY, is_host_address};
 
 /// Flags that set one value.
 #[derive(Debug, Default, Args)]
@@ -255,8 +255,7 @@ fn hosts(container: &mut TaskSpecContainerSpec, edit: Edit) -> anyhow::Result<()
         let (name, address) =
             host.split_once(':').ok_or_else(|| anyhow::anyhow!("{host:?} is no host: write NAME:ADDRESS"))?;
         let address = address.trim_matches(['[', ']']);
-        let is_known = address == HOST_GATEWAY || address.parse::<std::net::IpAddr>().is_ok();
-        anyhow::ensure!(is_known, "{host:?}: {address:?} is neither an address nor {HOST_GATEWAY}");
+        anyhow::ensure!(is_host_address(address), "{host:?}: {address:?} is neither an address nor {HOST_GATEWAY}");
         known.push(format!("{address} {name}"));
     }
     Ok(())

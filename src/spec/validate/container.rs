@@ -79,7 +79,7 @@ impl ContainerSpec {
         for host in &self.hosts {
             let mut words = host.split_whitespace();
             let address = words.next().unwrap_or_default();
-            require(words.next().is_some() && (address == HOST_GATEWAY || address.parse::<IpAddr>().is_ok()), || {
+            require(words.next().is_some() && is_host_address(address), || {
                 format!(
                     "invalid extra host {host:?}: write an address (or {HOST_GATEWAY}, for the node's own) and a name"
                 )

@@ -120,7 +120,7 @@ impl State {
 
     /// The tasks would see other data, were the newest given to them. A job does not run again for that; one with a
     /// schedule runs anyway.
-    fn lacks_newest(&self, spec: &ServiceSpec, of: impl Fn(DataId) -> bool) -> bool {
+    pub fn lacks_newest(&self, spec: &ServiceSpec, of: impl Fn(DataId) -> bool) -> bool {
         let differs = |(id, version): (DataId, DataVersion)| {
             let has = self.data(id, version);
             has.is_none_or(|has| self.newest_data(id).is_some_and(|newest| !newest.is_same(&has)))
