@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
-use flok::consensus::{Config, Consensus, Courier, First, Lane, LogIdentity, LogKey, LogStore, NoAnswer, new_swarm};
+use flok::consensus::{
+    Config, Consensus, Courier, First, Lane, LogIdentity, LogStore, NoAnswer, SealingKey, new_swarm,
+};
 use flok::spec::{ClientId, NodeId, SwarmId, UnixMs};
 use flok::state::Command;
 use futures::FutureExt;
@@ -101,7 +103,7 @@ async fn swarm(
         let first = First::Snapshot { meta, data, hard_state };
         let rng = Box::new(StdRng::seed_from_u64(raft_id));
         let store =
-            LogStore::create(&folder.join(format!("{raft_id}.redb")), &LogKey::new([7; 32]), identity, first, rng)?;
+            LogStore::create(&folder.join(format!("{raft_id}.redb")), &SealingKey::new([7; 32]), identity, first, rng)?;
         let config = Config {
             peers: (1..=nodes).map(|id| (id, NodeId(u128::from(id)))).collect(),
             client: ClientId(u128::from(raft_id)),

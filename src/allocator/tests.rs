@@ -108,7 +108,7 @@ fn no_subnet_holds_a_node_and_large_ones_are_passed_over() {
     let mut swarm = Fixture::nodes(3);
     let pools = SwarmSpec { address_pools: vec!["10.98.0.0/15".into()], ..SwarmSpec::default() };
     let version = swarm.state.swarm().unwrap().meta.version;
-    swarm.command(Command::UpdateSwarm { version, spec: pools });
+    swarm.command(Command::UpdateSwarm { version, spec: pools, unlock_key: None });
     swarm.network("large", &["10.98.0.0/16"]);
     let next = swarm.network("next", &[]);
     tick(&mut swarm);
@@ -248,7 +248,7 @@ fn pools_that_are_used_up_are_said_to_be() {
     let mut swarm = Fixture::nodes(1);
     let pools = SwarmSpec { address_pools: vec!["10.1.0.0/24".into()], subnet_size: 29, ..SwarmSpec::default() };
     let version = swarm.state.swarm().unwrap().meta.version;
-    swarm.command(Command::UpdateSwarm { version, spec: pools });
+    swarm.command(Command::UpdateSwarm { version, spec: pools, unlock_key: None });
     let net = swarm.network("net", &[]);
     let web = swarm.service("web", 300, |spec| spec.task.networks = vec![attach_to(net)]);
     for slot in 1..=300 {

@@ -46,9 +46,12 @@ pub trait Backend: Containers + Store {
     fn swarm_join(&self, request: JoinSwarm) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// Stops this node's part in the swarm and forgets it.
     fn swarm_leave(&self, force: bool) -> impl Future<Output = Result<(), ApiError>> + Send;
+    /// Takes up the part in the swarm that locked this node.
+    fn swarm_unlock(&self, key: UnlockKey) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// `FLKTKN-...` for the role, from the state that was read.
     fn join_token(&self, state: &State, role: Role) -> Option<String>;
     fn new_token_secret(&self) -> SecretBytes;
+    fn new_unlock_key(&self) -> UnlockKey;
 
     /// Lines of the tasks' logs, wherever the tasks ran.
     fn logs(
@@ -94,6 +97,8 @@ pub enum Membership {
     Inactive,
     /// Joining, or joined and not connected yet.
     Pending,
+    /// In a swarm that locks its managers, and not unlocked since the daemon started.
+    Locked,
     Active {
         swarm: SwarmId,
         role: Role,

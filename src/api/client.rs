@@ -143,14 +143,14 @@ impl Client {
 
     /// The bytes at a path below `/flok/v1`, which may take long to gather.
     pub async fn download(&self, path: &str) -> Result<Bytes, ClientError> {
-        self.bytes(Method::GET, path, Bytes::new(), DOWNLOAD_WITHIN).await
+        self.bytes(Method::GET, &flok_path(path), Bytes::new(), DOWNLOAD_WITHIN).await
     }
 
     /// `POST` of a path below `/flok/v1` that takes the connection over.
     pub async fn upgrade(&self, path: &str) -> Result<TokioIo<Upgraded>, ClientError> {
         let request = Request::builder()
             .method(Method::POST)
-            .uri(format!("/flok/v1{path}"))
+            .uri(flok_path(path))
             .header("Connection", "Upgrade")
             .header("Upgrade", "tcp")
             .body(Full::new(Bytes::new()))
@@ -170,7 +170,22 @@ impl Client {
         Ok(TokioIo::new(tokio::time::timeout(ANSWER_WITHIN, opening).await.map_err(timed_out)??))
     }
 
+    /// `GET` of a path of Docker's API that its client has no call for.
+    pub async fn get_docker<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.json(Method::GET, path, Bytes::new()).await
+    }
+
+    /// `POST` of a path of Docker's API that its client has no call for and that answers nothing.
+    pub async fn post_docker(&self, path: &str, body: &impl Serialize, within: Duration) -> Result<(), ClientError> {
+        let body = serde_json::to_vec(body).expect("plain types with text keys are JSON");
+        self.bytes(Method::POST, path, body.into(), within).await.map(drop)
+    }
+
     async fn flok<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
+        self.json(method, &flok_path(path), body).await
+    }
+
+    async fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
         let body = self.bytes(method, path, body, ANSWER_WITHIN).await?;
         let broken = |error: serde_json::Error| ClientError::Broken { host: self.host(), why: error.to_string() };
         serde_json::from_slice(&body).map_err(broken)
@@ -179,7 +194,7 @@ impl Client {
     async fn bytes(&self, method: Method, path: &str, body: Bytes, within: Duration) -> Result<Bytes, ClientError> {
         let request = Request::builder()
             .method(method)
-            .uri(format!("/flok/v1{path}"))
+            .uri(path)
             .header("Content-Type", "application/json")
             .body(Full::new(body))
             .expect("the path is of URL characters");
@@ -197,6 +212,10 @@ impl Client {
         }
         Ok(body)
     }
+}
+
+fn flok_path(path: &str) -> String {
+    format!("/flok/v1{path}")
 }
 
 /// Text as a value in a query, or as one part of a path.

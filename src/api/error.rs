@@ -15,7 +15,7 @@ pub enum ApiError {
     Invalid(String),
     #[error("{0}")]
     TooLarge(String),
-    /// By a registry.
+    /// By a registry, or by a lock that another key opens.
     #[error("{0}")]
     Unauthorized(String),
     #[error("{0}")]
@@ -38,6 +38,10 @@ pub const NOT_A_MANAGER: &str = "This node is not a swarm manager. Worker nodes 
      state. Please run this command on a manager node or promote the current node to a manager.";
 pub const NOT_IN_A_SWARM: &str = "This node is not a swarm manager. Use \"flok swarm init\" or \"flok swarm join\" to connect \
      this node to swarm and try again.";
+
+/// Docker's words for a manager that waits for its swarm's unlock key.
+pub const LOCKED: &str = "Swarm is encrypted and needs to be unlocked before it can be used. Please use \"flok swarm unlock\" \
+     to unlock it.";
 
 impl ApiError {
     pub fn status(&self) -> StatusCode {

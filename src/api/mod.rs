@@ -30,7 +30,7 @@ mod view;
 pub use backend::*;
 pub use calls::{send, serve_calls};
 pub use containers::*;
-pub use error::{ApiError, NOT_A_MANAGER, NOT_IN_A_SWARM};
+pub use error::{ApiError, LOCKED, NOT_A_MANAGER, NOT_IN_A_SWARM};
 pub use journal::Journal;
 pub use router::{for_nodes, serve};
 pub use store::*;

@@ -26,7 +26,7 @@ pub use error::{MessageError, ProposeError, ReadError, Refused, StoreError};
 pub use handle::{Consensus, MAX_ENTRY_BYTES, PROPOSE_DEADLINE};
 pub use machine::{Follower, RaftRole, TICK};
 pub use replica::Fatal;
-pub use seal::LogKey;
+pub use seal::{Sealer, SealingKey};
 pub use start::{Config, FIRST_RAFT_ID, force_new_cluster, new_swarm};
 pub use status::Status;
 pub use store::{First, LogIdentity, LogStore};

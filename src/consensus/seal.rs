@@ -1,4 +1,4 @@
-//! Encryption of records at rest: XChaCha20-Poly1305.
+//! Encryption at rest, of the log's records and of a node's keys: XChaCha20-Poly1305.
 //!
 //! Each record gets a nonce of 192 random bits. A counter would be shorter, but it would have to survive what a disk
 //! survives: a data directory restored from a copy, or cloned, would count again from where the copy stood and use nonces
@@ -13,31 +13,35 @@ use zeroize::Zeroizing;
 
 const NONCE_LEN: usize = 24;
 
-/// The key of the log, given by whoever keeps the swarm's secrets. Wiped when dropped.
+/// What a [`Sealer`] seals with, such as the log's key. Wiped when dropped.
 #[derive(Clone)]
-pub struct LogKey(Zeroizing<[u8; 32]>);
+pub struct SealingKey(Zeroizing<[u8; 32]>);
 
-impl LogKey {
-    pub fn new(bytes: [u8; 32]) -> LogKey {
-        LogKey(Zeroizing::new(bytes))
+impl SealingKey {
+    pub fn new(bytes: [u8; 32]) -> SealingKey {
+        SealingKey(Zeroizing::new(bytes))
+    }
+
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
     }
 }
 
-impl std::fmt::Debug for LogKey {
+impl std::fmt::Debug for SealingKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("LogKey(..)")
+        f.write_str("SealingKey(..)")
     }
 }
 
-/// Seals and opens the records of one log.
+/// Seals and opens what one key protects.
 pub struct Sealer {
     cipher: XChaCha20Poly1305,
     rng: Box<dyn CryptoRng + Send>,
 }
 
 impl Sealer {
-    pub fn new(key: &LogKey, rng: Box<dyn CryptoRng + Send>) -> Sealer {
-        Sealer { cipher: XChaCha20Poly1305::new(Key::from_slice(key.0.as_slice())), rng }
+    pub fn new(key: &SealingKey, rng: Box<dyn CryptoRng + Send>) -> Sealer {
+        Sealer { cipher: XChaCha20Poly1305::new(Key::from_slice(key.bytes())), rng }
     }
 
     /// Nonce, then ciphertext with its tag.

@@ -15,7 +15,7 @@ use super::driver::{Driver, Shared};
 use super::error::StoreError;
 use super::handle::{Consensus, Inner};
 use super::replica::{Fatal, Replica, ReplicaConfig, Retention};
-use super::seal::LogKey;
+use super::seal::SealingKey;
 use super::status::Status;
 use super::store::{First, LogIdentity, LogStore};
 use super::transfer::Assembly;
@@ -114,7 +114,7 @@ impl Consensus {
 /// The old log is replaced at the end, whole or not at all.
 pub fn force_new_cluster(
     path: &Path,
-    key: &LogKey,
+    key: &SealingKey,
     identity: &LogIdentity,
     mut rng: impl FnMut() -> Box<dyn CryptoRng + Send>,
 ) -> Result<(), Fatal> {

@@ -26,7 +26,7 @@ pub use self::records::{Header, LogIdentity};
 use self::records::{Place, SnapshotRecord};
 use super::error::StoreError;
 use super::machine::Write;
-use super::seal::{LogKey, Sealer};
+use super::seal::{Sealer, SealingKey};
 use crate::spec::{FEATURE_LEVEL, FeatureLevel};
 
 const HEADER: TableDefinition<&str, &[u8]> = TableDefinition::new("header");
@@ -81,7 +81,7 @@ impl LogStore {
     /// Makes a log in a file that does not exist. It appears there whole or not at all.
     pub fn create(
         path: &Path,
-        key: &LogKey,
+        key: &SealingKey,
         identity: LogIdentity,
         first: First,
         rng: Box<dyn CryptoRng + Send>,
@@ -110,7 +110,7 @@ impl LogStore {
     /// Opens the log that [`Self::create`] made. `expected` is who the node is now.
     pub fn open(
         path: &Path,
-        key: &LogKey,
+        key: &SealingKey,
         expected: &LogIdentity,
         rng: Box<dyn CryptoRng + Send>,
     ) -> Result<LogStore, StoreError> {
@@ -125,7 +125,7 @@ impl LogStore {
 
     pub fn create_on(
         backend: impl StorageBackend,
-        key: &LogKey,
+        key: &SealingKey,
         identity: LogIdentity,
         first: First,
         rng: Box<dyn CryptoRng + Send>,
@@ -150,7 +150,7 @@ impl LogStore {
 
     pub fn open_on(
         backend: impl StorageBackend,
-        key: &LogKey,
+        key: &SealingKey,
         expected: &LogIdentity,
         rng: Box<dyn CryptoRng + Send>,
     ) -> Result<LogStore, StoreError> {

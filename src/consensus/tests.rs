@@ -165,8 +165,8 @@ impl Cluster {
     }
 }
 
-fn key() -> LogKey {
-    LogKey::new([7; 32])
+fn key() -> SealingKey {
+    SealingKey::new([7; 32])
 }
 
 fn rng(number: u128) -> Box<StdRng> {

@@ -34,6 +34,7 @@ prop_compose! {
         dependencies in prop::collection::btree_map(0u128..6, 0u64..3, 0..6),
         members in prop::collection::btree_map(0u128..6, 1u16..3, 0..6),
         version in 0u64..3,
+        lock in prop::option::of(0u8..2),
     ) -> View {
         View {
             generation: Generation(0),
@@ -44,6 +45,7 @@ prop_compose! {
                 data_path_port: 4789,
                 list: members.into_iter().map(|(id, port)| (NodeId(id), member(id, port))).collect(),
             }),
+            unlock_key: lock.map(|byte| SecretBytes(vec![byte; 32])),
         }
     }
 }
@@ -58,6 +60,7 @@ proptest! {
             let update = if restart { Update::snapshot(&newest) } else { diff(&sent, &newest) };
             if update.is_empty() {
                 prop_assert_eq!(&sent.dependencies, &newest.dependencies);
+                prop_assert_eq!(&sent.unlock_key, &newest.unlock_key);
                 continue;
             }
             sent = newest;
@@ -119,6 +122,20 @@ fn a_node_learns_its_own_tasks_and_their_secrets_and_no_others() {
     assert_eq!(view.assignments[&tasks[0]].name, format!("a.1.{}", tasks[0]));
     assert_eq!(view.members.list.len(), 2);
     assert_eq!(view.generation.0, swarm.state.applied());
+}
+
+#[test]
+fn what_locks_managers_is_told_to_managers_alone() {
+    let mut swarm = Fixture::nodes(2);
+    let second = swarm.state.node(node(2)).unwrap();
+    let (version, spec) = (second.meta.version, NodeSpec { role: Role::Worker, ..second.spec.clone() });
+    swarm.command(Command::UpdateNode { id: node(2), version, spec });
+    let version = swarm.state.swarm().unwrap().meta.version;
+    let spec = SwarmSpec { autolock: true, ..SwarmSpec::default() };
+    let key = SecretBytes(vec![7; 32]);
+    swarm.command(Command::UpdateSwarm { version, spec, unlock_key: Some(key.clone()) });
+    let told = |number| view(&swarm.state, node(number)).unlock_key;
+    assert_eq!((told(1), told(2)), (Some(key), None));
 }
 
 #[test]

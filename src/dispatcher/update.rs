@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::members::{Member, Members};
 use super::view::{Generation, View};
-use crate::spec::{Assignment, Dependency, DependencyId, NodeId, TaskId, Version};
+use crate::spec::{Assignment, Dependency, DependencyId, NodeId, SecretBytes, TaskId, Version};
 
 /// A change to a view. With a `base` it holds what differs from that generation; without, it is a snapshot, and what
 /// it does not hold is gone.
@@ -21,6 +21,8 @@ pub struct Update {
     pub removed_dependencies: Vec<DependencyId>,
     /// `None`: as before.
     pub members: Option<MembersUpdate>,
+    /// `None`: as before.
+    pub unlock_key: Option<Option<SecretBytes>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +56,7 @@ pub fn diff(old: &View, new: &View) -> Update {
         dependencies: dependencies.into_iter().map(|(_, dependency)| dependency).collect(),
         removed_dependencies,
         members: members_diff(&old.members, &new.members),
+        unlock_key: (old.unlock_key != new.unlock_key).then(|| new.unlock_key.clone()),
     }
 }
 
@@ -77,6 +80,7 @@ impl Update {
             && self.dependencies.is_empty()
             && self.removed_dependencies.is_empty()
             && self.members.is_none()
+            && self.unlock_key.is_none()
     }
 
     /// Brings `view` to this update's generation.
@@ -107,6 +111,9 @@ impl Update {
             }
             members.list.extend(update.changed);
             members.data_path_port = update.data_path_port;
+        }
+        if let Some(key) = self.unlock_key {
+            view.unlock_key = key;
         }
         Ok(())
     }

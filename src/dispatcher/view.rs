@@ -24,6 +24,8 @@ pub struct View {
     pub dependencies: BTreeMap<DependencyId, Dependency>,
     /// Shared: every node's view holds the same list.
     pub members: Arc<Members>,
+    /// Of managers alone, while the swarm locks them: what locks their keys on their disks.
+    pub unlock_key: Option<SecretBytes>,
 }
 
 /// Builds views and keeps the member list between them, so that a view does not cost a walk over all nodes.
@@ -55,6 +57,7 @@ fn build(state: &State, node: NodeId, members: Arc<Members>) -> View {
     let mut view = View {
         generation: Generation(state.applied()),
         members,
+        unlock_key: unlock_key(state, node),
         assignments: BTreeMap::new(),
         dependencies: BTreeMap::new(),
     };
@@ -68,6 +71,12 @@ fn build(state: &State, node: NodeId, members: Arc<Members>) -> View {
         view.assignments.insert(task.id, assignment(task, service, spec));
     }
     view
+}
+
+/// A worker has nothing to lock: it knows of its own tasks alone.
+fn unlock_key(state: &State, node: NodeId) -> Option<SecretBytes> {
+    state.node(node).filter(|node| node.is_manager())?;
+    state.swarm()?.unlock_key.clone()
 }
 
 /// As users know it: `web.1.<task id>`.

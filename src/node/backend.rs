@@ -29,7 +29,7 @@ const LOG_POLL: Duration = Duration::from_millis(20);
 
 impl Daemon {
     fn shared(&self) -> Result<Arc<Shared>, ApiError> {
-        let session = self.session().ok_or_else(|| ApiError::Unavailable(NOT_IN_A_SWARM.to_owned()))?;
+        let session = self.session().ok_or_else(|| self.outside())?;
         Ok(Arc::clone(&session.shared))
     }
 
@@ -92,6 +92,7 @@ impl Backend for Daemon {
         let session = self.session();
         let shared = session.as_ref().map(|session| &session.shared);
         let membership = match shared {
+            None if self.is_locked() => Membership::Locked,
             None => Membership::Inactive,
             Some(shared) => Membership::Active { swarm: shared.swarm, role: shared.role() },
         };
@@ -189,6 +190,10 @@ impl Backend for Daemon {
         self.leave(force).await
     }
 
+    async fn swarm_unlock(&self, key: UnlockKey) -> Result<(), ApiError> {
+        self.unlock(&key).await
+    }
+
     fn join_token(&self, state: &State, role: Role) -> Option<String> {
         let swarm = state.swarm()?;
         let secret = match role {
@@ -200,6 +205,10 @@ impl Backend for Daemon {
 
     fn new_token_secret(&self) -> SecretBytes {
         TokenSecret::generate().to_bytes()
+    }
+
+    fn new_unlock_key(&self) -> UnlockKey {
+        UnlockKey::new(self.host.random_bytes())
     }
 
     async fn logs(&self, tasks: Vec<TaskId>, options: LogOptions) -> Result<BoxStream<'static, LogLine>, ApiError> {

@@ -251,7 +251,7 @@ impl Containers for Daemon {
     }
 
     async fn call(&self, node: NodeId, request: Request) -> Result<Response, ApiError> {
-        let session = self.session().ok_or_else(|| ApiError::Unavailable(NOT_IN_A_SWARM.to_owned()))?;
+        let session = self.session().ok_or_else(|| self.outside())?;
         let unreachable = |why: String| ApiError::Unavailable(format!("node {node} cannot be asked: {why}"));
         let opened = session.shared.transport.open(node, Protocol::Call, OPEN_WITHIN).await;
         let stream = opened.map_err(|error| unreachable(explained(&error)))?;

@@ -16,7 +16,7 @@ use super::facts::Facts;
 use super::standing::{DataDir, Standing};
 use super::swarm::{Session, admission, roster};
 use super::worker::{Wanted, Worker, WorkerConfig, WorkerReport};
-use crate::api::{ApiError, InitSwarm, JoinSwarm};
+use crate::api::{ApiError, InitSwarm, JoinSwarm, LOCKED, NOT_IN_A_SWARM};
 use crate::consensus::{self, FIRST_RAFT_ID};
 use crate::dispatcher::{Members, Networks, View};
 use crate::gossip::{Load, Surroundings};
@@ -107,7 +107,7 @@ impl Host {
         }
     }
 
-    pub fn log_key(&self) -> anyhow::Result<consensus::LogKey> {
+    pub fn log_key(&self) -> anyhow::Result<consensus::SealingKey> {
         self.dir.log_key(|| self.random_bytes())
     }
 
@@ -232,7 +232,7 @@ pub struct Daemon {
 impl Daemon {
     /// Starts what runs in or out of a swarm, and takes up the node's part in its swarm, if it has one.
     pub async fn start(config: Config, dir: DataDir) -> anyhow::Result<(Arc<Daemon>, Inbox)> {
-        let node = dir.identity()?.node();
+        let node = dir.keyring().node();
         let runtime = Runtime::start(runtime_config(&config)?).await.context("start containerd")?;
         let facts = Facts::find(&config, &runtime).await?;
         let worker = Worker::start(worker_config(&config, node, &facts)?, runtime.clone()).await?;
@@ -260,6 +260,9 @@ impl Daemon {
         });
         let daemon = Arc::new(Daemon { host, session: watch::Sender::new(None), changing: Mutex::new(()) });
         match daemon.host.dir.standing()? {
+            Some(_) if daemon.is_locked() => tracing::warn!(
+                "this node is locked: its containers go on, and it takes no part in the swarm until \"flok swarm unlock\""
+            ),
             Some(standing) => daemon.resume(standing).await?,
             // Whatever an earlier life in a swarm left running is stopped.
             None => {
@@ -282,6 +285,42 @@ impl Daemon {
         Ok(())
     }
 
+    /// In a swarm, and waiting for its unlock key.
+    pub fn is_locked(&self) -> bool {
+        self.host.dir.keyring().is_locked()
+    }
+
+    /// Why a request that needs the swarm cannot be answered here.
+    pub fn outside(&self) -> ApiError {
+        ApiError::Unavailable(if self.is_locked() { LOCKED } else { NOT_IN_A_SWARM }.to_owned())
+    }
+
+    /// Takes up this node's part in the swarm that locked it.
+    pub async fn unlock(&self, key: &UnlockKey) -> Result<(), ApiError> {
+        let _changing = self.changing.lock().await;
+        let keyring = self.host.dir.keyring();
+        if !keyring.is_locked() {
+            return Err(match self.session() {
+                Some(_) => ApiError::Conflict("swarm is not locked".into()),
+                None => self.outside(),
+            });
+        }
+        if !keyring.unlock(key) {
+            return Err(ApiError::Unauthorized(
+                "swarm could not be unlocked: invalid key provided. Another manager that is unlocked shows the key by \
+                 \"flok swarm unlock-key\"; a node that was down when it was rotated still has the one before"
+                    .into(),
+            ));
+        }
+        let standing = self.host.dir.standing().map_err(internal)?.ok_or_else(|| self.outside())?;
+        if let Err(error) = self.resume(standing).await {
+            keyring.lock_again().map_err(internal)?;
+            return Err(internal(error));
+        }
+        tracing::info!("this node was unlocked");
+        Ok(())
+    }
+
     pub fn session(&self) -> Option<Arc<Session>> {
         self.session.borrow().clone()
     }
@@ -299,6 +338,9 @@ impl Daemon {
         let _changing = self.changing.lock().await;
         if request.force_new_cluster {
             return self.force_new_cluster().await;
+        }
+        if self.is_locked() {
+            return Err(self.outside());
         }
         if self.session().is_some() {
             return Err(ApiError::Unavailable(
@@ -346,6 +388,7 @@ impl Daemon {
         let now = clock::unix();
         let meta = Meta { version: Version(0), created_at: now, updated_at: now };
         let identity = self.host.dir.identity()?;
+        let unlock_key = request.spec.autolock.then(|| SecretBytes(self.host.random_bytes().to_vec()));
         let node = Node {
             id: self.host.node,
             meta,
@@ -370,6 +413,7 @@ impl Daemon {
             worker_token: TokenSecret::generate().to_bytes(),
             manager_token: TokenSecret::generate().to_bytes(),
             token_generation: 0,
+            unlock_key,
             feature_level: FEATURE_LEVEL,
             membership_version: Version(1),
         };
@@ -397,6 +441,9 @@ impl Daemon {
 
     /// Goes on alone, from the log as this node has it, with all services and nodes; other managers must join anew.
     async fn force_new_cluster(&self) -> Result<NodeId, ApiError> {
+        if self.is_locked() {
+            return Err(self.outside());
+        }
         let session = self.session().ok_or_else(|| {
             ApiError::Unavailable(
                 "--force-new-cluster goes on from this node's log, but this node is in no swarm".into(),
@@ -423,6 +470,9 @@ impl Daemon {
     /// Joins the swarm that the token and the addresses lead to.
     pub async fn join(&self, request: JoinSwarm) -> Result<(), ApiError> {
         let _changing = self.changing.lock().await;
+        if self.is_locked() {
+            return Err(self.outside());
+        }
         if self.session().is_some() {
             return Err(ApiError::Unavailable(
                 "This node is already part of a swarm. Use \"flok swarm leave\" to leave this swarm and join another one."
@@ -432,7 +482,7 @@ impl Daemon {
         let token: JoinToken = request.token.parse().map_err(|error| ApiError::invalid(format!("{error}")))?;
         let remotes = resolve(&request.remote_addrs).await?;
         self.choose_addresses(request.listen_addr.as_deref(), request.advertise_addr.as_deref(), remotes.first())?;
-        let identity = self.host.dir.identity().map_err(internal)?;
+        let identity = self.host.dir.identity().map_err(|locked| internal(locked.into()))?;
         let usual = DEFAULT_DATA_PATH_PORT;
         let data_path_port = if self.free_data_path(usual).await.is_ok() { usual } else { 0 };
         let (description, availability) = (self.host.description(), request.availability);
@@ -485,6 +535,9 @@ impl Daemon {
     /// Leaves the swarm and forgets it; tasks are stopped.
     pub async fn leave(&self, force: bool) -> Result<(), ApiError> {
         let _changing = self.changing.lock().await;
+        if self.is_locked() {
+            return self.leave_locked(force).await;
+        }
         let Some(session) = self.session() else {
             return Err(ApiError::Unavailable("This node is not part of a swarm".into()));
         };
@@ -497,6 +550,22 @@ impl Daemon {
         }
         session.leave().await;
         self.forget().await.map_err(internal)
+    }
+
+    /// The others hear nothing of it: they take this node for dead, which it is for them. Its key is gone with the lock, so
+    /// the daemon ends, and is another node when it starts again.
+    async fn leave_locked(&self, force: bool) -> Result<(), ApiError> {
+        if !force {
+            return Err(ApiError::Unavailable(
+                "This node is locked. Unlock it with \"flok swarm unlock\" before it leaves, or use --force: its part of the \
+                 swarm's log and its identity are deleted, and the daemon stops and starts as a new node."
+                    .into(),
+            ));
+        }
+        self.forget().await.map_err(internal)?;
+        self.host
+            .stop_because("this node left a swarm that had locked it: start the daemon again as a new node".into());
+        Ok(())
     }
 
     /// After the swarm removed this node.

@@ -13,6 +13,7 @@ mod daemon;
 mod execs;
 mod facts;
 mod files;
+pub mod keyring;
 mod logging;
 mod preflight;
 mod socket;

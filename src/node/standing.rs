@@ -6,7 +6,8 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
 use super::files::{self, DirLock};
-use crate::consensus::LogKey;
+use super::keyring::{Keyring, Locked};
+use crate::consensus::SealingKey;
 use crate::spec::{Incarnation, SwarmId};
 use crate::transport::{Certificate, Identity, MemberList, PublicKey};
 
@@ -18,15 +19,16 @@ const FORMAT: u32 = 1;
 /// ```text
 /// format             which format all this has
 /// lock               held by the daemon
-/// node.key           the node's ed25519 key
+/// node.key           the node's ed25519 key, locked where the swarm locks its managers
 /// incarnation        the life it is in
 /// swarm/standing     what it is part of; absent while it is in no swarm
-/// swarm/log.key      key of the encrypted log
+/// swarm/log.key      key of the encrypted log, sealed under the node's
 /// swarm/log          the log, on managers that hold it
 /// tasks/ volumes/ containerd/   what the runtime keeps
 /// ```
 pub struct DataDir {
     root: PathBuf,
+    keyring: Keyring,
     _lock: DirLock,
 }
 
@@ -53,26 +55,15 @@ impl DataDir {
                 root.display()
             )
         })?;
-        let dir = DataDir { root: root.to_owned(), _lock: lock };
-        dir.check_format()?;
-        Ok(dir)
-    }
-
-    fn check_format(&self) -> anyhow::Result<()> {
-        let path = self.root.join("format");
-        match files::read(&path)? {
-            None => files::write_durably(&path, format!("{FORMAT}\n").as_bytes())?,
-            Some(text) => match String::from_utf8_lossy(&text).trim().parse::<u32>() {
-                Ok(FORMAT) => {}
-                Ok(other) => bail!(
-                    "the data directory {} has format {other}, this flok knows {FORMAT}: start the flok that wrote it, or \
-                     a newer one",
-                    self.root.display()
-                ),
-                Err(_) => bail!("{} is damaged: it should hold the number {FORMAT}", path.display()),
-            },
+        check_format(root)?;
+        let keyring = Keyring::open(&root.join("node.key"))?;
+        let dir = DataDir { root: root.to_owned(), keyring, _lock: lock };
+        if !dir.keyring.is_locked() || dir.standing()?.is_some() {
+            return Ok(dir);
         }
-        Ok(())
+        // A locked swarm was being left: nobody has a use for that key any more.
+        dir.keyring.forget_swarm()?;
+        Ok(DataDir { keyring: Keyring::open(&root.join("node.key"))?, ..dir })
     }
 
     pub fn root(&self) -> &Path {
@@ -87,8 +78,12 @@ impl DataDir {
         self.root.join("swarm")
     }
 
-    pub fn identity(&self) -> anyhow::Result<Identity> {
-        Ok(Identity::load_or_create(&self.root.join("node.key"))?)
+    pub fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    pub fn identity(&self) -> Result<Identity, Locked> {
+        self.keyring.identity()
     }
 
     /// A life that was never used before: at least `at_least`, on the disk before this returns.
@@ -125,10 +120,11 @@ impl DataDir {
         Ok(files::write_durably(&self.swarm_dir().join("standing"), &text)?)
     }
 
-    /// Forgets the swarm: standing first, so that a crash in between leaves no half member.
+    /// Forgets the swarm and its lock: standing first, so that a crash in between leaves no half member.
     pub fn forget_swarm(&self) -> anyhow::Result<()> {
         files::remove(&self.swarm_dir().join("standing"))?;
-        Ok(files::remove(&self.swarm_dir())?)
+        files::remove(&self.swarm_dir())?;
+        self.keyring.forget_swarm()
     }
 
     /// Removes the log and its key, for a node that is to hold the log no more, or anew.
@@ -138,20 +134,36 @@ impl DataDir {
     }
 
     /// The key of the log, drawn by `random` where there is none yet.
-    pub fn log_key(&self, random: impl FnOnce() -> [u8; 32]) -> anyhow::Result<LogKey> {
+    pub fn log_key(&self, random: impl FnOnce() -> [u8; 32]) -> anyhow::Result<SealingKey> {
         files::create_dir(&self.swarm_dir())?;
         let path = self.swarm_dir().join("log.key");
         if let Some(bytes) = files::read(&path)? {
-            let bytes = bytes.try_into().ok().with_context(|| {
+            return self.keyring.open_log_key(&bytes)?.with_context(|| {
                 format!(
                     "{} is damaged: without it the log cannot be read. Leave the swarm and join it again",
                     path.display()
                 )
-            })?;
-            return Ok(LogKey::new(bytes));
+            });
         }
-        let key = random();
-        files::write_durably(&path, &key)?;
-        Ok(LogKey::new(key))
+        let key = SealingKey::new(random());
+        files::write_durably(&path, &self.keyring.seal_log_key(&key)?)?;
+        Ok(key)
     }
+}
+
+fn check_format(root: &Path) -> anyhow::Result<()> {
+    let path = root.join("format");
+    match files::read(&path)? {
+        None => files::write_durably(&path, format!("{FORMAT}\n").as_bytes())?,
+        Some(text) => match String::from_utf8_lossy(&text).trim().parse::<u32>() {
+            Ok(FORMAT) => {}
+            Ok(other) => bail!(
+                "the data directory {} has format {other}, this flok knows {FORMAT}: start the flok that wrote it, or \
+                 a newer one",
+                root.display()
+            ),
+            Err(_) => bail!("{} is damaged: it should hold the number {FORMAT}", path.display()),
+        },
+    }
+    Ok(())
 }

@@ -27,6 +27,7 @@ pub mod swarm;
 pub mod task;
 pub mod template;
 pub mod time;
+pub mod unlock_key;
 pub mod validate;
 pub mod volume;
 
@@ -47,6 +48,7 @@ pub use support::SupportFile;
 pub use swarm::*;
 pub use task::*;
 pub use time::*;
+pub use unlock_key::UnlockKey;
 pub use validate::InvalidSpec;
 pub use volume::VolumeMount;
 

@@ -74,6 +74,8 @@ pub enum Command {
     UpdateSwarm {
         version: Version,
         spec: SwarmSpec,
+        /// The key that locks managers from now on: wanted where autolock is turned on, another one where it is rotated.
+        unlock_key: Option<SecretBytes>,
     },
     RotateToken {
         version: Option<Version>,

@@ -216,6 +216,7 @@ pub fn a_swarm() -> Swarm {
         worker_token: SecretBytes(vec![3; 16]),
         manager_token: SecretBytes(vec![4; 16]),
         token_generation: 0,
+        unlock_key: None,
         feature_level: FEATURE_LEVEL,
         membership_version: Version(0),
     }

@@ -33,6 +33,8 @@ pub struct Swarm {
     pub manager_token: SecretBytes,
     /// Raised with every rotation of either token.
     pub token_generation: u64,
+    /// 32 bytes that lock the managers' keys on their disks; `Some` exactly while `spec.autolock`.
+    pub unlock_key: Option<SecretBytes>,
     pub feature_level: FeatureLevel,
     /// Raised with every change of who is a member or in which role; alarms and member lists carry it.
     pub membership_version: Version,

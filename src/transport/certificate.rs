@@ -128,7 +128,7 @@ impl Authority {
 
     /// To be kept encrypted, in the log.
     pub fn secret(&self) -> [u8; 32] {
-        self.key.secret()
+        *self.key.secret()
     }
 
     pub fn issue(&self, subject: Subject, now: UnixMs, life: Duration) -> Certificate {

@@ -37,7 +37,7 @@ pub use certificate::{Authority, Certificate, CertificateError, Subject, ca_hash
 pub use counters::{Counters, TrafficCount};
 pub use gossip::MAX_GOSSIP_BYTES;
 pub use handle::{Config, Transport};
-pub use identity::{Identity, IdentityError, PublicKey, node_id, verify};
+pub use identity::{Identity, PublicKey, node_id, verify};
 pub use join::{Admission, Admitted, Candidate, JoinError, JoinRequest, Refusal};
 pub use lanes::Unsent;
 pub use members::{Member, MemberList, Sender};

@@ -54,6 +54,7 @@ fn begun() -> Command {
         worker_token: SecretBytes(vec![3; 16]),
         manager_token: SecretBytes(vec![4; 16]),
         token_generation: 0,
+        unlock_key: None,
         feature_level: FEATURE_LEVEL,
         membership_version: Version(0),
     };
@@ -184,12 +185,20 @@ impl Backend for Bench {
         no("other swarm")
     }
 
+    async fn swarm_unlock(&self, _: UnlockKey) -> Result<(), ApiError> {
+        Err(ApiError::Conflict("swarm is not locked".into()))
+    }
+
     fn join_token(&self, _: &State, role: Role) -> Option<String> {
         Some(format!("FLKTKN-{role:?}"))
     }
 
     fn new_token_secret(&self) -> SecretBytes {
         SecretBytes(vec![5; 16])
+    }
+
+    fn new_unlock_key(&self) -> UnlockKey {
+        UnlockKey::new([6; 32])
     }
 
     async fn logs(&self, _: Vec<TaskId>, _: LogOptions) -> Result<BoxStream<'static, LogLine>, ApiError> {

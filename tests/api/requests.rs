@@ -277,7 +277,7 @@ fn faults_are_told_as_json_with_what_is_wrong() {
         ("GET", "/events?since=20&until=10", 400, "since"),
         ("GET", "/system/df?type=bogus", 400, "bogus"),
         ("POST", "/auth", 400, "username"),
-        ("POST", "/swarm/unlock", 409, "not locked"),
+        ("POST", "/swarm/unlock", 400, "no body"),
         ("GET", "/containers/flok/redis/json", 404, "No such container: flok/redis"),
         ("GET", "/plugins/x/json", 404, "x"),
         ("GET", "/secrets/a/b", 404, "a/b"),

@@ -51,7 +51,6 @@ fn the_swarm_and_its_settings(at: &Host) {
         (&["--max-snapshots", "3"], "--max-snapshots"),
         (&["--dispatcher-heartbeat", "3s"], "--dispatcher-heartbeat"),
         (&["--external-ca", "protocol=cfssl,url=https://ca.example"], "--external-ca"),
-        (&["--autolock=true"], "autolock"),
     ] {
         let said = refused(at, &[["swarm", "update"].as_slice(), args].concat());
         assert!(said.contains(named), "{args:?}: {said}");
@@ -61,6 +60,15 @@ fn the_swarm_and_its_settings(at: &Host) {
     assert!(refused(at, &["swarm", "unlock-key"]).contains("no unlock key is set"));
     assert!(refused(at, &["swarm", "unlock-key", "--rotate"]).contains("autolock"));
     assert!(refused(at, &["swarm", "unlock"]).contains("not locked"));
+    let told = ok(at, &["swarm", "update", "--autolock=true"]);
+    let key = |at: &Host| ok(at, &["swarm", "unlock-key", "--quiet"]).trim().to_owned();
+    let first = key(at);
+    assert!(first.starts_with("FLKKEY-1-") && told.contains(&first), "{told}");
+    assert!(ok(at, &["info"]).contains("Autolock Managers: true"));
+    let told = ok(at, &["swarm", "unlock-key", "--rotate"]);
+    assert!(key(at) != first && told.contains(&key(at)), "{told}");
+    ok(at, &["swarm", "update", "--autolock=false"]);
+    assert!(refused(at, &["swarm", "unlock-key"]).contains("no unlock key is set"));
 
     let token = |role: &str| ok(at, &["swarm", "join-token", "--quiet", role]).trim().to_owned();
     let (worker, manager) = (token("worker"), token("manager"));

@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use flok::consensus::{FIRST_RAFT_ID, LogIdentity, LogKey, LogStore};
+use flok::consensus::{FIRST_RAFT_ID, LogIdentity, LogStore};
+use flok::node::keyring::Keyring;
 use flok::state::{Command, Entry};
 use flok::transport::JoinToken;
 use rand::SeedableRng;
@@ -30,7 +31,8 @@ fn files_with(dir: &Path, bytes: &[u8]) -> Vec<PathBuf> {
 /// The secret half of the swarm's CA key, from the log of the stopped daemon that founded it, opened with the log's key.
 fn ca_key(data: &Path, swarm: &str, node: &str) -> Vec<u8> {
     let identity = LogIdentity { swarm: swarm.parse().unwrap(), node: node.parse().unwrap(), raft_id: FIRST_RAFT_ID };
-    let key = LogKey::new(fs::read(data.join("swarm/log.key")).unwrap().try_into().unwrap());
+    let sealed = fs::read(data.join("swarm/log.key")).unwrap();
+    let key = Keyring::open(&data.join("node.key")).unwrap().open_log_key(&sealed).unwrap().unwrap();
     let copy = tempfile::tempdir().unwrap();
     let path = copy.path().join("log");
     fs::copy(data.join("swarm/log"), &path).unwrap();

@@ -22,6 +22,7 @@ mod identity;
 mod images;
 mod jobs;
 mod lab;
+mod locking;
 mod members;
 mod names;
 mod network;

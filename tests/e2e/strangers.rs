@@ -4,6 +4,7 @@ use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use flok::node::keyring::Keyring;
 use flok::spec::{Role, SwarmId, UnixMs, Version};
 use flok::transport::{Authority, Config, Identity, Member, MemberList, Protocol, Subject, Transport};
 use nix::sched::{CloneFlags, setns};
@@ -18,7 +19,7 @@ fn a_stranger_gets_no_answer_but_to_joining() {
     let swarm = Swarm::of(3);
     let id: SwarmId = swarm.status(0).unwrap()["swarm"].as_str().unwrap().parse().unwrap();
     // It even knows the daemon's public key and the swarm's id; what it lacks is a certificate of the swarm's CA.
-    let daemon = Identity::load_or_create(&swarm.hosts[0].data_dir().join("node.key")).unwrap();
+    let daemon = Keyring::open(&swarm.hosts[0].data_dir().join("node.key")).unwrap().identity().unwrap();
     let known = Member {
         node: daemon.node(),
         public_key: daemon.public_key(),

@@ -16,7 +16,7 @@ use super::{images, registry};
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// What every daemon of a swarm is started with.
-const DAEMON: &[&str] = &["--insecure-registry", registry::ADDR];
+pub const DAEMON: &[&str] = &["--insecure-registry", registry::ADDR];
 
 pub struct Swarm(Lab);
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use flok::consensus::machine::Write;
 use flok::consensus::replica::{Fatal, Replica, ReplicaConfig, Retention, SendSnapshot};
 use flok::consensus::wire::{Members, MembershipContext, Request, Response};
-use flok::consensus::{LogKey, LogStore, RaftRole, Refused, StoreError};
+use flok::consensus::{LogStore, RaftRole, Refused, SealingKey, StoreError};
 use flok::spec::{ClientId, FeatureLevel, NodeId, UnixMs};
 use flok::state::{Applied, Command, Entry, Proposal, State, snapshot};
 use raft::eraftpb::SnapshotMetadata;
@@ -99,8 +99,8 @@ const CATCH_UP: u64 = 0;
 /// Reads from here on are of streams that begin.
 pub const STREAMS: u64 = 1 << 63;
 
-pub fn key() -> LogKey {
-    LogKey::new([7; 32])
+pub fn key() -> SealingKey {
+    SealingKey::new([7; 32])
 }
 
 impl Log {

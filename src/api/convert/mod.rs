@@ -13,7 +13,7 @@ pub use network::{network_services, network_spec_from_docker, network_to_docker,
 pub use node::{node_spec_from_docker, node_to_docker};
 pub use secret::{config_spec_from_docker, config_to_docker, secret_spec_from_docker, secret_to_docker};
 pub use service::{ServiceShown, ports_to_docker, service_spec_from_docker, service_to_docker, update_state};
-pub use swarm::{NO_AUTOLOCK, swarm_spec_from_docker, swarm_to_cluster, swarm_to_docker};
+pub use swarm::{swarm_spec_from_docker, swarm_to_cluster, swarm_to_docker};
 pub use task::{TaskShown, desired_state, task_to_docker};
 
 use std::collections::HashMap;

@@ -11,9 +11,6 @@ use crate::api::ApiError;
 use crate::spec::SwarmSpec;
 use crate::state::Swarm;
 
-pub const NO_AUTOLOCK: &str =
-    "flok has no autolock: managers keep their keys in files that root alone reads. Leave --autolock out";
-
 /// What Docker's spec says where nobody has asked for anything, and what flok shows: clients send back what they read.
 const SNAPSHOT_INTERVAL: u64 = 10_000;
 const ENTRIES_FOR_SLOW_FOLLOWERS: u64 = 500;
@@ -85,13 +82,7 @@ pub fn swarm_spec_from_docker(spec: docker::SwarmSpec, base: &SwarmSpec) -> Resu
             Some(expiry) => at_least_an_hour(duration("CAConfig.NodeCertExpiry", expiry)?)?,
             None => base.cert_expiry,
         },
-        autolock: match spec.encryption_config.and_then(|encryption| encryption.auto_lock_managers) {
-            Some(true) if !base.autolock => {
-                return Err(ApiError::NotImplemented(NO_AUTOLOCK.into()));
-            }
-            Some(on) => on,
-            None => base.autolock,
-        },
+        autolock: spec.encryption_config.and_then(|encryption| encryption.auto_lock_managers).unwrap_or(base.autolock),
         address_pools: base.address_pools.clone(),
         subnet_size: base.subnet_size,
         data_path_port: base.data_path_port,

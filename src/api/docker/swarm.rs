@@ -11,10 +11,10 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{Body, answer, truthy};
-use crate::api::convert::{NO_AUTOLOCK, swarm_spec_from_docker, swarm_to_docker};
+use crate::api::convert::{swarm_spec_from_docker, swarm_to_docker};
 use crate::api::query::Query;
-use crate::api::{ApiError, Backend, InitSwarm, JoinSwarm, Membership, NOT_IN_A_SWARM, Read};
-use crate::spec::{Availability, Role, SwarmSpec, Version};
+use crate::api::{ApiError, Backend, InitSwarm, JoinSwarm, Read};
+use crate::spec::{Availability, Role, SwarmSpec, UnlockKey, Version};
 use crate::state::{Command, Swarm};
 
 /// Docker's clients send more than the models hold.
@@ -48,10 +48,8 @@ pub async fn init<B: Backend>(
     Body(body): Body<Option<InitBody>>,
 ) -> Result<Json<String>, ApiError> {
     let body = body.unwrap_or_default();
-    if body.auto_lock_managers {
-        return Err(ApiError::NotImplemented(NO_AUTOLOCK.into()));
-    }
     let mut spec = swarm_spec_from_docker(body.spec.unwrap_or_default(), &SwarmSpec::default())?;
+    spec.autolock |= body.auto_lock_managers;
     if let Some(pools) = body.default_addr_pool.filter(|pools| !pools.is_empty()) {
         spec.address_pools = pools;
     }
@@ -132,9 +130,6 @@ pub async fn update<B: Backend>(
     Query(query): Query<UpdateQuery>,
     Body(body): Body<docker::SwarmSpec>,
 ) -> Result<StatusCode, ApiError> {
-    if truthy(query.rotate_manager_unlock_key.as_deref()) {
-        return Err(ApiError::NotImplemented(format!("there is no unlock key to rotate: {NO_AUTOLOCK}")));
-    }
     let read = backend.read().await?;
     let swarm = swarm_of(&read)?;
     let spec = swarm_spec_from_docker(body, &swarm.spec)?;
@@ -145,8 +140,10 @@ pub async fn update<B: Backend>(
             commands.push(Command::RotateToken { version: version.take(), role, secret: backend.new_token_secret() });
         }
     }
-    if spec != swarm.spec || commands.is_empty() {
-        commands.insert(0, Command::UpdateSwarm { version: Version(query.version), spec });
+    let new_lock = spec.autolock && !swarm.spec.autolock || truthy(query.rotate_manager_unlock_key.as_deref());
+    let unlock_key = new_lock.then(|| backend.new_unlock_key().bytes().clone());
+    if spec != swarm.spec || unlock_key.is_some() || commands.is_empty() {
+        commands.insert(0, Command::UpdateSwarm { version: Version(query.version), spec, unlock_key });
         if let Some(Command::RotateToken { version, .. }) = commands.get_mut(1) {
             *version = None;
         }
@@ -155,16 +152,27 @@ pub async fn update<B: Backend>(
     Ok(StatusCode::OK)
 }
 
-/// Empty, as Docker's is where nothing is locked.
+/// Empty where nothing is locked, as Docker's is.
 pub async fn unlock_key<B: Backend>(State(backend): State<Arc<B>>) -> Result<Response, ApiError> {
-    Ok(answer(&backend.read().await?, json!({ "UnlockKey": "" })))
+    let read = backend.read().await?;
+    let key = swarm_of(&read)?.unlock_key.as_ref().and_then(UnlockKey::from_state);
+    let key = key.map(|key| key.to_string()).unwrap_or_default();
+    Ok(answer(&read, json!({ "UnlockKey": key })))
 }
 
-pub async fn unlock<B: Backend>(State(backend): State<Arc<B>>) -> Result<StatusCode, ApiError> {
-    match backend.local().membership {
-        Membership::Active { .. } => Err(ApiError::Conflict(format!("swarm is not locked: {NO_AUTOLOCK}"))),
-        Membership::Inactive | Membership::Pending => Err(ApiError::Unavailable(NOT_IN_A_SWARM.into())),
-    }
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct UnlockBody {
+    unlock_key: String,
+}
+
+pub async fn unlock<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Body(body): Body<UnlockBody>,
+) -> Result<StatusCode, ApiError> {
+    let key = body.unlock_key.parse::<UnlockKey>().map_err(|error| ApiError::invalid(error.to_string()))?;
+    backend.swarm_unlock(key).await?;
+    Ok(StatusCode::OK)
 }
 
 fn swarm_of(read: &Read) -> Result<&Swarm, ApiError> {

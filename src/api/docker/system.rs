@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::Body;
 use crate::api::convert::swarm_to_cluster;
 use crate::api::router::{API_VERSION, MIN_API_VERSION};
-use crate::api::{ApiError, Backend, LocalNode, Membership};
+use crate::api::{ApiError, Backend, LOCKED, LocalNode, Membership};
 use crate::spec::{Role, SecretBytes};
 
 pub async fn ping<B: Backend>(State(backend): State<Arc<B>>) -> Response {
@@ -22,6 +22,7 @@ pub async fn ping<B: Backend>(State(backend): State<Arc<B>>) -> Response {
     let swarm = match backend.local().membership {
         Membership::Inactive => "inactive",
         Membership::Pending => "pending",
+        Membership::Locked => "locked",
         Membership::Active { role: Role::Worker, .. } => "active/worker",
         Membership::Active { role: Role::Manager, .. } => "active/manager",
     };
@@ -173,15 +174,17 @@ async fn swarm_info<B: Backend>(backend: &B, local: &LocalNode) -> docker::Swarm
     let (state, manager) = match local.membership {
         Membership::Inactive => (docker::LocalNodeState::INACTIVE, false),
         Membership::Pending => (docker::LocalNodeState::PENDING, false),
+        Membership::Locked => (docker::LocalNodeState::LOCKED, false),
         Membership::Active { role, .. } => (docker::LocalNodeState::ACTIVE, role == Role::Manager),
     };
-    if local.membership == Membership::Inactive {
+    if matches!(local.membership, Membership::Inactive | Membership::Locked) {
+        let error = if local.membership == Membership::Locked { LOCKED } else { "" };
         return docker::SwarmInfo {
             node_id: Some(String::new()),
             node_addr: Some(String::new()),
             local_node_state: Some(state),
             control_available: Some(false),
-            error: Some(String::new()),
+            error: Some(error.to_owned()),
             ..Default::default()
         };
     }

@@ -4,7 +4,7 @@ pub mod copy;
 pub mod exec;
 pub mod forward;
 pub mod stats;
-mod terminal;
+pub mod terminal;
 pub mod top;
 
 use serde::Deserialize;

@@ -1,14 +1,15 @@
-//! The user's own terminal, handed to a command in a container: raw while that runs, its size told on each change.
+//! The user's own terminal: handed to a command in a container, raw while that runs, its size told on each change; or asked
+//! for a key that it does not show.
 
 use std::io::IsTerminal;
 use std::mem::MaybeUninit;
 
-/// Raw until dropped.
-pub struct Raw(libc::termios);
+/// Standard input's settings as they were, set again when dropped.
+struct Changed(libc::termios);
 
-impl Raw {
+impl Changed {
     /// `None` where standard input is no terminal.
-    pub fn enter() -> Option<Raw> {
+    fn by(change: impl FnOnce(&mut libc::termios)) -> Option<Changed> {
         if !std::io::stdin().is_terminal() {
             return None;
         }
@@ -20,20 +21,39 @@ impl Raw {
             }
             before.assume_init()
         };
-        let mut raw = before;
-        // SAFETY: both get a structure that is filled in.
-        let entered = unsafe {
-            libc::cfmakeraw(&mut raw);
-            libc::tcsetattr(libc::STDIN_FILENO, libc::TCSADRAIN, &raw)
-        };
-        (entered == 0).then_some(Raw(before))
+        let mut changed = before;
+        change(&mut changed);
+        // SAFETY: the structure is filled in.
+        let entered = unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSADRAIN, &changed) };
+        (entered == 0).then_some(Changed(before))
     }
 }
 
-impl Drop for Raw {
+impl Drop for Changed {
     fn drop(&mut self) {
         // SAFETY: the structure is the one that tcgetattr filled in.
         unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSADRAIN, &self.0) };
+    }
+}
+
+/// Raw until dropped.
+pub struct Raw(#[expect(dead_code, reason = "held for its drop")] Changed);
+
+impl Raw {
+    /// `None` where standard input is no terminal.
+    pub fn enter() -> Option<Raw> {
+        // SAFETY: the structure is filled in.
+        Changed::by(|settings| unsafe { libc::cfmakeraw(settings) }).map(Raw)
+    }
+}
+
+/// Does not show what is typed until dropped.
+pub struct Hidden(#[expect(dead_code, reason = "held for its drop")] Changed);
+
+impl Hidden {
+    /// `None` where standard input is no terminal.
+    pub fn enter() -> Option<Hidden> {
+        Changed::by(|settings| settings.c_lflag &= !libc::ECHO).map(Hidden)
     }
 }
 

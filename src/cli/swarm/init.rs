@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use bollard::models::SwarmInitRequest;
+use bollard::models::{SwarmInitRequest, SwarmSpec, SwarmSpecEncryptionConfig};
 use clap::Args;
 use serde_json::json;
 
 use super::join_token::{Role, join_line, own_address, token};
+use super::unlock_key;
 use crate::api::client::Client;
 use crate::cli::output::{Format, FormatArg, print};
 use crate::spec::Subnet;
@@ -20,6 +21,7 @@ const WITHIN: Duration = Duration::from_secs(30);
 Examples:
   flok swarm init
   flok swarm init --advertise-addr 192.0.2.10
+  flok swarm init --autolock               managers ask for a key after a restart
   flok swarm init --format json            the node's id and address, and the join tokens
   flok swarm init --force-new-cluster      go on with this manager alone, after the loss of most others")]
 pub struct Init {
@@ -38,6 +40,9 @@ pub struct Init {
     /// Prefix length of these subnets [default: 24]
     #[arg(long, value_name = "LENGTH")]
     default_addr_pool_mask_length: Option<u8>,
+    /// Lock the managers' keys on their disks: after a restart each wants `flok swarm unlock`
+    #[arg(long)]
+    autolock: bool,
     /// Make a new swarm of this manager's state: the other managers are given up
     #[arg(long)]
     force_new_cluster: bool,
@@ -51,6 +56,7 @@ impl Init {
             listen_addr: self.listen_addr,
             advertise_addr: self.advertise_addr,
             force_new_cluster: Some(self.force_new_cluster),
+            spec: self.autolock.then(autolocked),
             data_path_port: self.data_path_port.map(u32::from),
             default_addr_pool: Some(self.default_addr_pool.iter().map(Subnet::to_string).collect()),
             subnet_size: self.default_addr_pool_mask_length.map(u32::from),
@@ -61,7 +67,10 @@ impl Init {
         if self.format.format != Format::Table {
             let (manager, worker) = (token(client, Role::Manager).await?, token(client, Role::Worker).await?);
             let tokens = json!({ "Manager": manager, "Worker": worker });
-            let told = json!({ "NodeID": node, "Address": own_address(client).await?, "JoinTokens": tokens });
+            let mut told = json!({ "NodeID": node, "Address": own_address(client).await?, "JoinTokens": tokens });
+            if self.autolock {
+                told["UnlockKey"] = unlock_key::current(client).await?.into();
+            }
             return print(&self.format.format.show(&told, String::new)?);
         }
         let manager = join_line(client, Role::Manager).await?;
@@ -70,6 +79,12 @@ impl Init {
             "Swarm initialized: current node ({node}) is now a manager.\n\n\
              To add a manager to this swarm, run the following command:\n\n    {manager}\n\n\
              To add a worker to this swarm, run the following command:\n\n    {worker}\n\n"
-        ))
+        ))?;
+        if self.autolock { unlock_key::show(client).await } else { Ok(()) }
     }
+}
+
+fn autolocked() -> SwarmSpec {
+    let encryption = SwarmSpecEncryptionConfig { auto_lock_managers: Some(true) };
+    SwarmSpec { encryption_config: Some(encryption), ..SwarmSpec::default() }
 }

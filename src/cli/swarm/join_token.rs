@@ -1,11 +1,12 @@
 //! `flok swarm join-token`.
 
 use anyhow::Context;
-use bollard::models::{JoinTokens, Swarm, SwarmSpec};
+use bollard::models::JoinTokens;
 use bollard::query_parameters::UpdateSwarmOptions;
 use clap::Args;
 use serde_json::json;
 
+use super::update::{change, inspect};
 use crate::api::client::Client;
 use crate::cli::output::{Format, FormatArg, print};
 
@@ -56,24 +57,15 @@ impl JoinToken {
     }
 }
 
-async fn inspect(client: &Client) -> anyhow::Result<Swarm> {
-    Ok(client.docker().inspect_swarm().await.map_err(|error| client.explain(error))?)
-}
-
 async fn rotate(client: &Client, role: Role) -> anyhow::Result<()> {
     let swarm = inspect(client).await?;
     let options = UpdateSwarmOptions {
-        version: swarm
-            .version
-            .and_then(|version| version.index)
-            .and_then(|index| i64::try_from(index).ok())
-            .unwrap_or(0),
         rotate_worker_token: role == Role::Worker,
         rotate_manager_token: role == Role::Manager,
-        rotate_manager_unlock_key: false,
+        ..UpdateSwarmOptions::default()
     };
-    let spec = swarm.spec.unwrap_or_else(SwarmSpec::default);
-    Ok(client.docker().update_swarm(spec, options).await.map_err(|error| client.explain(error))?)
+    let spec = swarm.spec.clone().unwrap_or_default();
+    change(client, &swarm, spec, options).await
 }
 
 /// The present token of a role.

@@ -5,6 +5,9 @@ mod join;
 mod join_token;
 mod leave;
 mod status;
+mod unlock;
+mod unlock_key;
+mod update;
 
 pub use join_token::Role;
 
@@ -19,6 +22,9 @@ pub enum Swarm {
     JoinToken(join_token::JoinToken),
     Leave(leave::Leave),
     Status(status::Status),
+    Unlock(unlock::Unlock),
+    UnlockKey(unlock_key::UnlockKey),
+    Update(update::Update),
 }
 
 impl Swarm {
@@ -29,6 +35,9 @@ impl Swarm {
             Swarm::JoinToken(verb) => verb.run(client).await,
             Swarm::Leave(verb) => verb.run(client).await,
             Swarm::Status(verb) => verb.run(client).await,
+            Swarm::Unlock(verb) => verb.run(client).await,
+            Swarm::UnlockKey(verb) => verb.run(client).await,
+            Swarm::Update(verb) => verb.run(client).await,
         }
     }
 }

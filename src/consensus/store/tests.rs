@@ -12,8 +12,8 @@ use super::*;
 use crate::spec::{NodeId, SwarmId};
 use faulty::{Crash, FaultyDisk};
 
-fn key() -> LogKey {
-    LogKey::new([7; 32])
+fn key() -> SealingKey {
+    SealingKey::new([7; 32])
 }
 
 fn rng(seed: u64) -> Box<StdRng> {
@@ -144,12 +144,12 @@ fn another_nodes_swarms_builds_or_keys_log_is_named_as_such() {
     let disk = FaultyDisk::default();
     drop(create(&disk));
     let open =
-        |key: &LogKey, expected: &LogIdentity| LogStore::open_on(disk.clone(), key, expected, rng(3)).unwrap_err();
+        |key: &SealingKey, expected: &LogIdentity| LogStore::open_on(disk.clone(), key, expected, rng(3)).unwrap_err();
     let other_swarm = LogIdentity { swarm: SwarmId(8), ..identity() };
     assert!(matches!(open(&key(), &other_swarm), StoreError::OtherSwarm { .. }));
     let other_node = LogIdentity { node: NodeId(2), ..identity() };
     assert!(matches!(open(&key(), &other_node), StoreError::OtherNode { .. }));
-    assert!(matches!(open(&LogKey::new([8; 32]), &identity()), StoreError::WrongKey));
+    assert!(matches!(open(&SealingKey::new([8; 32]), &identity()), StoreError::WrongKey));
 
     let (mut store, _) = reopen(&disk).unwrap();
     store.set_feature_level(FeatureLevel(FEATURE_LEVEL.0 + 1)).unwrap();

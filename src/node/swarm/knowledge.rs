@@ -206,6 +206,9 @@ fn take_view(shared: &Shared, view: View) {
     if !view.members.list.contains_key(&shared.me) {
         return shared.host.removed_from_swarm();
     }
+    if let Err(error) = shared.host.dir.keyring().lock_by(view.generation.0, view.unlock_key.as_ref()) {
+        tracing::error!(%error, "this node's key is not locked on the disk as the swarm says; it is tried again with the next change");
+    }
     if view.assignments != before.assignments || view.dependencies != before.dependencies || before.generation.0 == 0 {
         shared.host.assign(&view);
     }

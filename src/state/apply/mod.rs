@@ -164,7 +164,9 @@ impl State {
         match command {
             Command::Noop => Ok(()),
             Command::InitSwarm { swarm, node } => self.init_swarm(swarm, node, at),
-            Command::UpdateSwarm { version, spec } => self.update_swarm(*version, spec, at),
+            Command::UpdateSwarm { version, spec, unlock_key } => {
+                self.update_swarm(*version, spec, unlock_key.as_ref(), at)
+            }
             Command::RotateToken { version, role, secret } => self.rotate_token(*version, *role, secret, at),
             Command::RaiseFeatureLevel { to } => self.raise_feature_level(*to, at),
 

@@ -6,6 +6,7 @@ use super::{At, check_version};
 use crate::spec::*;
 use crate::state::{Network, Node, Refusal, State, Swarm};
 
+const UNLOCK_KEY_BYTES: usize = 32;
 /// Most bytes of a join token's secret.
 const MAX_TOKEN_SECRET_BYTES: usize = 256;
 
@@ -18,6 +19,7 @@ impl State {
             )));
         }
         swarm.spec.validate()?;
+        check_unlock_key(&swarm.spec, swarm.unlock_key.as_ref())?;
         node.spec.validate()?;
         if node.spec.role != Role::Manager {
             return Err(Refusal::Invalid("the first node of a swarm is a manager".into()));
@@ -33,13 +35,25 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn update_swarm(&mut self, version: Version, spec: &SwarmSpec, at: At) -> Result<(), Refusal> {
+    pub(super) fn update_swarm(
+        &mut self,
+        version: Version,
+        spec: &SwarmSpec,
+        unlock_key: Option<&SecretBytes>,
+        at: At,
+    ) -> Result<(), Refusal> {
         check_version(self.the_swarm().meta.version, version)?;
         spec.validate()?;
         if spec.data_path_port != self.the_swarm().spec.data_path_port {
             return Err(Refusal::Invalid("the data path port is fixed when the swarm is made".into()));
         }
-        self.change_swarm(at, |swarm| swarm.spec = spec.clone());
+        let kept = self.the_swarm().unlock_key.as_ref().filter(|_| spec.autolock);
+        let unlock_key = unlock_key.or(kept).cloned();
+        check_unlock_key(spec, unlock_key.as_ref())?;
+        self.change_swarm(at, |swarm| {
+            swarm.spec = spec.clone();
+            swarm.unlock_key = unlock_key;
+        });
         Ok(())
     }
 
@@ -109,6 +123,18 @@ impl State {
         let swarm = Arc::make_mut(swarm);
         at.changed(&mut swarm.meta);
         change(swarm);
+    }
+}
+
+fn check_unlock_key(spec: &SwarmSpec, key: Option<&SecretBytes>) -> Result<(), Refusal> {
+    match (spec.autolock, key) {
+        (false, None) => Ok(()),
+        (false, Some(_)) => Err(Refusal::Invalid(
+            "there is no unlock key to set: managers are not locked; turn autolock on first, by \"flok swarm update --autolock\""
+                .into(),
+        )),
+        (true, Some(key)) if key.0.len() == UNLOCK_KEY_BYTES => Ok(()),
+        (true, _) => Err(Refusal::Invalid(format!("autolock needs an unlock key of {UNLOCK_KEY_BYTES} bytes"))),
     }
 }
 

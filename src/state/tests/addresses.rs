@@ -124,6 +124,6 @@ fn the_data_path_port_is_fixed() {
     let mut swarm = Fixture::nodes(1);
     let version = swarm.state.swarm().unwrap().meta.version;
     let spec = SwarmSpec { data_path_port: 4790, ..SwarmSpec::default() };
-    let refused = words(swarm.try_command(Command::UpdateSwarm { version, spec }));
+    let refused = words(swarm.try_command(Command::UpdateSwarm { version, spec, unlock_key: None }));
     assert_eq!(refused, "the data path port is fixed when the swarm is made");
 }

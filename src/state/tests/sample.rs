@@ -241,7 +241,7 @@ pub fn network_spec() -> NetworkSpec {
 
 pub fn swarm() -> Swarm {
     let spec = SwarmSpec { labels: labels("swarm"), autolock: true, ..SwarmSpec::default() };
-    Swarm { spec, meta: meta(1), token_generation: 3, ..a_swarm() }
+    Swarm { spec, meta: meta(1), token_generation: 3, unlock_key: Some(SecretBytes(vec![6; 32])), ..a_swarm() }
 }
 
 pub fn node() -> Node {
@@ -398,7 +398,7 @@ pub fn commands() -> Vec<(&'static str, Command)> {
     vec![
         ("Noop", Command::Noop),
         ("InitSwarm", Command::InitSwarm { swarm: Box::new(swarm()), node: Box::new(node()) }),
-        ("UpdateSwarm", Command::UpdateSwarm { version, spec: swarm().spec }),
+        ("UpdateSwarm", Command::UpdateSwarm { version, spec: swarm().spec, unlock_key: swarm().unlock_key }),
         ("RotateToken", Command::RotateToken { version: Some(version), role: Role::Worker, secret: secret_bytes }),
         ("RaiseFeatureLevel", Command::RaiseFeatureLevel { to: FEATURE_LEVEL }),
         ("AdmitNode", Command::AdmitNode { node: Box::new(node()) }),

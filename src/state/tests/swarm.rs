@@ -35,9 +35,32 @@ fn an_update_from_an_old_version_is_out_of_sequence() {
     let mut swarm = Fixture::nodes(1);
     let version = swarm.state.swarm().unwrap().meta.version;
     let spec = SwarmSpec { task_history: 2, ..SwarmSpec::default() };
-    swarm.command(Command::UpdateSwarm { version, spec: spec.clone() });
+    swarm.command(Command::UpdateSwarm { version, spec: spec.clone(), unlock_key: None });
     assert_eq!(swarm.state.swarm().unwrap().spec.task_history, 2);
-    assert_eq!(words(swarm.try_command(Command::UpdateSwarm { version, spec })), "update out of sequence");
+    assert_eq!(
+        words(swarm.try_command(Command::UpdateSwarm { version, spec, unlock_key: None })),
+        "update out of sequence"
+    );
+}
+
+#[test]
+fn a_swarm_is_locked_by_a_key_and_by_none_when_it_is_not() {
+    let mut swarm = Fixture::nodes(1);
+    let mut update = |autolock: bool, key: Option<u8>| {
+        let version = swarm.state.swarm().unwrap().meta.version;
+        let spec = SwarmSpec { autolock, ..SwarmSpec::default() };
+        let unlock_key = key.map(|byte| SecretBytes(vec![byte; 32]));
+        let done = swarm.try_command(Command::UpdateSwarm { version, spec, unlock_key });
+        let after = swarm.state.swarm().unwrap();
+        assert_eq!(after.spec.autolock, after.unlock_key.is_some());
+        done.map(|_| after.unlock_key.as_ref().map(|key| key.0[0])).map_err(|refused| refused.to_string())
+    };
+    assert!(update(true, None).unwrap_err().contains("needs an unlock key"));
+    assert!(update(false, Some(1)).unwrap_err().contains("no unlock key to set"));
+    assert_eq!(update(true, Some(1)), Ok(Some(1)));
+    assert_eq!(update(true, None), Ok(Some(1)), "it stays");
+    assert_eq!(update(true, Some(2)), Ok(Some(2)), "rotated");
+    assert_eq!(update(false, None), Ok(None));
 }
 
 #[test]

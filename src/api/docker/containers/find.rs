@@ -1,6 +1,6 @@
 //! Which container a name means, and which node has it.
 
-use crate::api::{ApiError, Backend, Container, Membership, NOT_IN_A_SWARM, Read, lookup};
+use crate::api::{ApiError, Backend, Container, LOCKED, Membership, NOT_IN_A_SWARM, Read, lookup};
 use crate::spec::*;
 use crate::state::Task;
 
@@ -87,6 +87,7 @@ pub async fn anywhere<B: Backend>(backend: &B, wanted: &str) -> Result<Found, Ap
                 other => other,
             });
         }
+        Membership::Locked => return Err(ApiError::NotFound(format!("No such container: {wanted} ({LOCKED})"))),
         _ => return Err(ApiError::NotFound(format!("No such container: {wanted} ({NOT_IN_A_SWARM})"))),
     }
     // What is here by its whole name needs no quorum.

@@ -9,7 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::*;
-use crate::consensus::{Config, Courier, Lane, LogIdentity, LogKey, LogStore, NoAnswer, new_swarm};
+use crate::consensus::{Config, Courier, Lane, LogIdentity, LogStore, NoAnswer, SealingKey, new_swarm};
 use crate::state::fixture::{Fixture, a_node, a_swarm, node};
 use crate::transport::join::join;
 use crate::transport::{self, Identity, JoinError, JoinRequest, JoinToken, Member, MemberList, TokenSecret, Transport};
@@ -104,7 +104,7 @@ impl Door {
 
 fn start_log(path: &std::path::Path, me: NodeId) -> Consensus {
     let rng = || Box::new(StdRng::seed_from_u64(1));
-    let (key, identity) = (LogKey::new([7; 32]), LogIdentity { swarm: SwarmId(7), node: me, raft_id: 1 });
+    let (key, identity) = (SealingKey::new([7; 32]), LogIdentity { swarm: SwarmId(7), node: me, raft_id: 1 });
     LogStore::create(path, &key, identity, new_swarm(), rng()).unwrap();
     let identity = LogIdentity { swarm: SwarmId(7), node: me, raft_id: 1 };
     let store = LogStore::open(path, &key, &identity, rng()).unwrap();
