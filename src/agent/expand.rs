@@ -42,6 +42,8 @@ fn held(resources: &[GenericResource]) -> Vec<String> {
         let (kind, value) = match resource {
             GenericResource::Discrete { kind, value } => (kind, value.to_string()),
             GenericResource::Named { kind, value } => (kind, value.clone()),
+            // Only ever wished for: what is held has been counted or named.
+            GenericResource::All { .. } => continue,
         };
         kinds.entry(kind).or_default().push(value);
     }

@@ -40,6 +40,8 @@ pub struct Host {
     pub config: Config,
     pub facts: Facts,
     pub runtime: Runtime,
+    /// What vendors described here when it was last looked for.
+    devices: RwLock<Vec<GenericResource>>,
     pub worker: Worker,
     /// What the swarm last said of this node's networks; `None` until it has said something since the daemon started.
     /// The last word counts on while no manager is heard.
@@ -96,7 +98,7 @@ impl Host {
             resources: NodeResources {
                 nano_cpus: self.facts.nano_cpus.saturating_sub(self.config.reserve_nano_cpus),
                 memory_bytes: self.facts.memory_bytes.saturating_sub(self.config.reserve_memory_bytes),
-                generic: [self.config.generic_resources.as_slice(), &self.facts.devices].concat(),
+                generic: [self.config.generic_resources.as_slice(), &self.devices()].concat(),
             },
             engine_version: env!("CARGO_PKG_VERSION").to_owned(),
             engine_labels: self.config.labels.clone(),
@@ -105,6 +107,19 @@ impl Host {
             probe_port: advertise.port(),
             feature_level: FEATURE_LEVEL,
         }
+    }
+
+    fn devices(&self) -> Vec<GenericResource> {
+        self.devices.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks for devices that vendors describe. True where they are others than before. Reads files, blocking.
+    pub fn look_for_devices(&self) -> bool {
+        let found = self.runtime.devices();
+        let mut known = self.devices.write().unwrap_or_else(PoisonError::into_inner);
+        let differs = *known != found;
+        *known = found;
+        differs
     }
 
     pub fn log_key(&self) -> anyhow::Result<consensus::SealingKey> {
@@ -247,6 +262,7 @@ impl Daemon {
             dir,
             config,
             facts,
+            devices: RwLock::new(runtime.devices()),
             runtime,
             worker,
             networks,

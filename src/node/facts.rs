@@ -6,7 +6,7 @@ use super::config::Config;
 use crate::agent::NodeNames;
 use crate::runtime::oci::CgroupVersion;
 use crate::runtime::{Runtime, host};
-use crate::spec::{GenericResource, NodeId, Platform};
+use crate::spec::{NodeId, Platform};
 
 /// What does not change while the daemon runs.
 #[derive(Debug, Clone)]
@@ -20,8 +20,6 @@ pub struct Facts {
     /// 1 or 2.
     pub cgroup_version: u8,
     pub containerd_version: String,
-    /// What vendors describe here; looked for once, at the start.
-    pub devices: Vec<GenericResource>,
 }
 
 impl Facts {
@@ -40,7 +38,6 @@ impl Facts {
                 CgroupVersion::V2 => 2,
             },
             containerd_version: runtime.containerd_version().await?,
-            devices: runtime.devices(),
         })
     }
 

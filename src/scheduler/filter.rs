@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 
 use super::conditions::{Condition, Conditions};
-use super::generic;
 use super::nodes::NodeInfo;
 use super::reason::Reason;
 use super::score::OnNode;
@@ -97,7 +96,7 @@ impl Demands {
             Reason::MaxReplicas => format!("max replicas per node ({}) reached", self.max_replicas),
             Reason::Cpu => "insufficient CPU".to_owned(),
             Reason::Memory => "insufficient memory".to_owned(),
-            Reason::Generic(at) => format!("insufficient {}", generic::kind(&self.reservations.generic[at])),
+            Reason::Generic(at) => format!("insufficient {}", self.reservations.generic[at].kind()),
             Reason::HostPort(at) => {
                 let (protocol, port) = self.fixed_ports[at];
                 format!("host port {port}/{} in use", protocol.as_str())

@@ -2,13 +2,16 @@
 
 use crate::spec::GenericResource;
 
-/// What a node has left.
+/// What a node has left of what was declared on it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Left(Vec<GenericResource>);
+pub(super) struct Left {
+    declared: Vec<GenericResource>,
+    left: Vec<GenericResource>,
+}
 
 impl Left {
     pub fn of(declared: &[GenericResource]) -> Left {
-        Left(declared.to_vec())
+        Left { declared: declared.to_vec(), left: declared.to_vec() }
     }
 
     /// Takes away what a task holds. A node whose declaration shrank may hold more than it has; then nothing is left.
@@ -16,7 +19,7 @@ impl Left {
         for resource in held {
             match resource {
                 GenericResource::Discrete { kind, value } => {
-                    for left in &mut self.0 {
+                    for left in &mut self.left {
                         if let GenericResource::Discrete { kind: other, value: left } = left
                             && other == kind
                         {
@@ -24,7 +27,9 @@ impl Left {
                         }
                     }
                 }
-                GenericResource::Named { .. } => self.0.retain(|left| left != resource),
+                GenericResource::Named { .. } => self.left.retain(|left| left != resource),
+                // What is held has been counted or named.
+                GenericResource::All { .. } => {}
             }
         }
     }
@@ -37,17 +42,27 @@ impl Left {
     /// names, as in SwarmKit.
     fn choose(&self, wanted: &GenericResource) -> Option<Vec<GenericResource>> {
         let (kind, count) = match wanted {
-            GenericResource::Named { .. } => return self.0.contains(wanted).then(|| vec![wanted.clone()]),
+            GenericResource::Named { .. } => return self.left.contains(wanted).then(|| vec![wanted.clone()]),
+            GenericResource::All { kind } => return self.all(kind),
             GenericResource::Discrete { kind, value } => (kind, *value),
         };
         let number = |left: &GenericResource| matches!(left, GenericResource::Discrete { kind: k, value } if k == kind && *value >= count);
-        if count == 0 || self.0.iter().any(number) {
+        if count == 0 || self.left.iter().any(number) {
             return Some(vec![wanted.clone()]);
         }
         let count = usize::try_from(count).ok()?;
         let is_named = |left: &&GenericResource| matches!(left, GenericResource::Named { kind: k, .. } if k == kind);
-        let named: Vec<GenericResource> = self.0.iter().filter(is_named).take(count).cloned().collect();
+        let named: Vec<GenericResource> = self.left.iter().filter(is_named).take(count).cloned().collect();
         (named.len() == count).then_some(named)
+    }
+
+    /// Every one of the kind, where nobody holds any and there is one.
+    fn all(&self, kind: &str) -> Option<Vec<GenericResource>> {
+        let of_kind =
+            |from: &[GenericResource]| from.iter().filter(|one| one.kind() == kind).cloned().collect::<Vec<_>>();
+        let (declared, left) = (of_kind(&self.declared), of_kind(&self.left));
+        let any = left.iter().any(|one| !matches!(one, GenericResource::Discrete { value: 0, .. }));
+        (any && declared == left).then_some(left)
     }
 
     /// What a task holds that asks for all of `wanted`, each taken once; `None` where they do not suffice together.
@@ -60,13 +75,6 @@ impl Left {
             claimed.extend(chosen);
         }
         Some(claimed)
-    }
-}
-
-/// The kind's name, which is what a user knows it by.
-pub(super) fn kind(resource: &GenericResource) -> &str {
-    match resource {
-        GenericResource::Discrete { kind, .. } | GenericResource::Named { kind, .. } => kind,
     }
 }
 
@@ -105,5 +113,18 @@ mod tests {
     fn wishes_for_one_kind_add_up() {
         let left = Left::of(&[discrete("gpu", 3)]);
         assert_eq!(left.claim(&[discrete("gpu", 2), discrete("gpu", 2)]), None);
+    }
+
+    #[test]
+    fn all_of_a_kind_are_given_where_nobody_holds_one() {
+        let all = |kind: &str| [GenericResource::All { kind: kind.into() }];
+        let mut left = Left::of(&[named("gpu", "0"), named("gpu", "1"), discrete("ssd", 3), discrete("none", 0)]);
+        assert_eq!(left.claim(&all("gpu")), Some(vec![named("gpu", "0"), named("gpu", "1")]));
+        assert_eq!(left.claim(&all("ssd")), Some(vec![discrete("ssd", 3)]));
+        assert_eq!((left.claim(&all("none")), left.claim(&all("other"))), (None, None));
+        left.hold(&[named("gpu", "1"), discrete("ssd", 1)]);
+        assert_eq!((left.claim(&all("gpu")), left.claim(&all("ssd"))), (None, None));
+        left.hold(&[named("gpu", "0")]);
+        assert_eq!(left.claim(&all("gpu")), None, "none is left, which is not all");
     }
 }

@@ -326,8 +326,29 @@ pub struct ResourceReservations {
 /// A resource the operator declared on nodes, such as `gpu=2` or `ssd=disk0`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum GenericResource {
-    Discrete { kind: String, value: u64 },
-    Named { kind: String, value: String },
+    Discrete {
+        kind: String,
+        value: u64,
+    },
+    Named {
+        kind: String,
+        value: String,
+    },
+    /// All that a node has of the kind, at least one: only ever wished for.
+    All {
+        kind: String,
+    },
+}
+
+impl GenericResource {
+    /// Its name, which is what a user knows it by.
+    pub fn kind(&self) -> &str {
+        match self {
+            GenericResource::Discrete { kind, .. }
+            | GenericResource::Named { kind, .. }
+            | GenericResource::All { kind } => kind,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

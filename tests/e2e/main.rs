@@ -12,6 +12,7 @@ mod cron;
 mod daemon;
 mod deaths;
 mod deploy;
+mod devices;
 mod dns;
 mod docker;
 mod docker_command;

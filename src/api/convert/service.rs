@@ -240,6 +240,9 @@ fn resources_in(resources: docker::TaskSpecResources) -> Result<Resources, ApiEr
     })
 }
 
+/// As a count of Docker's device requests: all there are.
+const ALL: i64 = -1;
+
 fn generic_all_in(resources: Vec<docker::GenericResourcesInner>) -> Result<Vec<GenericResource>, ApiError> {
     let read = |resource: docker::GenericResourcesInner| {
         let (named, discrete) = (resource.named_resource_spec, resource.discrete_resource_spec);
@@ -250,8 +253,12 @@ fn generic_all_in(resources: Vec<docker::GenericResourcesInner>) -> Result<Vec<G
             }),
             (None, discrete) => {
                 let discrete = discrete.unwrap_or_default();
+                let kind = discrete.kind.unwrap_or_default();
+                if discrete.value == Some(ALL) {
+                    return Ok(GenericResource::All { kind });
+                }
                 let value = unsigned("Resources.Reservations.GenericResources.Value", discrete.value)?;
-                Ok(GenericResource::Discrete { kind: discrete.kind.unwrap_or_default(), value })
+                Ok(GenericResource::Discrete { kind, value })
             }
         }
     };
@@ -267,14 +274,14 @@ pub fn generic_out(resource: &GenericResource) -> docker::GenericResourcesInner 
             }),
             discrete_resource_spec: None,
         },
-        GenericResource::Discrete { kind, value } => docker::GenericResourcesInner {
-            named_resource_spec: None,
-            discrete_resource_spec: Some(docker::GenericResourcesInnerDiscreteResourceSpec {
-                kind: Some(kind),
-                value: signed(value),
-            }),
-        },
+        GenericResource::Discrete { kind, value } => counted(kind, signed(value)),
+        GenericResource::All { kind } => counted(kind, Some(ALL)),
     }
+}
+
+fn counted(kind: String, value: Option<i64>) -> docker::GenericResourcesInner {
+    let spec = docker::GenericResourcesInnerDiscreteResourceSpec { kind: Some(kind), value };
+    docker::GenericResourcesInner { named_resource_spec: None, discrete_resource_spec: Some(spec) }
 }
 
 fn resources_out(resources: &Resources) -> docker::TaskSpecResources {

@@ -313,10 +313,13 @@ fn generic_resources(task: &mut TaskSpec, edit: Edit) -> anyhow::Result<()> {
     };
     known.retain(|resource| !edit.remove.iter().chain(&edit.add).any(|text| before_equals(text) == kind(resource)));
     for text in &edit.add {
-        let wrong = || anyhow::anyhow!("--generic-resource: {text:?} is not KIND=COUNT, for example gpu=2");
+        let wrong = || anyhow::anyhow!("--generic-resource: {text:?} is not KIND=COUNT, for example gpu=2, or gpu=all");
         let (kind, count) = text.split_once('=').ok_or_else(wrong)?;
-        let count: u32 = count.parse().map_err(|_| wrong())?;
-        let spec = GenericResourcesInnerDiscreteResourceSpec { kind: Some(kind.to_owned()), value: Some(count.into()) };
+        let count = match count {
+            "all" => -1,
+            number => number.parse::<u32>().map_err(|_| wrong())?.into(),
+        };
+        let spec = GenericResourcesInnerDiscreteResourceSpec { kind: Some(kind.to_owned()), value: Some(count) };
         known.push(GenericResourcesInner { discrete_resource_spec: Some(spec), named_resource_spec: None });
     }
     Ok(())

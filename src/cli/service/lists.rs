@@ -35,7 +35,7 @@ pub struct CreateLists {
     /// Limit, for example nofile=1024:2048; repeat it
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     ulimit: Vec<String>,
-    /// Resource that the node must have free, for example gpu=2; repeat it
+    /// Resource that the node must have free, for example gpu=2, or gpu=all; repeat it
     #[arg(long, value_name = "KIND=COUNT")]
     generic_resource: Vec<String>,
     /// Spread tasks evenly over the values of a label, for example spread=node.labels.zone; repeat it

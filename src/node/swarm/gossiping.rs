@@ -113,10 +113,17 @@ pub async fn describe(shared: Arc<Shared>) {
 
 async fn look_around(shared: &Arc<Shared>) {
     let host = Arc::clone(&shared.host);
-    match tokio::task::spawn_blocking(move || host.surroundings()).await {
-        Ok(Ok(surroundings)) => shared.observed.set_surroundings(surroundings),
-        Ok(Err(error)) => tracing::warn!(%error, "this host's routes cannot be read: what was read last counts on"),
+    let look = move || (host.surroundings(), host.look_for_devices());
+    let Ok((surroundings, has_other_devices)) = tokio::task::spawn_blocking(look).await else {
         // The runtime ends.
-        Err(_) => {}
+        return;
+    };
+    if has_other_devices {
+        tracing::info!("other devices than before are described on this node");
+        shared.observed.set_description(shared.host.description());
+    }
+    match surroundings {
+        Ok(surroundings) => shared.observed.set_surroundings(surroundings),
+        Err(error) => tracing::warn!(%error, "this host's routes cannot be read: what was read last counts on"),
     }
 }

@@ -94,6 +94,10 @@ impl Observed {
         self.write(|publisher, now| publisher.set_conditions(conditions, now));
     }
 
+    pub fn set_description(&self, description: NodeDescription) {
+        self.write(|publisher, now| publisher.set_description(description, now));
+    }
+
     pub fn set_surroundings(&self, surroundings: Surroundings) {
         self.write(|publisher, now| publisher.set_surroundings(surroundings, now));
     }

@@ -188,10 +188,14 @@ fn check_generic(generic: &[GenericResource]) -> Checked {
         let (kind, empty) = match resource {
             GenericResource::Discrete { kind, value } => (kind, *value == 0),
             GenericResource::Named { kind, value } => (kind, value.is_empty()),
+            GenericResource::All { kind } => (kind, false),
         };
         require(!kind.is_empty() && !empty, || format!("generic resource {kind:?} has no name or no amount"))?;
-        let discrete = matches!(resource, GenericResource::Discrete { .. });
-        let twice = !seen.insert(resource) || counted.contains(kind) || (discrete && !counted.insert(kind));
+        let is_named = matches!(resource, GenericResource::Named { .. });
+        let is_all = matches!(resource, GenericResource::All { .. });
+        let named_too = is_all && seen.iter().any(|other: &&GenericResource| other.kind() == kind);
+        let twice =
+            named_too || !seen.insert(resource) || counted.contains(kind) || (!is_named && !counted.insert(kind));
         require(!twice, || format!("generic resource {kind:?} is asked for twice"))?;
     }
     Ok(())

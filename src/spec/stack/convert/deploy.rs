@@ -185,9 +185,12 @@ fn device_request(request: &Node) -> Result<Vec<GenericResource>, String> {
     if !ids.is_empty() {
         return Ok(ids.iter().map(|id| named(&kind, id)).collect());
     }
-    match count.as_deref().map(str::parse::<u64>) {
-        Some(Ok(value)) if value > 0 => Ok(vec![GenericResource::Discrete { kind, value }]),
-        _ => Err("say how many devices (count: 1), or name them with device_ids: all of a node's is not there".into()),
+    match count.as_deref() {
+        None | Some("all" | "-1") => Ok(vec![GenericResource::All { kind }]),
+        Some(number) => match number.parse() {
+            Ok(value) if value > 0 => Ok(vec![GenericResource::Discrete { kind, value }]),
+            _ => Err(format!("count {number:?}: a number of devices is wanted, or all")),
+        },
     }
 }
 

@@ -409,8 +409,14 @@ fn devices_by_request_are_resources_of_their_vendors_kind() {
     );
     assert_eq!(reserved("{driver: cdi, device_ids: ['acme.com/x=y']}"), [named("acme.com/x", "y")]);
     assert_eq!(of("gpus: [{driver: acme.com/x, count: 1}]"), [counted("acme.com/x", 1)]);
+    let all = |kind: &str| GenericResource::All { kind: kind.into() };
+    for request in ["{capabilities: [gpu]}", "{capabilities: [gpu], count: all}"] {
+        assert_eq!(reserved(request), [all("nvidia.com/gpu")], "{request}");
+    }
+    assert_eq!((of("gpus: all"), of("gpus: [{driver: amd}]")), (vec![all("nvidia.com/gpu")], vec![all("amd.com/gpu")]));
     for (keys, message) in [
-        ("gpus: all", "services.web.gpus: say how many"),
+        ("gpus: none", "services.web.gpus: count \"none\""),
+        ("gpus: [{count: 0}]", "count \"0\": a number of devices is wanted, or all"),
         ("gpus: [{driver: tpu, count: 1}]", "driver \"tpu\" is not known"),
         ("gpus: [{count: 1, device_ids: ['0']}]", "cannot both"),
         ("gpus: [{driver: cdi, device_ids: ['0']}]", "vendor.com/class=name"),
