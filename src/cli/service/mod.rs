@@ -11,6 +11,7 @@ mod lists;
 mod logs;
 mod ls;
 mod mount;
+mod pretty;
 mod ps;
 mod publish;
 mod rm;
