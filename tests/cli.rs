@@ -217,3 +217,26 @@ fn help_that_is_piped_has_no_colours_and_completions_name_the_verbs() {
     }
     assert!(!dir.path().join("pages/flok-man.1").exists(), "what is hidden has none");
 }
+
+#[test]
+fn a_wrong_command_line_ends_with_two_before_a_daemon_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = ["-H", "unix:///nowhere/flok.sock"];
+    let cases: [(&[&str], &str); 8] = [
+        (&["service", "create", "--placement-pref", "foo=bar", "a"], "\"foo=bar\" is not spread=node.labels.NAME"),
+        (&["service", "create", "--generic-resource", "gpu", "a"], "\"gpu\" is not KIND=COUNT"),
+        (&["service", "create", "--add-host", "a", "a"], "\"a\" is no host: write NAME:ADDRESS"),
+        (&["service", "update", "--args", "\"open", "a"], "--args"),
+        (&["service", "create", "--constraint", "node.role==manger", "a"], "expected manager or worker"),
+        (&["service", "create", "--mode", "global", "--replicas", "2", "a"], "--replicas can only be used with"),
+        (&["service", "create", "--mount", "type=cluster,target=/a", "a"], "not there yet"),
+        (&["secret", "update", "key"], "there is nothing to change"),
+    ];
+    for (args, expected) in cases {
+        let ended = flok(dir.path(), &[&at[..], args].concat(), b"");
+        assert!(ended.code == 2 && ended.said.contains(expected), "{args:?}: {} {}", ended.code, ended.said);
+    }
+    let env_file = ["service", "create", "--env-file", "none.env", "a"];
+    let ended = flok(dir.path(), &[&at[..], &env_file].concat(), b"");
+    assert!(ended.code == 1 && ended.said.contains("--env-file: open none.env"), "{}", ended.said);
+}

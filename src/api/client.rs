@@ -49,6 +49,11 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// Somebody else changed the object after it was looked at.
+    pub fn is_out_of_sequence(&self) -> bool {
+        matches!(self, ClientError::Refused { message, .. } if message.contains("out of sequence"))
+    }
+
     pub fn is_not_found(&self) -> bool {
         matches!(self, ClientError::Refused { status: 404, .. })
     }

@@ -38,6 +38,53 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("stack services", "flok stack services shop\nflok stack services --format json shop"),
     ("stack rm", "flok stack rm shop"),
     ("stack config", "flok stack config -c stack.yml\nflok stack config -c stack.yml -c production.yml"),
+    (
+        "secret create",
+        "flok secret create db_password ./password.txt\nopenssl rand -hex 32 | flok secret create key -\n\
+         flok secret create --label tier=db --template-driver golang dsn ./dsn.tmpl",
+    ),
+    (
+        "secret ls",
+        "flok secret ls\nflok secret ls --filter label=tier=db\nflok secret ls --format 'table {{.Name}}\\t{{.Labels}}'",
+    ),
+    ("secret inspect", "flok secret inspect --pretty db_password\nflok secret inspect --format '{{.Spec.Labels}}' key"),
+    (
+        "secret update",
+        "flok secret update db_password ./password.txt          new data, service by service as their update settings say\n\
+         openssl rand -hex 32 | flok secret update key -\n\
+         flok secret update --no-rollout key ./key.txt          services get it at their next update\n\
+         flok secret update --label-add tier=a key              labels alone\n\
+         flok secret rollback key                               back to the data before",
+    ),
+    ("secret rollback", "flok secret rollback db_password\nflok secret rollback --to 3 db_password"),
+    ("secret versions", "flok secret versions db_password\nflok secret versions --format json db_password"),
+    ("secret rm", "flok secret rm db_password\nflok secret rm old_key older_key"),
+    (
+        "config create",
+        "flok config create site.conf ./site.conf\nflok config create --template-driver golang site.conf ./site.conf.tmpl\n\
+         flok config create --label tier=web motd -",
+    ),
+    (
+        "config ls",
+        "flok config ls\nflok config ls --filter name=site\nflok config ls --format 'table {{.Name}}\\t{{.UpdatedAt}}'",
+    ),
+    (
+        "config inspect",
+        "flok config inspect --pretty site.conf\nflok config inspect --format '{{.Spec.Name}}' site.conf",
+    ),
+    (
+        "config update",
+        "flok config update site.conf ./site.conf                new data, service by service as their update settings say\n\
+         flok config update --no-rollout site.conf ./site.conf   services get it at their next update\n\
+         flok config update --label-rm old site.conf             labels alone\n\
+         flok config rollback site.conf                          back to the data before",
+    ),
+    (
+        "config rollback",
+        "flok config rollback site.conf\nflok config versions site.conf && flok config rollback --to 3 site.conf",
+    ),
+    ("config versions", "flok config versions site.conf\nflok config versions --format json site.conf"),
+    ("config rm", "flok config rm site.conf\nflok config rm old.conf older.conf"),
     ("network ls", "flok network ls\nflok network ls --filter driver=overlay --format '{{.Name}}'"),
     ("network inspect", "flok network inspect shop_default\nflok network inspect --verbose shop_default"),
     ("network rm", "flok network rm back"),
@@ -63,20 +110,55 @@ const EXAMPLES: &[(&str, &str)] = &[
     ),
 ];
 
-/// The command with its examples.
+/// What the verbs of secrets and configs do, which share their arguments.
+const ABOUTS: &[(&str, &str, &str)] = &[
+    (
+        "create",
+        "Create a secret from a file, or from standard input",
+        "Create a config from a file, or from standard input",
+    ),
+    ("ls", "List secrets", "List configs"),
+    (
+        "inspect",
+        "Show what is known of secrets, never their data",
+        "Show configs in full; with --pretty, their data as it is",
+    ),
+    (
+        "update",
+        "Give a secret new data, and roll that out to the services that use it; or change its labels",
+        "Give a config new data, and roll that out to the services that use it; or change its labels",
+    ),
+    (
+        "rollback",
+        "Go back to earlier data of a secret, and roll that out to the services that use it",
+        "Go back to earlier data of a config, and roll that out to the services that use it",
+    ),
+    (
+        "versions",
+        "List the versions of a secret's data, newest first, and the services that use them; never the data",
+        "List the versions of a config's data, newest first, and the services that use them",
+    ),
+    ("rm", "Remove secrets that no service uses", "Remove configs that no service uses"),
+];
+
+/// The command with its examples, and what each verb of a secret or config is about.
 pub fn with_examples(mut command: Command) -> Command {
+    for (verb, secret, config) in ABOUTS {
+        command = at(command, &["secret", verb], &|verb| verb.about(*secret));
+        command = at(command, &["config", verb], &|verb| verb.about(*config));
+    }
     for (path, examples) in EXAMPLES {
         let text = examples.lines().fold("Examples:".to_owned(), |text, line| text + "\n  " + line);
-        command = at(command, &path.split(' ').collect::<Vec<_>>(), &text);
+        command = at(command, &path.split(' ').collect::<Vec<_>>(), &|verb| verb.after_help(text.clone()));
     }
     command
 }
 
-fn at(command: Command, path: &[&str], text: &str) -> Command {
+fn at(command: Command, path: &[&str], change: &dyn Fn(Command) -> Command) -> Command {
     match path {
-        [] => command.after_help(text.to_owned()),
+        [] => change(command),
         [first, rest @ ..] if command.find_subcommand(first).is_some() => {
-            command.mut_subcommand(first, |below| at(below, rest, text))
+            command.mut_subcommand(first, |below| at(below, rest, change))
         }
         _ => command,
     }
@@ -90,7 +172,7 @@ mod tests {
     use crate::cli::Cli;
 
     /// Nouns whose verbs all have examples.
-    const WHOLE: [&str; 7] = ["service", "stack", "node", "network", "volume", "image", "swarm"];
+    const WHOLE: [&str; 9] = ["service", "stack", "node", "network", "volume", "image", "swarm", "secret", "config"];
 
     fn leaves<'c>(command: &'c Command, path: &str, found: &mut Vec<(String, &'c Command)>) {
         for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
@@ -112,6 +194,9 @@ mod tests {
         {
             let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
             assert!(help.contains("Examples:"), "`flok{path}` has no examples: write them in EXAMPLES");
+            let noun = path.split(' ').nth(1).unwrap();
+            let of_noun = !["secret", "config"].contains(&noun) || verb.get_about().unwrap().to_string().contains(noun);
+            assert!(of_noun, "`flok{path}` is about something: say it in ABOUTS");
         }
     }
 

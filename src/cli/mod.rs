@@ -16,6 +16,8 @@ mod node;
 mod output;
 mod pinning;
 mod registry_auth;
+mod removal;
+mod retry;
 mod secret;
 mod service;
 mod stack;
@@ -85,6 +87,7 @@ enum Noun {
     /// Show the logs of a service's tasks, or of one task
     Logs(service::Logs),
     Exec(container::exec::Exec),
+    Attach(container::attach::Attach),
     Cp(container::copy::Copy),
     Top(container::top::Top),
     Stats(container::stats::Stats),
@@ -124,7 +127,26 @@ pub fn run() -> ExitCode {
     match ended {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Usage>() => {
+            fail(&error);
+            ExitCode::from(USAGE)
+        }
         Err(error) => fail(&error),
+    }
+}
+
+/// What clap ends with, too.
+const USAGE: u8 = 2;
+
+/// Flags that do not go together, found before anything was asked of the daemon.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+impl Usage {
+    /// Of an error that only the command line can have caused.
+    fn of(error: impl std::fmt::Display) -> anyhow::Error {
+        Usage(error.to_string()).into()
     }
 }
 
@@ -162,6 +184,7 @@ impl Noun {
         let done = match self {
             Noun::Stack(stack) => return stack.run(client).await,
             Noun::Exec(exec) => return exec.run(client).await,
+            Noun::Attach(attach) => return attach.run(client).await,
             Noun::Daemon(_) | Noun::Completion(_) | Noun::Man(_) => unreachable!("they run without a client"),
             Noun::Swarm(swarm) => swarm.run(client).await,
             Noun::Node(node) => node.run(client).await,

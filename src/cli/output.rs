@@ -3,8 +3,11 @@
 use std::io::Write;
 
 use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use super::template::Template;
+use super::template::{Template, fields_of, plain};
 use crate::spec::quantity::for_people;
 
 /// How something is printed.
@@ -33,18 +36,23 @@ impl Format {
     }
 
     /// One object: as a table's text, as JSON, or in a template.
-    pub fn show(self, value: &impl serde::Serialize, table: impl FnOnce() -> String) -> anyhow::Result<String> {
+    pub fn show<T>(self, value: &T, table: impl FnOnce() -> String) -> anyhow::Result<String>
+    where
+        T: Serialize + DeserializeOwned,
+    {
         Ok(match self {
             Format::Table => table(),
             Format::Json => format!("{}\n", serde_json::to_string(value)?),
-            Format::Template(template) => format!("{}\n", fill_in(template, &serde_json::to_value(value)?)?),
+            Format::Template(template) => fill_in(template, &serde_json::to_value(value)?, fields_of::<T>())?,
             Format::TableTemplate(_) => anyhow::bail!("this is no list: write the template without table before it"),
         })
     }
 }
 
-fn fill_in(template: &Template, value: &serde_json::Value) -> anyhow::Result<String> {
-    template.render(value).map_err(|why| anyhow::anyhow!("--format: {why}"))
+/// One line or several. `optional` are fields that it may lack.
+fn fill_in(template: &Template, value: &Value, optional: &[&str]) -> anyhow::Result<String> {
+    let filled = template.render(value, optional).map_err(|why| anyhow::anyhow!("--format: {why}"))?;
+    Ok(filled + "\n")
 }
 
 /// `--format`, for every command that shows something.
@@ -58,7 +66,7 @@ pub struct FormatArg {
 /// `--format`, for commands that print JSON unless they are asked for something for people.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct JsonArg {
-    /// How to print: json, which is what is printed anyway, or a template such as '{{.ID}}'
+    /// How to print: json for an object on each line, or a template such as '{{.ID}}'
     #[arg(long, value_name = "FORMAT", value_parser = JsonArg::parse)]
     pub format: Option<Format>,
 }
@@ -74,31 +82,49 @@ impl JsonArg {
         }
     }
 
-    /// An indented array, or the template filled in for each value.
-    pub fn show(self, values: &[impl serde::Serialize]) -> anyhow::Result<()> {
-        let Some(Format::Template(template)) = self.format else { return print_json(values) };
-        for value in values {
-            print(&format!("{}\n", fill_in(template, &serde_json::to_value(value)?)?))?;
+    /// An indented array, or for each value a line of JSON or the template filled in.
+    pub fn show<T: Serialize + DeserializeOwned>(self, values: &[T]) -> anyhow::Result<()> {
+        print(&self.text(values)?)
+    }
+
+    fn text<T: Serialize + DeserializeOwned>(self, values: &[T]) -> anyhow::Result<String> {
+        match self.format {
+            None => Ok(serde_json::to_string_pretty(values)? + "\n"),
+            Some(format) => values.iter().map(|value| format.show(value, String::new)).collect(),
         }
-        Ok(())
     }
 }
 
-/// Columns have a key for JSON and a heading for the table.
+/// A key for JSON and templates, and a heading for the table.
+type Column = (&'static str, &'static str);
+
+/// Rows of cells. A cell that is an object is there for templates alone: the labels that `.Label "name"` asks for.
 #[derive(Debug)]
 pub struct Table {
-    columns: &'static [(&'static str, &'static str)],
-    rows: Vec<Vec<String>>,
+    columns: &'static [Column],
+    /// Behind the others in each row, and shown where they are asked for.
+    hidden: &'static [Column],
+    rows: Vec<Vec<Value>>,
 }
 
 impl Table {
-    pub fn new(columns: &'static [(&'static str, &'static str)]) -> Table {
-        Table { columns, rows: Vec::new() }
+    pub fn new(columns: &'static [Column]) -> Table {
+        Table::with_hidden(columns, &[])
+    }
+
+    /// `hidden` columns stand in JSON and can be named in templates.
+    pub fn with_hidden(columns: &'static [Column], hidden: &'static [Column]) -> Table {
+        Table { columns, hidden, rows: Vec::new() }
     }
 
     /// As many cells as there are columns.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
-        assert_eq!(N, self.columns.len(), "a row has a cell for each column");
+        self.row_of(cells.map(Value::from));
+    }
+
+    /// The same, of cells that are not all texts.
+    pub fn row_of<const N: usize>(&mut self, cells: [Value; N]) {
+        assert_eq!(N, self.columns.len() + self.hidden.len(), "a row has a cell for each column");
         self.rows.push(cells.into());
     }
 
@@ -106,15 +132,17 @@ impl Table {
     pub fn render(&self, format: Format) -> anyhow::Result<String> {
         Ok(match format {
             Format::Table => self.text(),
-            Format::Json => self.objects().map(|row| format!("{row}\n")).collect(),
+            Format::Json => self.objects().map(without_objects).map(|row| format!("{row}\n")).collect(),
             Format::Template(template) => {
-                let rows = self.objects().map(|row| Ok(format!("{}\n", fill_in(template, &row)?)));
-                rows.collect::<anyhow::Result<String>>()?
+                self.objects().map(|row| fill_in(template, &row, &[])).collect::<anyhow::Result<String>>()?
             }
             Format::TableTemplate(template) => {
                 let rows = std::iter::once(self.headings()).chain(self.objects());
-                let cells = rows.map(|row| Ok(fill_in(template, &row)?.split('\t').map(str::to_owned).collect()));
-                in_columns(&cells.collect::<anyhow::Result<Vec<Vec<String>>>>()?)
+                let cells = |row| {
+                    let filled = fill_in(template, &row, &[])?;
+                    Ok(filled.trim_end_matches('\n').split('\t').map(str::to_owned).collect())
+                };
+                in_columns(&rows.map(cells).collect::<anyhow::Result<Vec<Vec<String>>>>()?)
             }
         })
     }
@@ -122,20 +150,39 @@ impl Table {
     /// As a table, whatever was asked for.
     pub fn text(&self) -> String {
         let heading = self.columns.iter().map(|(_, heading)| (*heading).to_string()).collect();
-        in_columns(&std::iter::once(heading).chain(self.rows.iter().cloned()).collect::<Vec<_>>())
+        let rows = self.rows.iter().map(|row| row[..self.columns.len()].iter().map(plain).collect());
+        in_columns(&std::iter::once(heading).chain(rows).collect::<Vec<_>>())
     }
 
-    /// The rows as JSON.
-    fn objects(&self) -> impl Iterator<Item = serde_json::Value> + '_ {
+    fn all_columns(&self) -> impl Iterator<Item = &'static Column> {
+        self.columns.iter().chain(self.hidden)
+    }
+
+    /// The rows by their keys.
+    fn objects(&self) -> impl Iterator<Item = Value> + '_ {
         self.rows.iter().map(|row| {
-            let cells = self.columns.iter().zip(row);
-            cells.map(|((key, _), cell)| ((*key).to_string(), serde_json::Value::from(cell.clone()))).collect()
+            let cells = self.all_columns().zip(row);
+            cells.map(|((key, _), cell)| ((*key).to_string(), cell.clone())).collect()
         })
     }
 
-    fn headings(&self) -> serde_json::Value {
-        self.columns.iter().map(|(key, heading)| ((*key).to_string(), serde_json::Value::from(*heading))).collect()
+    fn headings(&self) -> Value {
+        self.all_columns().map(|(key, heading)| ((*key).to_string(), Value::from(*heading))).collect()
     }
+}
+
+fn without_objects(mut row: Value) -> Value {
+    if let Value::Object(cells) = &mut row {
+        cells.retain(|_, cell| !cell.is_object());
+    }
+    row
+}
+
+/// Labels as one cell, in the order of their keys: `a=b,c=d`.
+pub fn labels(labels: &std::collections::HashMap<String, String>) -> String {
+    let mut pairs: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    pairs.sort();
+    pairs.join(",")
 }
 
 /// Cells below one another, without blanks at the ends of lines.
@@ -162,11 +209,6 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(())
-}
-
-/// Values as an indented JSON array, for `inspect`.
-pub fn print_json(values: &[impl serde::Serialize]) -> anyhow::Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(values)?))
 }
 
 /// How long before `now` an RFC 3339 time was, in Docker's words: `5 seconds ago`, `About a minute ago`.
@@ -236,11 +278,40 @@ mod tests {
     #[test]
     fn one_object_is_no_table() {
         let value = serde_json::json!({"leader": "n1"});
+        assert!(Format::parse("{{.x}}").unwrap().show(&value, String::new).is_err(), "its kind is not known");
         let shown = |format: &str| Format::parse(format).unwrap().show(&value, || "a table".into());
         assert_eq!(shown("table").unwrap(), "a table");
         assert_eq!(shown("json").unwrap(), "{\"leader\":\"n1\"}\n");
         assert_eq!(shown("{{.leader}}").unwrap(), "n1\n");
         assert!(shown("table {{.leader}}").is_err());
+    }
+
+    #[test]
+    fn objects_of_a_kind_may_lack_a_field_and_no_row_may() {
+        use bollard::models::Service;
+        let services = [("a", None), ("b", Some(Default::default()))].map(|(id, update_status)| Service {
+            id: Some(id.to_owned()),
+            update_status,
+            ..Service::default()
+        });
+        let shown = |format: &str| JsonArg { format: Some(JsonArg::parse(format).unwrap()) }.text(&services);
+        assert_eq!(shown("json").unwrap(), "{\"ID\":\"a\"}\n{\"ID\":\"b\",\"UpdateStatus\":{}}\n");
+        assert_eq!(shown("{{.ID}} {{.UpdateStatus.State}}").unwrap(), "a <no value>\nb <no value>\n");
+        let error = shown("{{.UpdatStatus}}").unwrap_err().to_string();
+        assert!(error.contains("did you mean .UpdateStatus?"), "{error}");
+        let plain: Vec<Value> = serde_json::from_str(&JsonArg::default().text(&services).unwrap()).unwrap();
+        assert_eq!(plain.len(), 2);
+    }
+
+    #[test]
+    fn hidden_columns_are_for_json_and_templates() {
+        let mut table = Table::with_hidden(&[("Name", "NAME")], &[("Self", "SELF"), ("Label", "LABEL")]);
+        table.row_of([Value::from("n1"), true.into(), serde_json::json!({"a": "b"})]);
+        assert_eq!(table.text(), "NAME\nn1\n");
+        let shown = |format: &str| table.render(Format::parse(format).unwrap()).unwrap();
+        assert_eq!(shown("json"), "{\"Name\":\"n1\",\"Self\":true}\n");
+        assert_eq!(shown("{{if .Self}}{{.Label \"a\"}}{{end}}"), "b\n");
+        assert_eq!(shown("table {{.Name}}\\t{{.Label \"a\"}}"), "NAME   a\nn1     b\n");
     }
 
     #[test]

@@ -22,7 +22,7 @@ const MAX_FAILED_POLLS: u32 = 25;
 const STEADY_POLLS: u32 = 5;
 
 /// How long a command waits.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Waiting")]
 pub struct WaitArgs {
     /// Return at once, without waiting for the tasks to run
@@ -148,10 +148,10 @@ async fn poll(
         match progress(client, names).await {
             Ok(progress) => {
                 failed_polls = 0;
-                shown.update(&progress);
                 if let Some((name, why)) = progress.iter().find_map(|(n, p)| p.failed.as_ref().map(|why| (n, why))) {
                     anyhow::bail!("service {name}: {why}");
                 }
+                shown.update(&progress);
                 watch.look(&progress);
                 let is_stable =
                     |name: &String| progress.get(name).is_some_and(|now| watch.is_stable(name, now, stable_for));
@@ -217,7 +217,8 @@ fn of_service(service: &Service, tasks: &[Task]) -> Progress {
     if running < wanted && waits.is_empty() {
         waits = held_update(service).unwrap_or_default();
     }
-    if let Some(failure) = last_failure(&own).filter(|_| !waits.is_empty() || running < wanted) {
+    let is_news = |failure: &String| !waits.contains(failure.as_str()) && (!waits.is_empty() || running < wanted);
+    if let Some(failure) = last_failure(&own).filter(is_news) {
         waits = format!("{waits}; the last task that failed: {failure}").trim_start_matches("; ").to_string();
     }
     let monitor = if is_job || wanted == 0 { Duration::ZERO } else { monitor(service) };
@@ -376,6 +377,8 @@ impl Shown {
         let of = |name: &String| match self.last.get(name) {
             None => Some(format!("{name}: not heard of")),
             Some(progress) if progress.is_done() => None,
+            // The reason stands above, in the last line of that service.
+            Some(progress) if self.bars.is_none() && !self.quiet => Some(counts(name, progress)),
             Some(progress) => Some(line(name, progress)),
         };
         let unfinished: Vec<String> = self.names.iter().filter_map(of).collect();
@@ -385,7 +388,11 @@ impl Shown {
 
 fn line(name: &str, progress: &Progress) -> String {
     let waits = if progress.waits.is_empty() { String::new() } else { format!(" ({})", progress.waits) };
-    format!("{name}: {} of {} running{waits}", progress.running, progress.wanted)
+    counts(name, progress) + &waits
+}
+
+fn counts(name: &str, progress: &Progress) -> String {
+    format!("{name}: {} of {} running", progress.running, progress.wanted)
 }
 
 fn bar(all: &MultiProgress, name: &str, width: usize) -> ProgressBar {
@@ -494,6 +501,9 @@ mod tests {
         let tasks = [task("failed", "shutdown", "task: non-zero exit (1)", "any"), task("ready", "running", "", "any")];
         let progress = of_service(&service(1), &tasks);
         assert_eq!(progress.waits, "1 ready; the last task that failed: task: non-zero exit (1)");
+        let failing = task("failed", "running", "task: non-zero exit (1)", "any");
+        let once = of_service(&service(1), &[tasks[0].clone(), failing]).waits;
+        assert_eq!(once, "1 failed: task: non-zero exit (1)", "a reason is told once");
         let again = [task("failed", "shutdown", "x", "any"), task("running", "running", "", "any")];
         assert!(of_service(&service(1), &again).is_done());
     }

@@ -47,8 +47,13 @@ pub enum InvalidConstraint {
          node.ip, node.platform.os, node.platform.arch, node.labels.NAME or engine.labels.NAME"
     )]
     Field { text: String, field: String },
-    #[error("invalid constraint {text:?}: value {value:?} is invalid")]
-    Value { text: String, value: String },
+    #[error("invalid constraint {text:?}: value {value:?} is invalid{}", hint(.expected))]
+    Value {
+        text: String,
+        value: String,
+        /// What the field may be; empty: much.
+        expected: &'static str,
+    },
 }
 
 /// What constraints look at, borrowed from wherever a node is described.
@@ -108,7 +113,8 @@ impl FromStr for Constraint {
             .ok_or_else(|| InvalidConstraint::Field { text: shown(), field: field.chars().take(128).collect() })?;
         let constraint = Constraint { field: parsed, operator, value: value.to_string() };
         if value.is_empty() || !value.chars().all(is_value_char) || !constraint.value_fits() {
-            return Err(InvalidConstraint::Value { text: shown(), value: value.chars().take(128).collect() });
+            let value = value.chars().take(128).collect();
+            return Err(InvalidConstraint::Value { text: shown(), value, expected: constraint.field.values() });
         }
         Ok(constraint)
     }
@@ -124,12 +130,25 @@ impl Constraint {
     }
 }
 
+fn hint(values: &str) -> String {
+    if values.is_empty() { String::new() } else { format!(": expected {values}") }
+}
+
 /// SwarmKit's set.
 fn is_value_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || c.is_ascii_whitespace() || ":-_.*()?+[]\\^$|/".contains(c)
 }
 
 impl NodeField {
+    /// What it may be, where that is little.
+    fn values(&self) -> &'static str {
+        match self {
+            NodeField::Role => "manager or worker",
+            NodeField::Ip => "an address or a subnet, such as 10.0.0.0/8",
+            _ => "",
+        }
+    }
+
     /// The field a path names, without regard to case but for the label's own name.
     pub fn parse(path: &str) -> Option<NodeField> {
         let label = |prefix: &str| {
@@ -261,6 +280,14 @@ mod tests {
         ] {
             assert!(text.parse::<Constraint>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_role_that_there_is_not_is_told_the_two_that_there_are() {
+        let error = "node.role==manger".parse::<Constraint>().unwrap_err().to_string();
+        let expected =
+            r#"invalid constraint "node.role==manger": value "manger" is invalid: expected manager or worker"#;
+        assert_eq!(error, expected);
     }
 
     #[test]

@@ -51,7 +51,11 @@ fn tasks_run_where_devices_are_described_and_each_has_its_own() {
 
     // They come while the daemon runs.
     describe(&swarm.hosts[1], &["0", "1"]);
-    let tasks = swarm.running(0, "s_one", 2);
+    let tasks = eventually("two of three tasks to have a device each", PATIENCE, || {
+        let tasks = swarm.tasks(0, "s_one")?;
+        let running: Vec<Task> = tasks.iter().filter(|task| task.state == "running").cloned().collect();
+        if running.len() == 2 { Ok(running) } else { Err(format!("{tasks:?}")) }
+    });
     assert_eq!(nodes_of(&tasks), [swarm.node_id(0, 1)].into());
     assert_eq!(devices_in(&swarm, &tasks), ["0 acme0", "1 acme1"]);
     waits_for_devices(&swarm, "s_one");

@@ -12,13 +12,12 @@ use bollard::query_parameters::ResizeExecOptions;
 use clap::Args;
 use futures::StreamExt;
 use tokio::io::AsyncWriteExt;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::{find, terminal};
 use crate::api::client::Client;
 
 /// A command may run for long before it prints.
-const WITHIN: Duration = Duration::from_secs(24 * 3600);
+pub(super) const WITHIN: Duration = Duration::from_secs(24 * 3600);
 
 /// Run a command in a task's container, wherever it runs
 #[derive(Debug, Args)]
@@ -84,7 +83,15 @@ impl Exec {
         let started = docker.start_exec(&made.id, Some(how)).await.map_err(|error| client.explain(error))?;
         let StartExecResults::Attached { mut output, mut input } = started else { return Ok(ExitCode::SUCCESS) };
         let raw = (self.tty && self.interactive).then(terminal::Raw::enter).flatten();
-        let following = tokio::spawn(follow_size(docker.clone(), made.id.clone(), self.tty));
+        let following = self.tty.then(|| {
+            let (docker, exec) = (docker.clone(), made.id.clone());
+            tokio::spawn(terminal::follow_size(move |width, height| {
+                let (docker, exec) = (docker.clone(), exec.clone());
+                let size = ResizeExecOptions { w: width.into(), h: height.into() };
+                // It may have ended meanwhile.
+                async move { drop(docker.resize_exec(&exec, size).await) }
+            }))
+        });
         let feeding = tokio::spawn(async move {
             if self.interactive {
                 // The command may have ended before it read all.
@@ -98,14 +105,16 @@ impl Exec {
             show(piece.map_err(|error| client.explain(error)).context("the command's output broke off")?)?;
         }
         feeding.abort();
-        following.abort();
+        if let Some(following) = following {
+            following.abort();
+        }
         drop(raw);
         let ended = docker.inspect_exec(&made.id).await.map_err(|error| client.explain(error))?;
         Ok(ExitCode::from(u8::try_from(ended.exit_code.unwrap_or(0)).unwrap_or(u8::MAX)))
     }
 }
 
-fn show(piece: LogOutput) -> anyhow::Result<()> {
+pub(super) fn show(piece: LogOutput) -> anyhow::Result<()> {
     match piece {
         LogOutput::StdErr { message } => {
             std::io::stderr().write_all(&message)?;
@@ -117,16 +126,4 @@ fn show(piece: LogOutput) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-async fn follow_size(docker: bollard::Docker, exec: String, tty: bool) {
-    let Some(mut changes) = signal(SignalKind::window_change()).ok().filter(|_| tty) else { return };
-    loop {
-        if let Some((width, height)) = terminal::size() {
-            let size = ResizeExecOptions { w: width.into(), h: height.into() };
-            // It has ended meanwhile.
-            let _ = docker.resize_exec(&exec, size).await;
-        }
-        changes.recv().await;
-    }
 }

@@ -1,5 +1,6 @@
-//! What is done to one task's container, on whichever node it is: `flok exec`, `cp`, `top`, `stats`, `port-forward`.
+//! What is done to one task's container, on whichever node it is: `flok exec`, `attach`, `cp`, `top`, `stats`, `port-forward`.
 
+pub mod attach;
 pub mod copy;
 pub mod exec;
 pub mod forward;

@@ -9,20 +9,22 @@ use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
 
 use super::find;
-use super::top::aligned;
 use crate::api::client::Client;
-use crate::cli::output::print;
+use crate::cli::output::{Format, FormatArg, Table, print};
 
 /// Show what tasks use of CPU, memory, network and disks
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   flok stats web.1 web.2
-  flok stats --no-stream db")]
+  flok stats --no-stream db
+  flok stats --no-stream --format '{{.Name}}: {{.MemUsage}}' web")]
 pub struct Stats {
     /// Show one measurement and end
     #[arg(long)]
     no_stream: bool,
+    #[command(flatten)]
+    format: FormatArg,
     /// Tasks, containers or services
     #[arg(required = true, value_name = "TASK")]
     names: Vec<String>,
@@ -41,14 +43,15 @@ impl Stats {
                 let mut stream = client.docker().stats(container, Some(options.clone())).boxed();
                 async move { stream.try_next().await }
             });
-            let mut rows = vec![TITLES.map(str::to_owned).to_vec()];
+            let mut table = Table::with_hidden(&COLUMNS, &HIDDEN);
             for (told, name) in join_all(asked).await.into_iter().zip(&self.names) {
                 if let Some(told) = told.map_err(|error| client.explain(error))? {
-                    rows.push(row(name, &told));
+                    table.row(row(name, &told));
                 }
             }
-            let clear = if !self.no_stream && std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
-            print(&format!("{clear}{}", aligned(&rows)))?;
+            let in_place = matches!(self.format.format, Format::Table | Format::TableTemplate(_));
+            let clears = in_place && !self.no_stream && std::io::stdout().is_terminal();
+            print(&format!("{}{}", if clears { CLEAR } else { "" }, table.render(self.format.format)?))?;
             if self.no_stream {
                 return Ok(());
             }
@@ -56,9 +59,22 @@ impl Stats {
     }
 }
 
-const TITLES: [&str; 7] = ["TASK", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O", "BLOCK I/O", "PIDS"];
+/// A terminal's screen.
+const CLEAR: &str = "\x1b[H\x1b[2J";
 
-fn row(name: &str, told: &ContainerStatsResponse) -> Vec<String> {
+/// By Docker's keys.
+const COLUMNS: [(&str, &str); 7] = [
+    ("Name", "TASK"),
+    ("CPUPerc", "CPU %"),
+    ("MemUsage", "MEM USAGE / LIMIT"),
+    ("MemPerc", "MEM %"),
+    ("NetIO", "NET I/O"),
+    ("BlockIO", "BLOCK I/O"),
+    ("PIDs", "PIDS"),
+];
+const HIDDEN: [(&str, &str); 2] = [("Container", "CONTAINER"), ("ID", "CONTAINER ID")];
+
+fn row(name: &str, told: &ContainerStatsResponse) -> [String; 9] {
     let memory = told.memory_stats.clone().unwrap_or_default();
     let (used, limit) = (memory.usage.unwrap_or(0), memory.limit.unwrap_or(0));
     let networks = told.networks.clone().unwrap_or_default();
@@ -69,7 +85,7 @@ fn row(name: &str, told: &ContainerStatsResponse) -> Vec<String> {
         let bytes = blocks.iter().filter(|entry| entry.op.as_deref() == Some(op)).filter_map(|entry| entry.value).sum();
         bytes_for_people(bytes)
     };
-    vec![
+    [
         name.to_owned(),
         format!("{:.2}%", cpu_percent(told)),
         format!("{} / {}", bytes_for_people(used), bytes_for_people(limit)),
@@ -77,6 +93,8 @@ fn row(name: &str, told: &ContainerStatsResponse) -> Vec<String> {
         format!("{} / {}", bytes_for_people(received), bytes_for_people(sent)),
         format!("{} / {}", of("read"), of("write")),
         told.pids_stats.clone().and_then(|pids| pids.current).unwrap_or(0).to_string(),
+        name.to_owned(),
+        told.id.clone().unwrap_or_default(),
     ]
 }
 
@@ -110,6 +128,7 @@ mod tests {
     #[test]
     fn a_measurement_is_a_row() {
         let told: ContainerStatsResponse = serde_json::from_value(serde_json::json!({
+            "id": "c1",
             "cpu_stats": {"cpu_usage": {"total_usage": 3_000}, "system_cpu_usage": 10_000, "online_cpus": 2},
             "precpu_stats": {"cpu_usage": {"total_usage": 1_000}, "system_cpu_usage": 6_000, "online_cpus": 2},
             "memory_stats": {"usage": 1_572_864, "limit": 4_194_304},
@@ -117,7 +136,7 @@ mod tests {
             "pids_stats": {"current": 3},
         }))
         .unwrap();
-        let expected = ["web.1", "100.00%", "1.5MiB / 4.0MiB", "37.50%", "10B / 2.0KiB", "0B / 0B", "3"];
+        let expected = ["web.1", "100.00%", "1.5MiB / 4.0MiB", "37.50%", "10B / 2.0KiB", "0B / 0B", "3", "web.1", "c1"];
         assert_eq!(row("web.1", &told), expected);
     }
 }

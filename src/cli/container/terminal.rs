@@ -4,6 +4,8 @@
 use std::io::IsTerminal;
 use std::mem::MaybeUninit;
 
+use tokio::signal::unix::{SignalKind, signal};
+
 /// Standard input's settings as they were, set again when dropped.
 struct Changed(libc::termios);
 
@@ -63,4 +65,15 @@ pub fn size() -> Option<(u16, u16)> {
     // SAFETY: the call fills in `size`, which lives on.
     let asked = unsafe { libc::ioctl(libc::STDOUT_FILENO, libc::TIOCGWINSZ, &mut size) };
     (asked == 0 && size.ws_col > 0).then_some((size.ws_col, size.ws_row))
+}
+
+/// Tells width and height now and after each change, without end.
+pub async fn follow_size<F: Future<Output = ()>>(tell: impl Fn(u16, u16) -> F) {
+    let Ok(mut changes) = signal(SignalKind::window_change()) else { return };
+    loop {
+        if let Some((width, height)) = size() {
+            tell(width, height).await;
+        }
+        changes.recv().await;
+    }
 }

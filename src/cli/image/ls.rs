@@ -41,13 +41,14 @@ impl Ls {
 
 /// A row for each name.
 fn table(images: &[ImageSummary], whole_ids: bool, now: Timestamp) -> Table {
-    let mut table = Table::new(&[
+    let columns = &[
         ("Repository", "REPOSITORY"),
         ("Tag", "TAG"),
         ("ID", "IMAGE ID"),
         ("CreatedSince", "CREATED"),
         ("Size", "SIZE"),
-    ]);
+    ];
+    let mut table = Table::with_hidden(columns, &[("Digest", "DIGEST"), ("CreatedAt", "CREATED AT")]);
     for image in images {
         let nameless = [format!("{NONE}:{NONE}")];
         let names = if image.repo_tags.is_empty() { &nameless[..] } else { &image.repo_tags };
@@ -59,10 +60,23 @@ fn table(images: &[ImageSummary], whole_ids: bool, now: Timestamp) -> Table {
                 id(image, whole_ids),
                 format!("{} ago", for_people(now.as_second() - image.created)),
                 format_size(u64::try_from(image.size).unwrap_or(0)),
+                digest(image, repository),
+                Timestamp::from_second(image.created).map(created_at).unwrap_or_default(),
             ]);
         }
     }
     table
+}
+
+/// By which the repository has the image.
+fn digest(image: &ImageSummary, repository: &str) -> String {
+    let mut digests = image.repo_digests.iter().filter_map(|name| name.split_once('@'));
+    digests.find(|(of, _)| *of == repository).map_or_else(|| NONE.to_owned(), |(_, digest)| digest.to_owned())
+}
+
+/// As Docker shows it.
+fn created_at(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string()
 }
 
 fn id(image: &ImageSummary, whole: bool) -> String {
@@ -79,12 +93,19 @@ mod tests {
         let image = |tags: &[&str]| ImageSummary {
             id: format!("sha256:{}", "ab".repeat(32)),
             repo_tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+            repo_digests: vec!["web@sha256:12".into()],
             created: 1_000,
             size: 3 << 20,
             ..ImageSummary::default()
         };
         let now = Timestamp::from_second(1_000 + 7_200).unwrap();
-        let text = table(&[image(&["reg:5000/web:1", "web:2"]), image(&[])], false, now).text();
+        let images = table(&[image(&["reg:5000/web:1", "web:2"]), image(&[])], false, now);
+        let text = images.text();
+        let json = images.render(crate::cli::output::Format::Json).unwrap();
+        let second: serde_json::Value = serde_json::from_str(json.lines().nth(1).unwrap()).unwrap();
+        assert_eq!(second["Digest"], "sha256:12", "{json}");
+        assert_eq!(second["CreatedAt"], "1970-01-01 00:16:40 +0000 UTC");
+        assert_eq!(json.matches("\"Digest\":\"<none>\"").count(), 2, "{json}");
         let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|row| row.split_whitespace().collect()).collect();
         assert_eq!(rows[0][..3], ["reg:5000/web", "1", "abababababab"]);
         assert_eq!(rows[1][..2], ["web", "2"]);

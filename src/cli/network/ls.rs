@@ -3,10 +3,11 @@
 use bollard::models::Network;
 use bollard::query_parameters::ListNetworksOptions;
 use clap::Args;
+use serde_json::{Value, json};
 
 use crate::api::client::Client;
 use crate::cli::list::ListArgs;
-use crate::cli::output::Table;
+use crate::cli::output::{Table, labels};
 
 /// List networks
 #[derive(Debug, Args)]
@@ -29,13 +30,29 @@ impl Ls {
 }
 
 fn table(networks: &[Network], whole_ids: bool) -> Table {
-    let mut table = Table::new(&[("ID", "NETWORK ID"), ("Name", "NAME"), ("Driver", "DRIVER"), ("Scope", "SCOPE")]);
+    let columns = &[("ID", "NETWORK ID"), ("Name", "NAME"), ("Driver", "DRIVER"), ("Scope", "SCOPE")];
+    let hidden = &[
+        ("Internal", "INTERNAL"),
+        ("IPv4", "IPV4"),
+        ("IPv6", "IPV6"),
+        ("CreatedAt", "CREATED AT"),
+        ("Labels", "LABELS"),
+        ("Label", "LABEL"),
+    ];
+    let mut table = Table::with_hidden(columns, hidden);
     for network in networks {
-        table.row([
-            id(network, whole_ids),
-            network.name.clone().unwrap_or_default(),
-            network.driver.clone().unwrap_or_default(),
-            network.scope.clone().unwrap_or_default(),
+        let own_labels = network.labels.clone().unwrap_or_default();
+        table.row_of([
+            Value::from(id(network, whole_ids)),
+            network.name.clone().unwrap_or_default().into(),
+            network.driver.clone().unwrap_or_default().into(),
+            network.scope.clone().unwrap_or_default().into(),
+            network.internal.unwrap_or(false).into(),
+            network.enable_ipv4.unwrap_or(true).into(),
+            network.enable_ipv6.unwrap_or(false).into(),
+            network.created.clone().unwrap_or_default().into(),
+            labels(&own_labels).into(),
+            json!(own_labels),
         ]);
     }
     table
@@ -58,6 +75,8 @@ mod tests {
             name: Some(name.into()),
             driver: Some("overlay".into()),
             scope: Some("swarm".into()),
+            internal: Some(true),
+            labels: Some([("c", "d"), ("a", "b")].map(|(key, value)| (key.into(), value.into())).into()),
             ..Network::default()
         };
         let networks = [network("bbbbbbbbbbbbbbbbbbbbbbbbb", "ingress"), network("a", "shop_default")];
@@ -67,5 +86,8 @@ bbbbbbbbbbbb   ingress        overlay   swarm
 a              shop_default   overlay   swarm
 ";
         assert_eq!(table(&networks, false).render(Format::Table).unwrap(), expected);
+        let json = table(&networks[..1], false).render(Format::Json).unwrap();
+        let row: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((&row["Internal"], &row["IPv6"], &row["Labels"]), (&json!(true), &json!(false), &json!("a=b,c=d")));
     }
 }

@@ -3,11 +3,12 @@
 use bollard::models::{Node, Reachability};
 use bollard::query_parameters::ListNodesOptions;
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::display_name;
 use crate::api::client::Client;
 use crate::cli::list::ListArgs;
-use crate::cli::output::{Format, Table, shortened};
+use crate::cli::output::{Format, Table, labels, shortened};
 
 /// Characters of a node's notice, unless all of it is asked for.
 const NOTICE_SHOWN: usize = 60;
@@ -33,7 +34,7 @@ impl Ls {
 }
 
 fn table(mut nodes: Vec<Node>, own: &str, format: Format, full: bool) -> Table {
-    let mut table = Table::new(&[
+    let columns = &[
         ("ID", "ID"),
         ("Hostname", "HOSTNAME"),
         ("Status", "STATUS"),
@@ -41,26 +42,40 @@ fn table(mut nodes: Vec<Node>, own: &str, format: Format, full: bool) -> Table {
         ("ManagerStatus", "MANAGER STATUS"),
         ("EngineVersion", "ENGINE VERSION"),
         ("Notice", "NOTICE"),
-    ]);
+    ];
+    let hidden = &[("Self", "SELF"), ("TLSStatus", "TLS STATUS"), ("Labels", "LABELS"), ("Label", "LABEL")];
+    let mut table = Table::with_hidden(columns, hidden);
     nodes.sort_by_key(|node| (display_name(node), node.id.clone()));
     for node in nodes {
         let id = node.id.clone().unwrap_or_default();
-        let marked = if id == own && format == Format::Table { format!("{id} *") } else { id };
+        let is_own = id == own;
+        let marked = if is_own && format == Format::Table { format!("{id} *") } else { id };
         let state = node.status.as_ref().and_then(|status| status.state).map(|state| capitalized(&state.to_string()));
         let availability = node.spec.as_ref().and_then(|spec| spec.availability).map(|a| capitalized(a.as_ref()));
         let notice = node.status.as_ref().and_then(|status| status.message.clone()).unwrap_or_default();
         let engine = node.description.as_ref().and_then(|description| description.engine.as_ref());
-        table.row([
-            marked,
-            display_name(&node),
-            state.unwrap_or_default(),
-            availability.unwrap_or_default(),
-            manager_status(&node),
-            engine.and_then(|engine| engine.engine_version.clone()).unwrap_or_default(),
-            if full { notice } else { shortened(&notice, NOTICE_SHOWN) },
+        let own_labels = node.spec.as_ref().and_then(|spec| spec.labels.clone()).unwrap_or_default();
+        table.row_of([
+            Value::from(marked),
+            display_name(&node).into(),
+            state.unwrap_or_default().into(),
+            availability.unwrap_or_default().into(),
+            manager_status(&node).into(),
+            engine.and_then(|engine| engine.engine_version.clone()).unwrap_or_default().into(),
+            if full { notice } else { shortened(&notice, NOTICE_SHOWN) }.into(),
+            is_own.into(),
+            tls_status(&node).into(),
+            labels(&own_labels).into(),
+            json!(own_labels),
         ]);
     }
     table
+}
+
+/// In Docker's words: whether the certificate is of the swarm's authority.
+fn tls_status(node: &Node) -> &'static str {
+    let info = node.description.as_ref().and_then(|description| description.tls_info.as_ref());
+    if info.is_some_and(|info| info.trust_root.is_some()) { "Ready" } else { "Unknown" }
 }
 
 /// Empty for a worker.
@@ -97,12 +112,15 @@ mod tests {
         };
         let leader = serde_json::json!({"Leader": true, "Reachability": "reachable"});
         let nodes = vec![node("2", "b", None, "port 80/tcp is taken"), node("1", "a", Some(leader), "")];
-        let text = table(nodes, "1", Format::Table, false).render(Format::Table).unwrap();
+        let nodes = table(nodes, "1", Format::Table, false);
+        let text = nodes.render(Format::Table).unwrap();
         let expected = "\
 ID    HOSTNAME   STATUS   AVAILABILITY   MANAGER STATUS   ENGINE VERSION   NOTICE
 1 *   a          Ready    Active         Leader           0.1.0
 2     b          Ready    Active                          0.1.0            port 80/tcp is taken
 ";
         assert_eq!(text, expected);
+        let json = nodes.render(Format::Json).unwrap();
+        assert!(json.lines().next().unwrap().contains("\"Self\":true,\"Status\":\"Ready\",\"TLSStatus\""), "{json}");
     }
 }

@@ -13,6 +13,7 @@ use clap::Subcommand;
 pub use ls::capitalized;
 
 use crate::api::client::Client;
+use crate::cli::retry::retried;
 
 #[derive(Debug, Subcommand)]
 pub enum Node {
@@ -65,6 +66,25 @@ async fn fetch(client: &Client, name: &str) -> anyhow::Result<(bollard::models::
     let node = client.docker().inspect_node(&id).await.map_err(|error| client.explain(error))?;
     let version = node.version.as_ref().and_then(|version| version.index).and_then(|index| i64::try_from(index).ok());
     Ok((node, version.unwrap_or(0)))
+}
+
+/// Looks at a node and changes its spec; again, from the node as it is then, where somebody else changed it between. Where
+/// `edit` says that there is nothing to change, nothing is: false.
+async fn change(
+    client: &Client,
+    name: &str,
+    mut edit: impl FnMut(&mut bollard::models::NodeSpec) -> anyhow::Result<bool>,
+) -> anyhow::Result<bool> {
+    retried(&format!("node {name}"), async || {
+        let (node, version) = fetch(client, name).await?;
+        let mut spec = node.spec.clone().unwrap_or_default();
+        let changes = edit(&mut spec)?;
+        if changes {
+            store(client, &node, version, spec).await?;
+        }
+        Ok(changes)
+    })
+    .await
 }
 
 /// Stores a spec where nobody else changed the node since [`fetch`].

@@ -3,7 +3,7 @@
 use bollard::models::NodeSpecRoleEnum as Role;
 use clap::Args;
 
-use super::{fetch, store};
+use super::change;
 use crate::api::client::Client;
 use crate::cli::{each, output::print};
 
@@ -25,14 +25,11 @@ impl Nodes {
 
     async fn set(self, client: &Client, role: Role, done: &str, name: &str) -> anyhow::Result<()> {
         each(self.nodes, async |node| {
-            let (found, version) = fetch(client, &node).await?;
-            let mut spec = found.spec.clone().unwrap_or_default();
-            if spec.role == Some(role) {
-                return print(&format!("Node {node} is already a {name}.\n"));
+            let changed = change(client, &node, |spec| Ok(spec.role.replace(role) != Some(role))).await?;
+            match changed {
+                true => print(&format!("Node {node} {done} the swarm.\n")),
+                false => print(&format!("Node {node} is already a {name}.\n")),
             }
-            spec.role = Some(role);
-            store(client, &found, version, spec).await?;
-            print(&format!("Node {node} {done} the swarm.\n"))
         })
         .await
     }

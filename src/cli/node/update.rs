@@ -1,9 +1,9 @@
 //! `flok node update`.
 
-use bollard::models::NodeSpecRoleEnum;
+use bollard::models::{NodeSpec, NodeSpecRoleEnum};
 use clap::Args;
 
-use super::{fetch, store};
+use super::change;
 use crate::api::client::Client;
 use crate::cli::swarm::Availability;
 use crate::cli::swarm::Role;
@@ -34,15 +34,19 @@ pub struct Update {
 
 impl Update {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
-        let (node, version) = fetch(client, &self.node).await?;
-        let mut spec = node.spec.clone().unwrap_or_default();
+        change(client, &self.node, |spec| self.edit(spec).map(|()| true)).await?;
+        print(&format!("{}\n", self.node))
+    }
+
+    /// A label that is not there is an error, as in Docker.
+    fn edit(&self, spec: &mut NodeSpec) -> anyhow::Result<()> {
         let labels = spec.labels.get_or_insert_default();
         for key in &self.label_rm {
             if labels.remove(key).is_none() {
                 anyhow::bail!("node {} has no label {key}", self.node);
             }
         }
-        labels.extend(self.label_add);
+        labels.extend(self.label_add.iter().cloned());
         if let Some(availability) = self.availability {
             spec.availability = Some(availability.to_docker());
         }
@@ -51,7 +55,6 @@ impl Update {
             Some(Role::Worker) => Some(NodeSpecRoleEnum::WORKER),
             None => spec.role,
         };
-        store(client, &node, version, spec).await?;
-        print(&format!("{}\n", self.node))
+        Ok(())
     }
 }

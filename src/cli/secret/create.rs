@@ -16,11 +16,6 @@ use crate::spec::{MAX_CONFIG_BYTES, MAX_SECRET_BYTES};
 
 /// Create one from a file, or from standard input
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  flok secret create db_password ./password.txt
-  openssl rand -hex 32 | flok secret create key -
-  flok config create --template-driver golang site.conf ./site.conf.tmpl")]
 pub struct Create {
     /// Label; repeat it
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = key_value)]

@@ -14,35 +14,39 @@ pub enum Kind {
 }
 
 /// One of either kind.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Object {
     pub id: String,
     pub name: String,
     pub labels: HashMap<String, String>,
+    /// Where the data of a secret comes from; empty: from the swarm itself.
+    pub driver: String,
     pub version: u64,
     pub created: Option<String>,
     pub updated: Option<String>,
 }
 
 impl Object {
-    fn of_secret(secret: Secret) -> Object {
+    pub fn of_secret(secret: Secret) -> Object {
         let spec = secret.spec.unwrap_or_default();
         Object {
             id: secret.id.unwrap_or_default(),
             name: spec.name.unwrap_or_default(),
             labels: spec.labels.unwrap_or_default(),
+            driver: spec.driver.map(|driver| driver.name).unwrap_or_default(),
             version: secret.version.and_then(|version| version.index).unwrap_or(0),
             created: secret.created_at,
             updated: secret.updated_at,
         }
     }
 
-    fn of_config(config: Config) -> Object {
+    pub fn of_config(config: Config) -> Object {
         let spec = config.spec.unwrap_or_default();
         Object {
             id: config.id.unwrap_or_default(),
             name: spec.name.unwrap_or_default(),
             labels: spec.labels.unwrap_or_default(),
+            driver: String::new(),
             version: config.version.and_then(|version| version.index).unwrap_or(0),
             created: config.created_at,
             updated: config.updated_at,
@@ -74,15 +78,6 @@ impl Kind {
         };
         objects.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(objects)
-    }
-
-    /// As the daemon shows it.
-    pub async fn shown(self, client: &Client, name: &str) -> anyhow::Result<serde_json::Value> {
-        let explain = |error| client.explain(error);
-        Ok(match self {
-            Kind::Secret => serde_json::to_value(client.docker().inspect_secret(name).await.map_err(explain)?)?,
-            Kind::Config => serde_json::to_value(client.docker().inspect_config(name).await.map_err(explain)?)?,
-        })
     }
 
     pub async fn get(self, client: &Client, name: &str) -> anyhow::Result<Object> {

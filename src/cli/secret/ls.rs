@@ -1,11 +1,13 @@
 //! `flok secret ls`, `flok config ls`.
 
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::Kind;
+use super::kind::Object;
 use crate::api::client::Client;
 use crate::cli::list::ListArgs;
-use crate::cli::output::Table;
+use crate::cli::output::{Table, labels};
 
 /// List them
 #[derive(Debug, Args)]
@@ -20,12 +22,40 @@ impl Ls {
         if self.list.quiet {
             return self.list.show_ids(objects.iter().map(|object| Some(&object.id)));
         }
-        let mut table =
-            Table::new(&[("ID", "ID"), ("Name", "NAME"), ("CreatedAt", "CREATED"), ("UpdatedAt", "UPDATED")]);
-        for object in objects {
-            let (created, updated) = (object.created.unwrap_or_default(), object.updated.unwrap_or_default());
-            table.row([object.id, object.name, created, updated]);
-        }
-        self.list.show(&table)
+        self.list.show(&table(objects))
+    }
+}
+
+fn table(objects: Vec<Object>) -> Table {
+    let columns = &[("ID", "ID"), ("Name", "NAME"), ("CreatedAt", "CREATED"), ("UpdatedAt", "UPDATED")];
+    let hidden = &[("Driver", "DRIVER"), ("Labels", "LABELS"), ("Label", "LABEL")];
+    let mut table = Table::with_hidden(columns, hidden);
+    for object in objects {
+        table.row_of([
+            Value::from(object.id),
+            object.name.into(),
+            object.created.unwrap_or_default().into(),
+            object.updated.unwrap_or_default().into(),
+            object.driver.into(),
+            labels(&object.labels).into(),
+            json!(object.labels),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::Format;
+
+    #[test]
+    fn labels_are_there_for_templates() {
+        let labels = [("b".into(), "2".into()), ("a".into(), "1".into())].into();
+        let object = Object { id: "1".into(), name: "key".into(), labels, ..Object::default() };
+        let rows = table(vec![object]);
+        let row: Value = serde_json::from_str(&rows.render(Format::Json).unwrap()).unwrap();
+        assert_eq!((&row["Labels"], &row["Driver"]), (&json!("a=1,b=2"), &json!("")));
+        assert_eq!(rows.text(), "ID   NAME   CREATED   UPDATED\n1    key\n");
     }
 }

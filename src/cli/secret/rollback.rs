@@ -9,10 +9,6 @@ use crate::api::model::data::DataRollback;
 
 /// Go back to earlier data, and roll that out to the services that use it
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  flok secret rollback db_password
-  flok config versions site.conf && flok config rollback --to 3 site.conf")]
 pub struct Rollback {
     /// Version to go back to, of those that `versions` shows; left out: the one before the newest
     #[arg(long, value_name = "VERSION")]

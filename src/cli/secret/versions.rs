@@ -9,10 +9,6 @@ use crate::cli::output::{FormatArg, Table, print};
 
 /// List the versions of its data, newest first, and the services that use them; never the data
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  flok secret versions db_password
-  flok config versions --format json site.conf")]
 pub struct Versions {
     #[command(flatten)]
     format: FormatArg,

@@ -1,6 +1,8 @@
 //! What `service create` and `service update` can say of the containers beyond the common: rights, names, limits, logs.
 //! What Docker has no word for goes as a label, which the daemon reads.
 
+use std::collections::HashMap;
+
 use anyhow::Context;
 use bollard::models::*;
 use clap::Args;
@@ -8,11 +10,12 @@ use clap::Args;
 use super::edit::set;
 use crate::api::client::Client;
 use crate::cli::key_value;
+use crate::cli::removal::Missing;
 use crate::spec::quantity::parse_size;
 use crate::spec::{DEPENDS_ON_LABEL, DependsOn, HOST_GATEWAY, is_host_address};
 
 /// Flags that set one value.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Container options")]
 pub struct ContainerArgs {
     /// Run a small init in the container, which reaps processes and passes signals on
@@ -30,6 +33,9 @@ pub struct ContainerArgs {
     /// Most processes of a task; 0: no limit
     #[arg(long, value_name = "COUNT")]
     limit_pids: Option<u32>,
+    /// How soon the kernel kills the container when memory runs out: -1000 (never) to 1000 (first)
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1000..=1000))]
+    oom_score_adj: Option<i64>,
     /// Where the output goes: json-file, local, journald, syslog or none
     #[arg(long, value_name = "DRIVER")]
     log_driver: Option<String>,
@@ -104,13 +110,14 @@ impl ContainerArgs {
         set(&mut container.init, self.init);
         set(&mut container.tty, self.tty);
         set(&mut container.open_stdin, self.interactive);
+        set(&mut container.oom_score_adj, self.oom_score_adj);
         let isolation = self.isolation.map(|_| TaskSpecContainerSpecIsolationEnum::DEFAULT);
         set(&mut container.isolation, isolation);
     }
 }
 
 /// One list of a container: what is added, and what is taken away. Docker's `--dns`, or `--dns-add` and `--dns-rm`.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Edit {
     pub add: Vec<String>,
     pub remove: Vec<String>,
@@ -134,7 +141,7 @@ impl Edit {
 }
 
 /// The lists of a container, whichever command edits them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Lists {
     pub cap_add: Vec<String>,
     pub cap_drop: Vec<String>,
@@ -170,8 +177,8 @@ fn before_colon(text: &str) -> &str {
 }
 
 impl Lists {
-    /// An error names the flag and what it cannot read.
-    pub fn apply(self, spec: &mut ServiceSpec) -> anyhow::Result<()> {
+    /// An error names what it cannot read.
+    pub fn apply(self, spec: &mut ServiceSpec) -> Result<(), String> {
         for (label, edit, key) in [
             ("flok.devices", self.device, before_colon as fn(&str) -> &str),
             ("flok.security-opt", self.security_opt, whole),
@@ -189,14 +196,62 @@ impl Lists {
         self.dns_option.apply(&mut dns.options, whole);
         self.dns_search.apply(&mut dns.search, whole);
         hosts(container, self.host)?;
-        edit_map(container.sysctls.get_or_insert_default(), self.sysctl, "sysctl")?;
-        edit_map(container.labels.get_or_insert_default(), self.container_label, "container-label")?;
+        edit_map(container.sysctls.get_or_insert_default(), self.sysctl)?;
+        edit_map(container.labels.get_or_insert_default(), self.container_label)?;
         ulimits(container, self.ulimit)
     }
 }
 
+impl Lists {
+    /// Tells what is to be removed and is not there.
+    pub fn look(&self, spec: &ServiceSpec, missing: &mut Missing) {
+        let of_label = |label: &str| -> Vec<String> {
+            let value = spec.labels.as_ref().and_then(|labels| labels.get(label));
+            value.iter().flat_map(|value| value.split(',')).map(str::to_owned).collect()
+        };
+        let by_start = |asked: &str, known: &str| before_colon(asked) == before_colon(known);
+        missing.look_for("device-rm", &self.device.remove, &of_label("flok.devices"), by_start);
+        missing.look("security-opt-rm", &self.security_opt.remove, &of_label("flok.security-opt"));
+        let task = spec.task_template.clone().unwrap_or_default();
+        let preferences = task.placement.and_then(|placement| placement.preferences).unwrap_or_default();
+        let preferences: Vec<String> = preferences.iter().map(|it| format!("spread={}", descriptor(it))).collect();
+        missing.look("placement-pref-rm", &self.placement_pref.remove, &preferences);
+        let reservations = task.resources.and_then(|resources| resources.reservations).unwrap_or_default();
+        let kinds: Vec<String> = reservations.generic_resources.iter().flatten().map(kind).collect();
+        let of_kind = |asked: &str, known: &str| before_equals(asked) == known;
+        missing.look_for("generic-resource-rm", &self.generic_resource.remove, &kinds, of_kind);
+        let container = task.container_spec.unwrap_or_default();
+        missing.look("group-rm", &self.group.remove, &container.groups.unwrap_or_default());
+        let dns = container.dns_config.unwrap_or_default();
+        missing.look("dns-rm", &self.dns.remove, &dns.nameservers.unwrap_or_default());
+        missing.look("dns-option-rm", &self.dns_option.remove, &dns.options.unwrap_or_default());
+        missing.look("dns-search-rm", &self.dns_search.remove, &dns.search.unwrap_or_default());
+        let hosts: Vec<String> = container.hosts.iter().flatten().map(|line| as_written(line)).collect();
+        let is_host = |asked: &str, known: &str| asked == known || asked == before_colon(known);
+        missing.look_for("host-rm", &self.host.remove, &hosts, is_host);
+        missing.look("sysctl-rm", &self.sysctl.remove, &keys(container.sysctls.as_ref()));
+        missing.look("container-label-rm", &self.container_label.remove, &keys(container.labels.as_ref()));
+        let limits = container.ulimits.iter().flatten().filter_map(|limit| limit.name.clone());
+        missing.look("ulimit-rm", &self.ulimit.remove, &limits.collect::<Vec<_>>());
+    }
+}
+
+/// In their order.
+pub fn keys(map: Option<&HashMap<String, String>>) -> Vec<String> {
+    let mut keys: Vec<String> = map.into_iter().flat_map(HashMap::keys).cloned().collect();
+    keys.sort();
+    keys
+}
+
+/// `NAME:ADDRESS`, of a line of `/etc/hosts`.
+fn as_written(line: &str) -> String {
+    let mut words = line.split_whitespace();
+    let (address, name) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    format!("{name}:{address}")
+}
+
 /// A list in one label, separated by commas.
-fn edit_label(labels: &mut std::collections::HashMap<String, String>, label: &str, edit: Edit, key: fn(&str) -> &str) {
+fn edit_label(labels: &mut HashMap<String, String>, label: &str, edit: Edit, key: fn(&str) -> &str) {
     let known = labels.remove(label).unwrap_or_default();
     let mut list = Some(known.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect());
     edit.apply(&mut list, key);
@@ -206,10 +261,10 @@ fn edit_label(labels: &mut std::collections::HashMap<String, String>, label: &st
     }
 }
 
-fn edit_map(map: &mut std::collections::HashMap<String, String>, edit: Edit, flag: &str) -> anyhow::Result<()> {
+fn edit_map(map: &mut HashMap<String, String>, edit: Edit) -> Result<(), String> {
     map.retain(|key, _| !edit.remove.contains(key));
     for pair in edit.add {
-        let (key, value) = key_value(&pair).map_err(|why| anyhow::anyhow!("--{flag}: {why}"))?;
+        let (key, value) = key_value(&pair)?;
         map.insert(key, value);
     }
     Ok(())
@@ -240,7 +295,7 @@ fn capabilities(container: &mut TaskSpecContainerSpec, add: Vec<String>, drop: V
 }
 
 /// Written `NAME:ADDRESS`, stored as in `/etc/hosts`.
-fn hosts(container: &mut TaskSpecContainerSpec, edit: Edit) -> anyhow::Result<()> {
+fn hosts(container: &mut TaskSpecContainerSpec, edit: Edit) -> Result<(), String> {
     let known = container.hosts.get_or_insert_default();
     for gone in &edit.remove {
         let (name, address) = gone.split_once(':').map_or((gone.as_str(), None), |(name, ip)| (name, Some(ip)));
@@ -251,19 +306,25 @@ fn hosts(container: &mut TaskSpecContainerSpec, edit: Edit) -> anyhow::Result<()
             !(same_address && names.into_iter().any(|known| known == name))
         });
     }
-    for host in edit.add {
-        let (name, address) =
-            host.split_once(':').ok_or_else(|| anyhow::anyhow!("{host:?} is no host: write NAME:ADDRESS"))?;
-        let address = address.trim_matches(['[', ']']);
-        anyhow::ensure!(is_host_address(address), "{host:?}: {address:?} is neither an address nor {HOST_GATEWAY}");
-        known.push(format!("{address} {name}"));
+    for text in &edit.add {
+        known.push(host(text)?);
     }
     Ok(())
 }
 
-fn ulimits(container: &mut TaskSpecContainerSpec, edit: Edit) -> anyhow::Result<()> {
+/// `NAME:ADDRESS`, as a line of `/etc/hosts`.
+pub fn host(text: &str) -> Result<String, String> {
+    let (name, address) = text.split_once(':').ok_or_else(|| format!("{text:?} is no host: write NAME:ADDRESS"))?;
+    let address = address.trim_matches(['[', ']']);
+    match is_host_address(address) {
+        true => Ok(format!("{address} {name}")),
+        false => Err(format!("{text:?}: {address:?} is neither an address nor {HOST_GATEWAY}")),
+    }
+}
+
+fn ulimits(container: &mut TaskSpecContainerSpec, edit: Edit) -> Result<(), String> {
     let known = container.ulimits.get_or_insert_default();
-    let added: Vec<ResourcesUlimits> = edit.add.iter().map(|text| ulimit(text)).collect::<anyhow::Result<_>>()?;
+    let added: Vec<ResourcesUlimits> = edit.add.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?;
     known.retain(|limit| {
         let name = limit.name.as_deref().unwrap_or_default();
         !edit.remove.iter().any(|gone| gone == name) && !added.iter().any(|new| new.name.as_deref() == Some(name))
@@ -272,25 +333,28 @@ fn ulimits(container: &mut TaskSpecContainerSpec, edit: Edit) -> anyhow::Result<
     Ok(())
 }
 
-fn ulimit(text: &str) -> anyhow::Result<ResourcesUlimits> {
-    let wrong = || anyhow::anyhow!("--ulimit: {text:?} is not NAME=SOFT[:HARD], for example nofile=1024:2048");
+/// `NAME=SOFT[:HARD]`.
+pub fn ulimit(text: &str) -> Result<ResourcesUlimits, String> {
+    let wrong = || format!("{text:?} is not NAME=SOFT[:HARD], for example nofile=1024:2048");
     let (name, limits) = text.split_once('=').ok_or_else(wrong)?;
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
     let number = |text: &str| text.parse::<i64>().map_err(|_| wrong());
     Ok(ResourcesUlimits { name: Some(name.to_owned()), soft: Some(number(soft)?), hard: Some(number(hard)?) })
 }
 
-fn preferences(task: &mut TaskSpec, edit: Edit) -> anyhow::Result<()> {
-    let spread = |text: &str| {
-        let descriptor = text.strip_prefix("spread=").filter(|descriptor| !descriptor.is_empty());
-        let wrong = || anyhow::anyhow!("--placement-pref: {text:?} is not spread=node.labels.NAME");
-        descriptor.map(str::to_owned).ok_or_else(wrong)
-    };
-    let gone: Vec<String> = edit.remove.iter().map(|text| spread(text)).collect::<anyhow::Result<_>>()?;
+/// `spread=node.labels.NAME`; gives what stands behind the equals sign.
+pub fn spread(text: &str) -> Result<String, String> {
+    let descriptor = text.strip_prefix("spread=").filter(|descriptor| !descriptor.is_empty());
+    descriptor.map(str::to_owned).ok_or_else(|| format!("{text:?} is not spread=node.labels.NAME"))
+}
+
+pub fn descriptor(preference: &TaskSpecPlacementPreferences) -> String {
+    preference.spread.as_ref().and_then(|spread| spread.spread_descriptor.clone()).unwrap_or_default()
+}
+
+fn preferences(task: &mut TaskSpec, edit: Edit) -> Result<(), String> {
+    let gone: Vec<String> = edit.remove.iter().map(|text| spread(text)).collect::<Result<_, _>>()?;
     let known = task.placement.get_or_insert_default().preferences.get_or_insert_default();
-    let descriptor = |preference: &TaskSpecPlacementPreferences| {
-        preference.spread.as_ref().and_then(|spread| spread.spread_descriptor.clone()).unwrap_or_default()
-    };
     known.retain(|preference| !gone.contains(&descriptor(preference)));
     for text in &edit.add {
         let spread_descriptor = Some(spread(text)?);
@@ -300,26 +364,33 @@ fn preferences(task: &mut TaskSpec, edit: Edit) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn generic_resources(task: &mut TaskSpec, edit: Edit) -> anyhow::Result<()> {
+/// `KIND=COUNT`; all of them are -1, as in the API.
+pub fn generic_resource(text: &str) -> Result<(String, i64), String> {
+    let wrong = || format!("{text:?} is not KIND=COUNT, for example gpu=2, or gpu=all");
+    let (kind, count) = text.split_once('=').filter(|(kind, _)| !kind.is_empty()).ok_or_else(wrong)?;
+    let count = match count {
+        "all" => -1,
+        number => number.parse::<u32>().map_err(|_| wrong())?.into(),
+    };
+    Ok((kind.to_owned(), count))
+}
+
+pub fn kind(resource: &GenericResourcesInner) -> String {
+    let counted = resource.discrete_resource_spec.as_ref().and_then(|spec| spec.kind.clone());
+    let named = || resource.named_resource_spec.as_ref().and_then(|spec| spec.kind.clone());
+    counted.or_else(named).unwrap_or_default()
+}
+
+fn generic_resources(task: &mut TaskSpec, edit: Edit) -> Result<(), String> {
     if edit.add.is_empty() && edit.remove.is_empty() {
         return Ok(());
     }
     let reservations = task.resources.get_or_insert_default().reservations.get_or_insert_default();
     let known = reservations.generic_resources.get_or_insert_default();
-    let kind = |resource: &GenericResourcesInner| {
-        let discrete = resource.discrete_resource_spec.as_ref().and_then(|spec| spec.kind.clone());
-        let named = || resource.named_resource_spec.as_ref().and_then(|spec| spec.kind.clone());
-        discrete.or_else(named).unwrap_or_default()
-    };
     known.retain(|resource| !edit.remove.iter().chain(&edit.add).any(|text| before_equals(text) == kind(resource)));
     for text in &edit.add {
-        let wrong = || anyhow::anyhow!("--generic-resource: {text:?} is not KIND=COUNT, for example gpu=2, or gpu=all");
-        let (kind, count) = text.split_once('=').ok_or_else(wrong)?;
-        let count = match count {
-            "all" => -1,
-            number => number.parse::<u32>().map_err(|_| wrong())?.into(),
-        };
-        let spec = GenericResourcesInnerDiscreteResourceSpec { kind: Some(kind.to_owned()), value: Some(count) };
+        let (kind, count) = generic_resource(text)?;
+        let spec = GenericResourcesInnerDiscreteResourceSpec { kind: Some(kind), value: Some(count) };
         known.push(GenericResourcesInner { discrete_resource_spec: Some(spec), named_resource_spec: None });
     }
     Ok(())
@@ -384,19 +455,16 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_named_with_its_flag() {
-        let refused = |lists: Lists| lists.apply(&mut ServiceSpec::default()).unwrap_err().to_string();
-        assert!(
-            refused(Lists { ulimit: edit(&["nofile"], &[]), ..Lists::default() }).starts_with("--ulimit: \"nofile\"")
-        );
+    fn what_cannot_be_read_is_named() {
+        let refused = |lists: Lists| lists.apply(&mut ServiceSpec::default()).unwrap_err();
+        assert!(refused(Lists { ulimit: edit(&["nofile"], &[]), ..Lists::default() }).starts_with("\"nofile\" is not"));
         assert!(refused(Lists { host: edit(&["db"], &[]), ..Lists::default() }).starts_with("\"db\" is no host"));
         assert!(
-            refused(Lists { placement_pref: edit(&["zone"], &[]), ..Lists::default() })
-                .starts_with("--placement-pref: \"zone\"")
+            refused(Lists { placement_pref: edit(&["zone"], &[]), ..Lists::default() }).starts_with("\"zone\" is not")
         );
         assert!(
             refused(Lists { generic_resource: edit(&["gpu=x"], &[]), ..Lists::default() })
-                .starts_with("--generic-resource: \"gpu=x\"")
+                .starts_with("\"gpu=x\" is not")
         );
     }
 

@@ -10,7 +10,7 @@ use crate::cli::key_value;
 use crate::spec::quantity::{parse_duration, parse_nano_cpus, parse_size};
 
 /// Flags that set one value.
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Values {
     /// Number of tasks of a replicated service
     #[arg(long, value_name = "COUNT")]
@@ -87,7 +87,9 @@ impl Values {
         if let Some(replicas) = self.replicas {
             let mode = spec.mode.get_or_insert_default();
             if mode.global.is_some() || mode.global_job.is_some() {
-                anyhow::bail!("replicas can only be used with a replicated service");
+                anyhow::bail!(
+                    "--replicas can only be used with a replicated service: this one has a task on every node"
+                );
             }
             match &mut mode.replicated_job {
                 Some(job) => job.total_completions = Some(i64::from(replicas)),
@@ -97,7 +99,7 @@ impl Values {
         if let Some(most) = self.max_concurrent {
             let mode = spec.mode.get_or_insert_default();
             let job = mode.replicated_job.as_mut();
-            job.ok_or_else(|| anyhow::anyhow!("max-concurrent can only be used with a replicated-job"))?
+            job.ok_or_else(|| anyhow::anyhow!("--max-concurrent can only be used with a replicated-job"))?
                 .max_concurrent = Some(i64::from(most));
         }
         self.rollout.apply(spec);

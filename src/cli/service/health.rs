@@ -8,7 +8,7 @@ use clap::Args;
 use super::edit::{nanos, set};
 use crate::spec::quantity::parse_duration;
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Health check")]
 pub struct HealthArgs {
     /// Command that says whether a container is healthy, run by its shell

@@ -1,11 +1,35 @@
 //! The flags of the lists of a service's containers: plain ones for `service create`, pairs that add and remove for
 //! `service update`, as Docker has them.
 
+use std::net::IpAddr;
+
 use clap::Args;
 
-use super::container::{Edit, Lists};
+use super::container::{Edit, Lists, generic_resource, host, spread, ulimit};
+use crate::cli::key_value;
+use crate::spec::{Security, is_dns_domain};
 
-#[derive(Debug, Default, Args)]
+/// The text itself, where `read` can read it: what it stands for is worked out with the service that it changes.
+fn checked<T: 'static>(
+    read: fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync + 'static {
+    move |text| read(text).map(|_| text.to_owned())
+}
+
+fn dns_server(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is no IP address"))
+}
+
+fn dns_domain(text: &str) -> Result<(), String> {
+    if is_dns_domain(text) { Ok(()) } else { Err(format!("{text:?} is no domain: give each its own flag")) }
+}
+
+fn security_option(text: &str) -> Result<Security, String> {
+    let known = "no-new-privileges, seccomp=unconfined, apparmor=unconfined";
+    Security::read(&[text.to_owned()]).map_err(|option| format!("{option:?} is none of {known}"))
+}
+
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Container options")]
 pub struct CreateLists {
     /// Right to give, for example NET_ADMIN; repeat it
@@ -18,34 +42,34 @@ pub struct CreateLists {
     #[arg(long, value_name = "GROUP")]
     group: Vec<String>,
     /// DNS server to ask in place of the host's; repeat it
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = checked(dns_server))]
     dns: Vec<String>,
     /// DNS option; repeat it
     #[arg(long, value_name = "OPTION")]
     dns_option: Vec<String>,
     /// DNS search domain; repeat it
-    #[arg(long, value_name = "DOMAIN")]
+    #[arg(long, value_name = "DOMAIN", value_parser = checked(dns_domain))]
     dns_search: Vec<String>,
     /// Name with a fixed address; repeat it (`--host` names the daemon to ask)
-    #[arg(long, value_name = "NAME:ADDRESS")]
+    #[arg(long, value_name = "NAME:ADDRESS", value_parser = checked(host))]
     add_host: Vec<String>,
     /// Kernel setting; repeat it
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = checked(key_value))]
     sysctl: Vec<String>,
     /// Limit, for example nofile=1024:2048; repeat it
-    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = checked(ulimit))]
     ulimit: Vec<String>,
     /// Resource that the node must have free, for example gpu=2, or gpu=all; repeat it
-    #[arg(long, value_name = "KIND=COUNT")]
+    #[arg(long, value_name = "KIND=COUNT", value_parser = checked(generic_resource))]
     generic_resource: Vec<String>,
     /// Spread tasks evenly over the values of a label, for example spread=node.labels.zone; repeat it
-    #[arg(long, value_name = "spread=LABEL")]
+    #[arg(long, value_name = "spread=LABEL", value_parser = checked(spread))]
     placement_pref: Vec<String>,
     /// Device of the host; repeat it
     #[arg(long, value_name = "HOST[:CONTAINER[:rwm]]")]
     device: Vec<String>,
     /// Security option: no-new-privileges, seccomp=unconfined; repeat it
-    #[arg(long, value_name = "OPTION")]
+    #[arg(long, value_name = "OPTION", value_parser = checked(security_option))]
     security_opt: Vec<String>,
 }
 
@@ -70,7 +94,7 @@ impl CreateLists {
     }
 }
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Container options")]
 pub struct UpdateLists {
     /// Right to give, for example NET_ADMIN; repeat it
@@ -86,7 +110,7 @@ pub struct UpdateLists {
     #[arg(long, value_name = "GROUP")]
     group_rm: Vec<String>,
     /// Add a DNS server; repeat it
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = checked(dns_server))]
     dns_add: Vec<String>,
     /// Remove one; repeat it
     #[arg(long, value_name = "ADDRESS")]
@@ -98,43 +122,43 @@ pub struct UpdateLists {
     #[arg(long, value_name = "OPTION")]
     dns_option_rm: Vec<String>,
     /// Add a DNS search domain; repeat it
-    #[arg(long, value_name = "DOMAIN")]
+    #[arg(long, value_name = "DOMAIN", value_parser = checked(dns_domain))]
     dns_search_add: Vec<String>,
     /// Remove one; repeat it
     #[arg(long, value_name = "DOMAIN")]
     dns_search_rm: Vec<String>,
     /// Add a name with a fixed address; repeat it
-    #[arg(long, value_name = "NAME:ADDRESS")]
+    #[arg(long, value_name = "NAME:ADDRESS", value_parser = checked(host))]
     host_add: Vec<String>,
     /// Remove one; repeat it
     #[arg(long, value_name = "NAME[:ADDRESS]")]
     host_rm: Vec<String>,
     /// Add or change a kernel setting; repeat it
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = checked(key_value))]
     sysctl_add: Vec<String>,
     /// Remove one; repeat it
     #[arg(long, value_name = "KEY")]
     sysctl_rm: Vec<String>,
     /// Add or change a limit; repeat it
-    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = checked(ulimit))]
     ulimit_add: Vec<String>,
     /// Remove one; repeat it
     #[arg(long, value_name = "NAME")]
     ulimit_rm: Vec<String>,
     /// Add or change a resource that the node must have free; repeat it
-    #[arg(long, value_name = "KIND=COUNT")]
+    #[arg(long, value_name = "KIND=COUNT", value_parser = checked(generic_resource))]
     generic_resource_add: Vec<String>,
     /// Remove one; repeat it
     #[arg(long, value_name = "KIND")]
     generic_resource_rm: Vec<String>,
     /// Add a preference to spread over the values of a label; repeat it
-    #[arg(long, value_name = "spread=LABEL")]
+    #[arg(long, value_name = "spread=LABEL", value_parser = checked(spread))]
     placement_pref_add: Vec<String>,
     /// Remove one; repeat it
-    #[arg(long, value_name = "spread=LABEL")]
+    #[arg(long, value_name = "spread=LABEL", value_parser = checked(spread))]
     placement_pref_rm: Vec<String>,
     /// Add or change a label of the containers; repeat it
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = checked(key_value))]
     container_label_add: Vec<String>,
     /// Remove one; repeat it
     #[arg(long, value_name = "KEY")]
@@ -146,7 +170,7 @@ pub struct UpdateLists {
     #[arg(long, value_name = "HOST")]
     device_rm: Vec<String>,
     /// Add a security option; repeat it
-    #[arg(long, value_name = "OPTION")]
+    #[arg(long, value_name = "OPTION", value_parser = checked(security_option))]
     security_opt_add: Vec<String>,
     /// Remove one; repeat it
     #[arg(long, value_name = "OPTION")]

@@ -42,6 +42,9 @@ pub struct Logs {
     /// Print when each line was written
     #[arg(long, short)]
     timestamps: bool,
+    /// Print the ids of node, service and task with each line
+    #[arg(long)]
+    details: bool,
     /// Print lines without the task they come from
     #[arg(long)]
     raw: bool,
@@ -86,9 +89,9 @@ impl Logs {
             let found = self.sources(client).await?;
             let goes_on = self.follow && found.of_service;
             // One stream for each task, so that each line's origin is known.
-            for (prefix, id) in found.sources.into_iter().filter(|(_, id)| known.insert(id.clone())) {
-                let stream = docker.task_logs(&id, Some(options.clone()));
-                lines.push(stream.map(move |line| (prefix.clone(), line)).boxed());
+            for origin in found.sources.into_iter().filter(|origin| known.insert(origin.task.clone())) {
+                let stream = docker.task_logs(&origin.task, Some(options.clone()));
+                lines.push(stream.map(move |line| (origin.clone(), line)).boxed());
             }
             // What the service starts from now on is told from its first line.
             options.tail = "all".into();
@@ -129,18 +132,21 @@ impl Logs {
         let nodes: BTreeMap<String, String> =
             nodes.iter().map(|node| (node.id.clone().unwrap_or_default(), display_name(node))).collect();
         let started = tasks.into_iter().filter(|task| task.node_id.is_some() && has_started(task));
-        Ok(Sources { sources: prefixed(&service, started.collect(), &nodes, self.raw), of_service })
+        let started: Vec<Task> = started.collect();
+        Ok(Sources { sources: prefixed(&service, started, &nodes, self), of_service })
     }
 
     async fn copy(&self, client: &Client, lines: &mut SelectAll<BoxStream<'_, Line>>) -> anyhow::Result<()> {
-        while let Some((prefix, line)) = lines.next().await {
+        while let Some((origin, line)) = lines.next().await {
             let (bytes, to_stderr) = match line.map_err(|error| client.explain(error)).context("the logs broke off")? {
                 LogOutput::StdErr { message } => (message, true),
                 LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
                     (message, false)
                 }
             };
-            let text = [prefix.as_bytes(), &bytes, if bytes.ends_with(b"\n") { b"" } else { b"\n" }].concat();
+            let (stamp, bytes) = bytes.split_at(if self.timestamps { behind_stamp(&bytes) } else { 0 });
+            let end: &[u8] = if bytes.ends_with(b"\n") { b"" } else { b"\n" };
+            let text = [origin.prefix.as_bytes(), stamp, origin.details.as_bytes(), bytes, end].concat();
             if to_stderr {
                 std::io::stderr().write_all(&text)?;
             } else {
@@ -152,12 +158,21 @@ impl Logs {
     }
 }
 
-/// A line and what stands before it.
-type Line = (String, Result<LogOutput, bollard::errors::Error>);
+/// A line and where it comes from.
+type Line = (Origin, Result<LogOutput, bollard::errors::Error>);
+
+#[derive(Debug, Clone)]
+struct Origin {
+    /// Stands before each line.
+    prefix: String,
+    /// Stand behind its time.
+    details: String,
+    /// Id.
+    task: String,
+}
 
 struct Sources {
-    /// What stands before each line, and the task's id.
-    sources: Vec<(String, String)>,
+    sources: Vec<Origin>,
     /// There may be more of them later.
     of_service: bool,
 }
@@ -180,8 +195,13 @@ fn has_started(task: &Task) -> bool {
     )
 }
 
-/// `web.1.<task>@host    | `, all of one width.
-fn prefixed(service: &str, tasks: Vec<Task>, nodes: &BTreeMap<String, String>, raw: bool) -> Vec<(String, String)> {
+/// Where the text begins behind its time and a blank.
+fn behind_stamp(line: &[u8]) -> usize {
+    line.iter().position(|byte| *byte == b' ').map_or(0, |at| at + 1)
+}
+
+/// Prefixes `web.1.<task>@host    | `, all of one width.
+fn prefixed(service: &str, tasks: Vec<Task>, nodes: &BTreeMap<String, String>, asked: &Logs) -> Vec<Origin> {
     let name = |task: &Task| {
         let node = task.node_id.as_deref().unwrap_or_default();
         let slot = task.slot.map_or_else(|| node.to_string(), |slot| slot.to_string());
@@ -190,10 +210,18 @@ fn prefixed(service: &str, tasks: Vec<Task>, nodes: &BTreeMap<String, String>, r
     };
     let width = tasks.iter().map(|task| name(task).chars().count()).max().unwrap_or(0);
     let source = |task: Task| {
-        let prefix = if raw { String::new() } else { format!("{:width$}    | ", name(&task)) };
-        (prefix, task.id.unwrap_or_default())
+        let prefix = if asked.raw { String::new() } else { format!("{:width$}    | ", name(&task)) };
+        let details = if asked.details { details(&task) } else { String::new() };
+        Origin { prefix, details, task: task.id.unwrap_or_default() }
     };
     tasks.into_iter().map(source).collect()
+}
+
+/// As Docker writes them.
+fn details(task: &Task) -> String {
+    let id = |id: &Option<String>| id.clone().unwrap_or_default();
+    let (node, service, task) = (id(&task.node_id), id(&task.service_id), id(&task.id));
+    format!("com.docker.swarm.node.id={node},com.docker.swarm.service.id={service},com.docker.swarm.task.id={task} ")
 }
 
 #[cfg(test)]
@@ -215,8 +243,23 @@ mod tests {
             serde_json::from_value(serde_json::json!({"ID": id, "NodeID": "n", "Slot": slot})).unwrap()
         };
         let nodes = [("n".to_string(), "host".to_string())].into();
-        let prefixes = prefixed("web", vec![task("abcdefghijklmnop", 1), task("x", 10)], &nodes, false);
-        assert_eq!(prefixes[0], ("web.1.abcdefghijkl@host    | ".into(), "abcdefghijklmnop".into()));
-        assert_eq!(prefixes[1].0, "web.10.x@host              | ");
+        let asked = |raw, details| Logs {
+            follow: false,
+            tail: "all".into(),
+            since: None,
+            timestamps: true,
+            details,
+            raw,
+            name: "web".into(),
+        };
+        let tasks = vec![task("abcdefghijklmnop", 1), task("x", 10)];
+        let origins = prefixed("web", tasks.clone(), &nodes, &asked(false, false));
+        assert_eq!(origins[0].prefix, "web.1.abcdefghijkl@host    | ");
+        assert_eq!((origins[0].task.as_str(), origins[0].details.as_str()), ("abcdefghijklmnop", ""));
+        assert_eq!(origins[1].prefix, "web.10.x@host              | ");
+        let origins = prefixed("web", tasks, &nodes, &asked(true, true));
+        let details = "com.docker.swarm.node.id=n,com.docker.swarm.service.id=,com.docker.swarm.task.id=x ";
+        assert_eq!((origins[1].prefix.as_str(), origins[1].details.as_str()), ("", details));
+        assert_eq!(behind_stamp(b"2026-01-01T00:00:00Z said"), 21);
     }
 }

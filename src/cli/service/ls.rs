@@ -1,15 +1,21 @@
 //! `flok service ls`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::Service;
 use bollard::query_parameters::ListServicesOptions;
 use clap::Args;
+use futures::{StreamExt, stream};
 
-use crate::api::client::Client;
+use super::runs::{is_scheduled, next};
+use crate::api::client::{Client, ClientError};
+use crate::api::model::runs::ServiceRuns;
 use crate::cli::list::ListArgs;
 use crate::cli::output::Table;
 use crate::cli::tasks::{ports, service_name, without_digest};
+
+/// Requests under way.
+const AT_ONCE: usize = 8;
 
 /// List services
 #[derive(Debug, Args)]
@@ -31,18 +37,41 @@ pub async fn list(client: &Client, filters: HashMap<String, Vec<String>>, args: 
     if args.quiet {
         return args.show_ids(services.iter().map(|service| service.id.as_ref()));
     }
-    args.show(&table(services, args.no_trunc))
+    let runs = next_runs(client, &services).await?;
+    args.show(&table(services, &runs, args.no_trunc))
 }
 
-fn table(mut services: Vec<Service>, full: bool) -> Table {
-    let mut table = Table::new(&[
-        ("ID", "ID"),
-        ("Name", "NAME"),
-        ("Mode", "MODE"),
-        ("Replicas", "REPLICAS"),
-        ("Image", "IMAGE"),
-        ("Ports", "PORTS"),
-    ]);
+/// By the ids of those that have a schedule.
+async fn next_runs(client: &Client, services: &[Service]) -> anyhow::Result<BTreeMap<String, String>> {
+    let scheduled = services.iter().filter(|service| is_scheduled(service)).filter_map(|service| service.id.clone());
+    let asked = scheduled.map(|id| async move {
+        let runs: Result<ServiceRuns, ClientError> = client.get(&format!("/services/{id}/runs")).await;
+        match runs {
+            Ok(runs) => Ok(Some((id, next(&runs)))),
+            // It was removed meanwhile.
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    });
+    let all: Vec<Result<Option<_>, ClientError>> = stream::iter(asked).buffered(AT_ONCE).collect().await;
+    let all: Vec<Option<_>> = all.into_iter().collect::<Result<_, _>>()?;
+    Ok(all.into_iter().flatten().collect())
+}
+
+const COLUMNS: [(&str, &str); 7] = [
+    ("ID", "ID"),
+    ("Name", "NAME"),
+    ("Mode", "MODE"),
+    ("Replicas", "REPLICAS"),
+    ("Image", "IMAGE"),
+    ("Ports", "PORTS"),
+    ("NextRun", "NEXT RUN"),
+];
+
+/// `runs`: when services with a schedule run next. Where there is none, the table has Docker's columns alone.
+fn table(mut services: Vec<Service>, runs: &BTreeMap<String, String>, full: bool) -> Table {
+    let (columns, hidden) = COLUMNS.split_at(if runs.is_empty() { COLUMNS.len() - 1 } else { COLUMNS.len() });
+    let mut table = Table::with_hidden(columns, hidden);
     services.sort_by_key(service_name);
     for service in services {
         let image =
@@ -60,6 +89,7 @@ fn table(mut services: Vec<Service>, full: bool) -> Table {
             replicas(&service),
             if full { image } else { without_digest(&image) },
             ports(&ingress),
+            service.id.as_ref().and_then(|id| runs.get(id)).cloned().unwrap_or_default(),
         ]);
     }
     table
@@ -122,6 +152,15 @@ ID             NAME    MODE         REPLICAS               IMAGE                
 a              agent   global       2/3 (max 2 per node)   localhost:5000/whoami:1   *:8080->80/tcp
 bbbbbbbbbbbb   web     replicated   2/3 (max 2 per node)   localhost:5000/whoami:1   *:8080->80/tcp
 ";
-        assert_eq!(table(services, false).render(Format::Table).unwrap(), expected);
+        assert_eq!(table(services.clone(), &BTreeMap::new(), false).render(Format::Table).unwrap(), expected);
+        let runs = [("a".to_owned(), "2026-01-01 03:30:00 UTC".to_owned())].into();
+        let with_runs = table(services, &runs, false);
+        let text = with_runs.render(Format::Table).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[0].ends_with("NEXT RUN") && lines[1].ends_with("03:30:00 UTC") && lines[2].ends_with("/tcp"),
+            "{text}"
+        );
+        assert!(with_runs.render(Format::Json).unwrap().contains("\"NextRun\":\"2026-01-01 03:30:00 UTC\""));
     }
 }

@@ -3,6 +3,7 @@
 mod container;
 mod create;
 mod edit;
+mod environment;
 mod explain;
 mod files;
 mod health;
@@ -11,6 +12,7 @@ mod lists;
 mod logs;
 mod ls;
 mod mount;
+mod pretty;
 mod ps;
 mod publish;
 mod rm;
@@ -29,7 +31,7 @@ use bollard::query_parameters::{InspectServiceOptions, UpdateServiceOptions};
 use clap::Subcommand;
 
 use crate::api::client::Client;
-use crate::cli::tasks;
+use crate::cli::retry::{is_overtaken, retried};
 
 pub use ls::list;
 pub use runs::is_scheduled;
@@ -95,13 +97,36 @@ async fn store(client: &Client, service: &Found, spec: ServiceSpec, how: Store) 
     };
     let id = service.id.as_deref().unwrap_or_default();
     let updated = client.docker().update_service(id, spec, options, how.credentials).await;
-    updated.map(drop).map_err(|error| match error {
-        bollard::errors::Error::DockerResponseServerError { ref message, .. }
-            if message.contains("out of sequence") =>
-        {
-            let name = tasks::service_name(service);
-            anyhow::anyhow!("service {name} has been changed by somebody else in the meantime: run the command again")
-        }
-        error => client.explain(error).into(),
+    updated.map(drop).map_err(|error| client.explain(error).into())
+}
+
+/// Looks at a service, changes its spec and puts that in force: again, from the service as it is then, where somebody else
+/// changed it between. Gives the service as it was.
+async fn change(
+    client: &Client,
+    name: &str,
+    mut edit: impl AsyncFnMut(&mut ServiceSpec) -> anyhow::Result<Store>,
+) -> anyhow::Result<Found> {
+    retried(&format!("service {name}"), async || {
+        let service = fetch(client, name).await?;
+        let mut spec = service.spec.clone().unwrap_or_default();
+        let how = edit(&mut spec).await?;
+        store(client, &service, spec, how).await?;
+        Ok(service)
     })
+    .await
+}
+
+/// Goes back to the spec before the last update. Where somebody else updated the service since it was looked at, another
+/// spec would be the last: that is an error. Gives the service as it was.
+async fn roll_back(client: &Client, name: &str) -> anyhow::Result<Found> {
+    let service = fetch(client, name).await?;
+    let spec = service.spec.clone().unwrap_or_default();
+    match store(client, &service, spec, Store { rollback: true, ..Store::default() }).await {
+        Err(error) if is_overtaken(&error) => Err(anyhow::anyhow!(
+            "service {name} was changed by somebody else at the same time, and was not rolled back: look at it with \
+             `flok service inspect {name}`, and run the command again if that is still what you want"
+        )),
+        done => done.map(|()| service),
+    }
 }

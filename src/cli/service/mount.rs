@@ -71,6 +71,9 @@ fn kind(value: &str) -> Result<MountType, String> {
         "bind" => Ok(MountType::BIND),
         "volume" => Ok(MountType::VOLUME),
         "tmpfs" => Ok(MountType::TMPFS),
+        "cluster" | "npipe" | "image" => {
+            Err(format!("mounts of type {value} are not there yet: write bind, volume or tmpfs"))
+        }
         other => Err(format!("{other:?} is none of bind, volume, tmpfs")),
     }
 }
@@ -139,6 +142,7 @@ mod tests {
         ] {
             assert!(mount(text).is_err(), "{text}");
         }
+        assert!(mount("type=cluster,target=/a").unwrap_err().contains("not there yet"));
     }
 
     #[test]

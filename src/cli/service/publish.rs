@@ -1,5 +1,7 @@
 //! Published ports as `service create` and `service update` name them.
 
+use std::fmt;
+
 use bollard::models::*;
 
 use crate::spec::publish::{ShortPorts, parse_protocol};
@@ -77,6 +79,18 @@ pub struct Targets {
     protocol: Protocol,
 }
 
+impl fmt::Display for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (first, last) = (self.first, self.last);
+        if first == last {
+            write!(f, "{first}")?
+        } else {
+            write!(f, "{first}-{last}")?
+        }
+        write!(f, "/{}", in_model(self.protocol))
+    }
+}
+
 /// Without a protocol TCP is meant, as in Docker.
 pub fn targets(text: &str) -> Result<Targets, String> {
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
@@ -98,8 +112,14 @@ pub fn edit(ports: &mut Vec<EndpointPortConfig>, removed: &[Targets], added: Vec
     }
 }
 
+/// As `--publish-rm` names it.
+pub fn target(port: &EndpointPortConfig) -> String {
+    let protocol = port.protocol.unwrap_or(EndpointPortConfigProtocolEnum::TCP);
+    format!("{}/{protocol}", port.target_port.unwrap_or(0))
+}
+
 impl Targets {
-    fn has(&self, port: &EndpointPortConfig) -> bool {
+    pub fn has(&self, port: &EndpointPortConfig) -> bool {
         let target = port.target_port.and_then(|port| u16::try_from(port).ok());
         let protocol = port.protocol.unwrap_or(EndpointPortConfigProtocolEnum::TCP);
         target.is_some_and(|target| (self.first..=self.last).contains(&target)) && protocol == in_model(self.protocol)

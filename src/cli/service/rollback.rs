@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Store, fetch, store};
+use super::roll_back;
 use crate::api::client::Client;
 use crate::cli::output::print;
 use crate::cli::tasks;
@@ -24,9 +24,7 @@ pub struct Rollback {
 
 impl Rollback {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
-        let service = fetch(client, &self.service).await?;
-        let spec = service.spec.clone().unwrap_or_default();
-        store(client, &service, spec, Store { rollback: true, ..Store::default() }).await?;
+        let service = roll_back(client, &self.service).await?;
         print(&format!("{}\n", self.service))?;
         waiting::converged(client, &[tasks::service_name(&service)], &self.wait).await
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use super::edit::{nanos, set};
 use crate::spec::quantity::parse_duration;
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct RolloutArgs {
     /// Tasks replaced at once by an update; 0: all
     #[arg(long, value_name = "COUNT")]

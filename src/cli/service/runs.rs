@@ -62,14 +62,19 @@ pub fn is_scheduled(service: &Service) -> bool {
     spec.and_then(|spec| spec.labels.as_ref()).is_some_and(given) || container.is_some_and(given)
 }
 
+/// When it runs next, in the schedule's time zone.
+pub fn next(of: &ServiceRuns) -> String {
+    match &of.next {
+        _ if of.schedule.suspend => "suspended".to_owned(),
+        Some(next) => local(next, &of.schedule.time_zone),
+        None => "not known yet".to_owned(),
+    }
+}
+
 /// One line: when it runs, and when next.
 pub fn summary(of: &ServiceRuns) -> String {
     let schedule = &of.schedule;
-    let next = match &of.next {
-        _ if schedule.suspend => "suspended".to_owned(),
-        Some(next) => format!("next {}", local(next, &schedule.time_zone)),
-        None => "next not known yet".to_owned(),
-    };
+    let next = if schedule.suspend { next(of) } else { format!("next {}", next(of)) };
     format!(
         "{:?} in {}, {next}; runs that overlap: {}; window {}",
         schedule.cron, schedule.time_zone, schedule.concurrency, schedule.window

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Store, fetch, store};
+use super::{Store, change};
 use crate::api::client::Client;
 use crate::cli::each;
 use crate::cli::output::print;
@@ -40,16 +40,16 @@ impl Scale {
 
 /// Gives the service's name.
 async fn scale(client: &Client, name: &str, replicas: u32) -> anyhow::Result<String> {
-    let service = fetch(client, name).await?;
-    let mut spec = service.spec.clone().unwrap_or_default();
-    let mode = spec.mode.get_or_insert_default();
-    match (&mut mode.replicated, &mut mode.replicated_job) {
-        (Some(replicated), _) => replicated.replicas = Some(i64::from(replicas)),
-        (None, Some(job)) => job.total_completions = Some(i64::from(replicas)),
-        (None, None) => {
-            anyhow::bail!("service {name} is global: it has one task on every node that fits, and cannot be scaled")
+    let scaled = change(client, name, async |spec| {
+        let mode = spec.mode.get_or_insert_default();
+        match (&mut mode.replicated, &mut mode.replicated_job) {
+            (Some(replicated), _) => replicated.replicas = Some(i64::from(replicas)),
+            (None, Some(job)) => job.total_completions = Some(i64::from(replicas)),
+            (None, None) => {
+                anyhow::bail!("service {name} is global: it has one task on every node that fits, and cannot be scaled")
+            }
         }
-    }
-    store(client, &service, spec, Store::default()).await?;
-    Ok(service_name(&service))
+        Ok(Store::default())
+    });
+    Ok(service_name(&scaled.await?))
 }

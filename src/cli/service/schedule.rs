@@ -5,7 +5,7 @@ use clap::Args;
 
 use crate::spec::{SCHEDULE_LABEL, Schedule};
 
-#[derive(Debug, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Schedule")]
 pub struct ScheduleArgs {
     /// When the job runs: "MINUTE HOUR DAY MONTH WEEKDAY", @hourly, @daily, "@every 10m"; none: --schedule ""

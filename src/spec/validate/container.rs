@@ -76,6 +76,9 @@ impl ContainerSpec {
         for server in &self.dns.nameservers {
             require(server.parse::<IpAddr>().is_ok(), || format!("DNS server {server:?} is no IP address"))?;
         }
+        for domain in &self.dns.search {
+            require(is_dns_domain(domain), || format!("DNS search domain {domain:?} is no domain"))?;
+        }
         for host in &self.hosts {
             let mut words = host.split_whitespace();
             let address = words.next().unwrap_or_default();

@@ -19,6 +19,8 @@ impl State {
         credentials: Option<&SecretBytes>,
         at: At,
     ) -> Result<(), Refusal> {
+        // What is wrong with the spec itself is told first.
+        spec.validate()?;
         if self.services.contains_key(&id) || self.service_names.contains_key(&spec.name) {
             return Err(Refusal::AlreadyExists(format!(
                 "name conflicts with an existing object: service {} already exists",

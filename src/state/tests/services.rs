@@ -23,6 +23,10 @@ fn a_name_is_taken_once_and_free_again_after_removal() {
     let refused = swarm.try_command(again());
     assert!(matches!(refused, Err(Refusal::AlreadyExists(_))));
     assert_eq!(words(refused), "name conflicts with an existing object: service web already exists");
+    let mut wrong = service_spec("web", 1);
+    wrong.task.container.dns.search = vec!["a b".into()];
+    let refused = words(swarm.try_command(create_command(5, wrong)));
+    assert_eq!(refused, "DNS search domain \"a b\" is no domain", "the spec itself is looked at first");
     swarm.command(Command::RemoveService { id: web });
     swarm.command(again());
 }

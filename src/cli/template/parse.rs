@@ -1,0 +1,315 @@
+//! From a template's text to its parts.
+
+use serde_json::Value;
+
+use super::functions::FUNCTIONS;
+use super::{MAX_DEPTH, Operand, Part, Pipeline};
+use crate::spec::stack::nearest;
+
+pub(super) fn template(text: &str) -> Result<Vec<Part>, String> {
+    let mut reader = Reader { rest: text, trim: false, variables: Vec::new() };
+    let (parts, end) = reader.parts(0)?;
+    match end {
+        Stop::Text => Ok(parts),
+        Stop::Else(_) => Err("{{else}} without {{if}}, {{with}} or {{range}} before it".into()),
+        Stop::End => Err("{{end}} without {{if}}, {{with}} or {{range}} before it".into()),
+    }
+}
+
+/// What ended a list of parts.
+enum Stop {
+    Text,
+    /// With what follows the word: `if .Name`.
+    Else(String),
+    End,
+}
+
+struct Reader<'t> {
+    rest: &'t str,
+    /// The action before ended in `-}}`.
+    trim: bool,
+    /// Those that are set here.
+    variables: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn parts(&mut self, depth: usize) -> Result<(Vec<Part>, Stop), String> {
+        if depth > MAX_DEPTH {
+            return Err(format!("{{{{if}}}} and {{{{range}}}} stand in one another more than {MAX_DEPTH} deep"));
+        }
+        let outside = self.variables.len();
+        let mut parts = Vec::new();
+        let stop = loop {
+            let Some((text, rest)) = self.rest.split_once("{{") else {
+                let rest = std::mem::take(&mut self.rest);
+                parts.extend(self.text(rest, false));
+                break Stop::Text;
+            };
+            let action = action(rest)?;
+            parts.extend(self.text(text, action.trims_before));
+            self.rest = action.rest;
+            self.trim = action.trims_behind;
+            match action.text.split_once(char::is_whitespace).unwrap_or((action.text, "")) {
+                _ if action.text.starts_with("/*") => {}
+                ("end", "") => break Stop::End,
+                ("else", rest) => break Stop::Else(rest.trim().to_owned()),
+                (word @ ("if" | "with" | "range"), rest) => parts.push(self.block(word, rest, depth)?),
+                _ => parts.push(self.print(action.text)?),
+            }
+        };
+        self.variables.truncate(outside);
+        Ok((parts, stop))
+    }
+
+    fn text(&self, text: &str, trims_end: bool) -> Option<Part> {
+        let text = if self.trim { text.trim_start() } else { text };
+        let text = if trims_end { text.trim_end() } else { text };
+        (!text.is_empty()).then(|| Part::Text(text.replace("\\t", "\t").replace("\\n", "\n")))
+    }
+
+    fn print(&mut self, text: &str) -> Result<Part, String> {
+        let (mut variables, pipeline) = self.pipeline(text, 1)?;
+        Ok(match variables.pop() {
+            None => Part::Print(pipeline),
+            Some(name) => {
+                self.variables.push(name.clone());
+                Part::Set(name, pipeline)
+            }
+        })
+    }
+
+    /// `if`, `with` or `range`, up to its end.
+    fn block(&mut self, word: &str, text: &str, depth: usize) -> Result<Part, String> {
+        let (variables, pipeline) = self.pipeline(text, if word == "range" { 2 } else { 1 })?;
+        let outside = self.variables.len();
+        self.variables.extend(variables.iter().cloned());
+        let (first, otherwise) = self.branches(word, depth)?;
+        self.variables.truncate(outside);
+        Ok(match word {
+            "range" => Part::Range { over: pipeline, variables, each: first, otherwise },
+            _ => Part::Branch {
+                is_dot: word == "with",
+                variable: variables.into_iter().next(),
+                condition: pipeline,
+                then: first,
+                otherwise,
+            },
+        })
+    }
+
+    fn branches(&mut self, what: &str, depth: usize) -> Result<(Vec<Part>, Vec<Part>), String> {
+        let open = || format!("{{{{{what}}}}} is not closed by {{{{end}}}}");
+        match self.parts(depth + 1)? {
+            (_, Stop::Text) => Err(open()),
+            (first, Stop::End) => Ok((first, Vec::new())),
+            (first, Stop::Else(rest)) => match rest.split_once(char::is_whitespace) {
+                // Its end is the whole's.
+                Some((word, rest)) if word == what && what != "range" => {
+                    Ok((first, vec![self.block(what, rest, depth + 1)?]))
+                }
+                _ if rest.is_empty() => match self.parts(depth + 1)? {
+                    (second, Stop::End) => Ok((first, second)),
+                    _ => Err(open()),
+                },
+                _ => Err(format!("{{{{else {rest}}}}} does not follow {{{{{what}}}}}")),
+            },
+        }
+    }
+
+    /// The variables that it sets, `most` of them at most, and what they are set to.
+    fn pipeline(&self, text: &str, most: usize) -> Result<(Vec<String>, Pipeline), String> {
+        let mut tokens = tokens(text)?;
+        let mut set = Vec::new();
+        if let Some(at) = tokens.iter().position(|token| *token == Token::Set) {
+            for token in tokens.drain(..=at) {
+                match token {
+                    Token::Word(word) if word.len() > 1 && word.starts_with('$') && !word.contains('.') => {
+                        set.push(word[1..].to_owned());
+                    }
+                    Token::Comma | Token::Set => {}
+                    _ => return Err(format!("only variables stand before := in {{{{{text}}}}}, for example $name")),
+                }
+            }
+            if set.is_empty() || set.len() > most {
+                return Err(format!("{{{{{text}}}}} sets {} variables at once", set.len()));
+            }
+        }
+        let mut tokens = tokens.into_iter().peekable();
+        let pipeline = self.calls(&mut tokens, 0)?;
+        match tokens.next() {
+            None => Ok((set, pipeline)),
+            Some(_) => Err(format!("there is a ) too many in {{{{{text}}}}}")),
+        }
+    }
+
+    fn calls(&self, tokens: &mut Tokens, depth: usize) -> Result<Pipeline, String> {
+        if depth > MAX_DEPTH {
+            return Err(format!("parentheses stand in one another more than {MAX_DEPTH} deep"));
+        }
+        let mut calls = vec![Vec::new()];
+        while let Some(token) = tokens.next_if(|token| !matches!(token, Token::Close(_))) {
+            let call = calls.last_mut().expect("there is always one");
+            match token {
+                Token::Pipe => calls.push(Vec::new()),
+                Token::Open => {
+                    let nested = self.calls(tokens, depth + 1)?;
+                    let Some(Token::Close(path)) = tokens.next() else { return Err("( is not closed by )".into()) };
+                    call.push(Operand::Nested(nested, path));
+                }
+                Token::Word(word) => call.push(self.operand(&word)?),
+                Token::Comma => return Err("a comma stands between values: blanks do".into()),
+                Token::Set => return Err(":= stands where no variable is set".into()),
+                Token::Close(_) => unreachable!("it ends the loop"),
+            }
+        }
+        if calls.iter().any(Vec::is_empty) {
+            return Err("there is nothing to print between {{ and }}, or beside a |".into());
+        }
+        Ok(calls)
+    }
+
+    fn operand(&self, word: &str) -> Result<Operand, String> {
+        if let Some(path) = word.strip_prefix('.') {
+            return Ok(Operand::Field(names(path)));
+        }
+        if let Some(variable) = word.strip_prefix('$') {
+            let (name, path) = variable.split_once('.').unwrap_or((variable, ""));
+            if !name.is_empty() && !self.variables.iter().any(|known| known == name) {
+                return Err(format!("there is no variable ${name} here"));
+            }
+            return Ok(Operand::Variable(name.to_owned(), names(path)));
+        }
+        if let Some(text) = word.strip_prefix('`').and_then(|text| text.strip_suffix('`')) {
+            return Ok(Operand::Literal(text.into()));
+        }
+        if word.starts_with('"') || word.parse::<f64>().is_ok() || matches!(word, "true" | "false") {
+            let literal = serde_json::from_str(word).map_err(|_| format!("{word} is no text in quotes"))?;
+            return Ok(Operand::Literal(literal));
+        }
+        if word == "nil" {
+            return Ok(Operand::Literal(Value::Null));
+        }
+        if FUNCTIONS.contains(&word) {
+            return Ok(Operand::Function(word.to_owned()));
+        }
+        // Fields begin with a capital, functions never do.
+        let is_field = word.starts_with(char::is_uppercase);
+        let hint = nearest(word, FUNCTIONS).filter(|_| !is_field).map_or_else(
+            || format!("a field is written with a dot: .{word}; functions are {}", FUNCTIONS.join(", ")),
+            |near| format!("did you mean {near}?"),
+        );
+        Err(format!("there is no function {word}: {hint}"))
+    }
+}
+
+fn names(path: &str) -> Vec<String> {
+    path.split('.').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
+
+/// What stands between `{{` and `}}`.
+struct Action<'t> {
+    text: &'t str,
+    trims_before: bool,
+    trims_behind: bool,
+    rest: &'t str,
+}
+
+/// Of the text behind `{{`. A dash beside a blank trims.
+fn action(text: &str) -> Result<Action<'_>, String> {
+    let dash = text.strip_prefix('-').filter(|rest| rest.starts_with(char::is_whitespace));
+    let (trims_before, text) = dash.map_or((false, text), |rest| (true, rest));
+    let at = end(text)?;
+    let (inner, rest) = (&text[..at], &text[at + 2..]);
+    let dash = inner.strip_suffix('-').filter(|rest| rest.ends_with(char::is_whitespace));
+    Ok(Action { text: dash.unwrap_or(inner).trim(), trims_before, trims_behind: dash.is_some(), rest })
+}
+
+/// Where the `}}` is that stands in no quotes and no remark.
+fn end(text: &str) -> Result<usize, String> {
+    let open = || "{{ is not closed by }}".to_owned();
+    if text.trim_start().starts_with("/*") {
+        let behind = text.find("*/").ok_or("a remark is not closed by */")?;
+        return text[behind..].find("}}").map(|at| behind + at).ok_or_else(open);
+    }
+    let mut quote = None;
+    let mut escaped = false;
+    for (at, c) in text.char_indices() {
+        match (c, quote) {
+            _ if escaped => escaped = false,
+            ('\\', Some('"')) => escaped = true,
+            ('"' | '`', None) => quote = Some(c),
+            (c, Some(open)) if c == open => quote = None,
+            ('}', None) if text[at..].starts_with("}}") => return Ok(at),
+            _ => {}
+        }
+    }
+    Err(open())
+}
+
+#[derive(Debug, PartialEq)]
+enum Token {
+    Word(String),
+    Pipe,
+    Open,
+    /// With the fields that are asked of what the parentheses hold.
+    Close(Vec<String>),
+    Comma,
+    /// `:=`.
+    Set,
+}
+
+type Tokens = std::iter::Peekable<std::vec::IntoIter<Token>>;
+
+/// Blanks separate; quotes hold together.
+fn tokens(text: &str) -> Result<Vec<Token>, String> {
+    let mut tokens = Vec::new();
+    let mut word = String::new();
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let token = match c {
+            '"' => {
+                word.push(c);
+                loop {
+                    match chars.next().ok_or("a quote is not closed")? {
+                        '"' => break,
+                        '\\' => word.extend(['\\'].into_iter().chain(chars.next())),
+                        c => word.push(c),
+                    }
+                }
+                word.push('"');
+                continue;
+            }
+            '`' => {
+                word.push(c);
+                word.extend(chars.by_ref().take_while(|c| *c != '`'));
+                word.push(c);
+                continue;
+            }
+            '|' => Some(Token::Pipe),
+            '(' => Some(Token::Open),
+            ')' => {
+                let mut path = String::new();
+                while let Some(c) = chars.next_if(|c| (path.is_empty() && *c == '.') || is_of_path(&path, *c)) {
+                    path.push(c);
+                }
+                Some(Token::Close(names(&path)))
+            }
+            ',' => Some(Token::Comma),
+            ':' if chars.next_if_eq(&'=').is_some() => Some(Token::Set),
+            c if c.is_whitespace() => None,
+            c => {
+                word.push(c);
+                continue;
+            }
+        };
+        tokens.extend(Some(std::mem::take(&mut word)).filter(|word| !word.is_empty()).map(Token::Word));
+        tokens.extend(token);
+    }
+    tokens.extend(Some(word).filter(|word| !word.is_empty()).map(Token::Word));
+    Ok(tokens)
+}
+
+/// Goes on with the fields behind a parenthesis.
+fn is_of_path(path: &str, c: char) -> bool {
+    !path.is_empty() && (c.is_alphanumeric() || c == '_' || c == '.')
+}
