@@ -25,6 +25,7 @@ mod routes;
 mod server;
 mod store;
 mod surroundings;
+mod unread;
 mod view;
 
 pub use backend::*;

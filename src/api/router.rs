@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderValue, Method, Uri, header};
 use axum::middleware::{self, Next};
@@ -15,6 +16,7 @@ use super::docker::containers::find;
 use super::error::ApiError;
 use super::journal::{Journal, follow_containers, follow_swarm};
 use super::routes::{self, About};
+use super::unread::ReadToItsEnd;
 use super::{Backend, server};
 
 /// Docker's API versions that are spoken.
@@ -116,6 +118,7 @@ pub(super) fn strip_version(mut request: Request) -> Request {
 
 /// Refuses versions that are not spoken, and gives every answer the headers Docker's clients look for.
 async fn common(request: Request, next: Next) -> Response {
+    let request = request.map(|body| Body::new(ReadToItsEnd::new(body)));
     let refused = request.extensions().get::<PathVersion>().and_then(|version| refuse_version(*version));
     let mut response = match refused {
         Some(error) => error.into_response(),

@@ -68,8 +68,6 @@ struct Shared {
     gate: RwLock<()>,
     turns: Turns,
     inner: Mutex<Inner>,
-    /// The node's own, by which the others of the swarm reach it; `None` until the swarm is heard of.
-    address: Mutex<Option<IpAddr>>,
     /// Subnets of the swarm's networks, by name, as they were written down last.
     noted: Mutex<Option<BTreeMap<String, Vec<crate::spec::Subnet>>>>,
 }
@@ -121,25 +119,23 @@ impl TaskNetworks {
         let wired = inner.tasks.values().map(|record| (record.task, wired(&config, record, ipv6))).collect();
         let plane = Plane::start(config.subnet, wired).await?;
         let (networks, gate, inner) = (watch::Sender::new(None), RwLock::new(()), Mutex::new(inner));
-        let (turns, noted, address) = (Turns::default(), Mutex::default(), Mutex::default());
-        let shared = Arc::new(Shared { config, records, plane, ipv6, networks, gate, turns, inner, address, noted });
+        let (turns, noted) = (Turns::default(), Mutex::default());
+        let shared = Arc::new(Shared { config, records, plane, ipv6, networks, gate, turns, inner, noted });
         tokio::spawn(follow_mtu(Arc::downgrade(&shared), shared.plane.mtu()));
         Ok(TaskNetworks { shared })
     }
 
     /// What the swarm is, anew: the newest counts. Never blocks; a node in no swarm tells the default.
     pub fn set_swarm(&self, view: SwarmView) {
-        let address = view.overlay.as_ref().map(|overlay| overlay.address);
-        *self.shared.address.lock().expect("no holder of this lock panics") = address;
         let networks = view.networks.clone();
         self.shared.plane.set_swarm(view);
         self.shared.networks.send_replace(Some(networks.clone()));
         self.follow(&networks);
     }
 
-    /// The node's own address in the swarm.
-    pub fn node_address(&self) -> Option<IpAddr> {
-        *self.shared.address.lock().expect("no holder of this lock panics")
+    /// Where the node's tasks reach what its host serves.
+    pub fn host_address(&self) -> Ipv4Addr {
+        self.shared.config.subnet.host()
     }
 
     /// Writes down which subnets the swarm's networks have, all that this node knows of, for its next start. On an error it

@@ -64,14 +64,14 @@ impl Daemon {
         ))
     }
 
-    /// A node that is to be removed must not count among the log's voters any more. Whether it may be removed is the log's
-    /// to say; here only what the log would refuse anyway is left to it.
-    async fn release_log(&self, log: &Consensus, id: NodeId, force: bool) -> Result<(), WriteError> {
+    /// A node that is gone and to be removed must not count among the log's voters any more. What the log would refuse is left
+    /// to it: one that is there keeps its vote.
+    async fn release_log(&self, log: &Consensus, id: NodeId) -> Result<(), WriteError> {
         let state = log.state();
         let Some(node) = state.node(id) else { return Ok(()) };
         let gone = matches!(node.health, NodeHealth::Down { .. } | NodeHealth::Left { .. });
         let others = state.nodes().any(|other| other.id != id && other.raft.is_some());
-        if node.raft.is_none() || !others || !(gone || force) {
+        if node.raft.is_none() || !others || !gone {
             return Ok(());
         }
         log.change_membership(vec![(id, None)]).await.map_err(|error| match error {
@@ -145,8 +145,8 @@ impl Backend for Daemon {
 
     async fn propose(&self, command: Command) -> Result<Reply, WriteError> {
         let (shared, log) = self.log().await.map_err(|error| WriteError::Unavailable(error.to_string()))?;
-        if let Command::RemoveNode { id, force } = &command {
-            self.release_log(&log, *id, *force).await?;
+        if let Command::RemoveNode { id, .. } = &command {
+            self.release_log(&log, *id).await?;
         }
         let within = if shared.without_quorum() > Some(GRACE) { GRACE / 2 } else { PROPOSE_DEADLINE };
         match log.propose_within(command, within).await {

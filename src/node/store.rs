@@ -51,7 +51,7 @@ impl Store for Daemon {
         self.host.runtime.images().log_in(server, user, &password).await.map_err(|refused| match refused {
             LoginRefused::Denied(why) => ApiError::Unauthorized(why),
             LoginRefused::Invalid(why) => ApiError::Invalid(why),
-            LoginRefused::Unanswered(why) => ApiError::Internal(why),
+            LoginRefused::Unanswered(why) => ApiError::Unavailable(why),
         })
     }
 

@@ -19,7 +19,7 @@ pub struct Network<'a> {
     pub addresses: &'a [IpAddr],
     /// The only server the task asks, where it has one of the swarm's: that one asks the others.
     pub resolver: Option<IpAddr>,
-    /// It is the host's own, with the servers on its loopback.
+    /// It is the host's own, with the servers on its loopback and the names that the host knows.
     pub on_host: bool,
 }
 
@@ -34,7 +34,7 @@ pub fn write(dir: &Path, container: &ContainerSpec, hostname: &str, network: Net
         None => resolv_conf(container, &host, || fs::read_to_string(BEHIND_LOCAL_CACHE).unwrap_or_default()),
     };
     let texts = [
-        (&etc.hosts, hosts(container, hostname, network.addresses)),
+        (&etc.hosts, hosts(container, hostname, network)),
         (&etc.hostname, format!("{hostname}\n")),
         (&etc.resolv_conf, resolv),
     ];
@@ -44,15 +44,20 @@ pub fn write(dir: &Path, container: &ContainerSpec, hostname: &str, network: Net
     Ok(etc)
 }
 
-fn hosts(container: &ContainerSpec, hostname: &str, addresses: &[IpAddr]) -> String {
-    let mut text = String::from(
-        "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\n\
-         ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n",
-    );
+/// Names of every host.
+const LOCAL_NAMES: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nfe00::0\tip6-localnet\n\
+    ff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n";
+
+fn hosts(container: &ContainerSpec, hostname: &str, network: Network<'_>) -> String {
+    let own = network.on_host.then(|| fs::read_to_string("/etc/hosts").ok()).flatten();
+    let mut text = own.unwrap_or_else(|| LOCAL_NAMES.to_owned());
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
     for entry in &container.hosts {
         text.push_str(&hosts_line(entry));
     }
-    for address in addresses {
+    for address in network.addresses {
         text.push_str(&format!("{address}\t{hostname}\n"));
     }
     text

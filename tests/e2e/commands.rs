@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use super::lab::{child_of, eventually, run};
+use super::lab::{child_of, eventually, kill_all_of, run};
 use super::registry::{self, Registry};
 use super::swarm::{PATIENCE, Swarm};
 
@@ -202,19 +202,27 @@ fn a_task_has_loopback_an_address_of_its_own_and_a_way_out() {
     let ask =
         |path: &str, at: &str, port: &str| format!("printf 'GET {path} HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {at} {port}");
     let script = format!(
-        "httpd -p 127.0.0.1:80 -h /etc; {} | grep root:; {} | head -n 1; ip -o -4 addr show eth0",
+        "httpd -p 127.0.0.1:80 -h /etc; {} | grep root:; {} | head -n 1; ip -o -4 addr show eth0; {} | grep root:",
         ask("/passwd", "127.0.0.1", "80"),
         ask("/v2/", at, port),
+        ask("/passwd", "above", "8099"),
     );
     let host = &swarm.hosts[0];
-    let once = ["service", "create", "--name", "look", "--restart-condition", "none", "flok/busybox", "sh", "-c"];
-    host.ok(&[&once[..], &[&script]].concat());
+    // What the node itself serves.
+    let mut above = host.command("/bin/busybox");
+    above.args(["httpd", "-f", "-p", "8099", "-h", "/etc"]).stdin(Stdio::null()).stdout(Stdio::null());
+    let above = above.spawn().unwrap();
+    let once =
+        ["service", "create", "--name", "look", "--restart-condition", "none", "--add-host", "above:host-gateway"];
+    host.ok(&[&once[..], &["flok/busybox", "sh", "-c", &script]].concat());
     let log = eventually("what it saw", PATIENCE, || match host.ok(&["service", "logs", "--raw", "look"]) {
-        log if log.lines().count() >= 3 => Ok(log),
+        log if log.lines().count() >= 4 => Ok(log),
         log => Err(log),
     });
     let lines: Vec<&str> = log.lines().collect();
     assert_eq!(lines[0], "root:x:0:0:root:/root:/bin/sh", "{log}");
     assert!(lines[1].contains("200 OK"), "{log}");
     assert!(lines[2].contains("inet 198.19.") && lines[2].contains("/32"), "{log}");
+    assert!(lines[3].starts_with("root:"), "{log}");
+    kill_all_of(above);
 }

@@ -121,7 +121,8 @@ fn a_locked_manager_comes_back_with_its_key_alone() {
         list if list.is_empty() => Ok(()),
         list => Err(list.join(" ")),
     });
-    swarm.hosts[0].ok(&["node", "rm", "--force", &old]);
+    swarm.nodes_are(0, 1, "down");
+    swarm.hosts[0].ok(&["node", "rm", &old]);
     swarm.join(2, "manager");
     swarm.nodes_are(0, 4, "ready");
     assert_ne!(swarm.node_id(0, 2), old);

@@ -19,7 +19,7 @@ use crate::api::convert::date;
 use crate::api::filters::Filters;
 use crate::api::journal::Journal;
 use crate::api::query::Query;
-use crate::api::{ApiError, Backend, LocalImage};
+use crate::api::{ApiError, Backend, Container, LocalImage};
 use crate::spec::image::ImageReference;
 use crate::spec::quantity::parse_duration;
 use crate::spec::{Platform, SecretBytes, UnixMs};
@@ -334,8 +334,10 @@ pub async fn load<B: Backend>(
         let id = find(&*backend, name).await.map_or_else(|_| name.clone(), |image| image.digest);
         journal.image("load", &id, &familiar(name), backend.now());
     }
-    let lines: String =
-        names.iter().map(|name| format!("{}\n", json!({ "stream": format!("Loaded image: {name}\n") }))).collect();
+    let lines: String = names
+        .iter()
+        .map(|name| format!("{}\n", json!({ "stream": format!("Loaded image: {}\n", familiar(name)) })))
+        .collect();
     Ok(([("Content-Type", "application/json")], lines).into_response())
 }
 
@@ -378,15 +380,31 @@ pub async fn remove<B: Backend>(
     let force = truthy(query.force.as_deref());
     let going = going_with(&image, &wanted, force)?;
     // Nothing goes where not all can.
-    if !force && going.len() == image.names.len() {
-        let containers = backend.containers().await?;
-        if let Some(user) = containers.iter().find(|container| container.image_digest == image.digest) {
-            let id = user.id.get(..12).unwrap_or(&user.id);
-            let why = format!("conflict: unable to delete {wanted} (must be forced) - container {id} uses its image");
-            return Err(ApiError::Conflict(why));
-        }
+    if going.len() == image.names.len() {
+        refuse_what_is_used(&backend.containers().await?, &image, &wanted, force)?;
     }
     Ok(Json(remove_names(&*backend, &journal, &image, &going, force).await?.into()))
+}
+
+/// No force takes the image from a container that runs: what it needs to start again would be gone.
+fn refuse_what_is_used(
+    containers: &[Container],
+    image: &LocalImage,
+    wanted: &str,
+    force: bool,
+) -> Result<(), ApiError> {
+    let users = || containers.iter().filter(|container| container.image_digest == image.digest);
+    let short = |id: &str| id.get(..12).unwrap_or(id).to_owned();
+    let why = match users().find(|container| !container.state.is_final()) {
+        Some(running) => {
+            format!("(cannot be forced) - image is being used by running container {}", short(&running.id))
+        }
+        None => match users().next().filter(|_| !force) {
+            Some(user) => format!("(must be forced) - container {} is using its referenced image", short(&user.id)),
+            None => return Ok(()),
+        },
+    };
+    Err(ApiError::Conflict(format!("conflict: unable to delete {wanted} {why}")))
 }
 
 /// The names that an image loses with the one that is removed, as in Docker: with the last tag of a repository those by which

@@ -49,7 +49,11 @@ pub fn answer(read: &Read, value: impl Serialize) -> Response {
         Err(error) => ApiError::Internal(format!("the answer cannot be written: {error}")).into_response(),
     };
     if let Some(stale) = &read.stale {
-        let text = format!("{}ms; missing={}", stale.age.as_millis(), stale.missing.join(","));
+        let text = format!(
+            "{}ms; missing={}",
+            stale.age.as_millis(),
+            if stale.missing.is_empty() { "unknown".to_owned() } else { stale.missing.join(",") }
+        );
         if let Ok(value) = HeaderValue::from_str(&text) {
             response.headers_mut().insert(STALE_HEADER, value);
         }

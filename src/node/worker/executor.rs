@@ -1,7 +1,7 @@
 //! Carries out the agent's actions on runtime and network, many at once, and answers each with its event.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -165,7 +165,7 @@ impl Tools {
     ) -> Result<(Created, Option<TaskNetwork>), String> {
         let expander = Expander::new(assignment, &self.node, dependencies);
         let mut container = expander.container()?;
-        resolve_host_gateway(&mut container.hosts, self.networks.node_address())?;
+        resolve_host_gateway(&mut container.hosts, self.networks.host_address());
         let files = expander.files(&container)?;
         let credentials = dependencies.get(&DependencyId::Credentials(assignment.service)).map(|found| &found.data);
         let spec = TaskSpec { container, ..assignment.spec.clone() };
@@ -296,13 +296,11 @@ impl Tools {
     }
 }
 
-/// Entries of `/etc/hosts` that mean the node get its address.
-fn resolve_host_gateway(hosts: &mut [String], node: Option<IpAddr>) -> Result<(), String> {
+/// Entries of `/etc/hosts` that mean the node get the address at which its tasks reach it.
+fn resolve_host_gateway(hosts: &mut [String], node: Ipv4Addr) {
     for host in hosts.iter_mut().filter(|host| host.split_whitespace().next() == Some(HOST_GATEWAY)) {
-        let node = node.ok_or("the node's own address, which an extra host means, is not known yet")?;
         *host = host.replacen(HOST_GATEWAY, &node.to_string(), 1);
     }
-    Ok(())
 }
 
 fn log_failure<E: std::error::Error>(task: TaskId, operation: &str, result: Result<(), E>) {
@@ -321,12 +319,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hosts_gateway_is_the_nodes_address_in_the_swarm() {
+    fn the_hosts_gateway_is_the_nodes_address_for_its_tasks() {
         let mut hosts = vec!["host-gateway host.docker.internal".to_owned(), "10.0.0.1 host-gateway".to_owned()];
-        let before = hosts.clone();
-        assert!(resolve_host_gateway(&mut hosts, None).unwrap_err().contains("is not known yet"));
-        assert_eq!(hosts, before);
-        resolve_host_gateway(&mut hosts, Some([10, 9, 0, 1].into())).unwrap();
-        assert_eq!(hosts, ["10.9.0.1 host.docker.internal", "10.0.0.1 host-gateway"]);
+        resolve_host_gateway(&mut hosts, [198, 19, 0, 1].into());
+        assert_eq!(hosts, ["198.19.0.1 host.docker.internal", "10.0.0.1 host-gateway"]);
     }
 }

@@ -192,6 +192,7 @@ fn a_removed_nodes_tasks_run_elsewhere() {
     let mut sim = Sim::nodes(3);
     let web = sim.swarm.service("web", 3, |_| {});
     sim.steps(2);
+    sim.swarm.update_node(node(3), |spec| spec.role = Role::Worker);
     sim.swarm.command(Command::RemoveNode { id: node(3), force: true });
     sim.steps(2);
     assert_eq!(sim.running(web).len(), 3);

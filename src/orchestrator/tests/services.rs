@@ -129,6 +129,7 @@ fn a_removed_node_leaves_no_global_slot() {
     let mut sim = Sim::nodes(3);
     let agent = sim.swarm.global("agent", |_| {});
     sim.steps(2);
+    sim.swarm.update_node(node(3), |spec| spec.role = Role::Worker);
     sim.swarm.command(Command::RemoveNode { id: node(3), force: true });
     sim.steps(2);
     assert_eq!(sim.swarm.state.tasks_of_service(agent).count(), 2);

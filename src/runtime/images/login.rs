@@ -1,5 +1,6 @@
 //! Whether a registry takes a login: asked of it when somebody logs in, and kept by nobody here.
 
+use hyper::http::uri::Authority;
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Reference, RegistryOperation};
@@ -82,7 +83,7 @@ fn host(server: &str) -> Option<&str> {
     match host {
         "" if server.is_empty() => Some(HUB),
         "index.docker.io" | "registry-1.docker.io" | "docker.io" => Some(HUB),
-        host => Some(host).filter(|host| !host.is_empty() && host.bytes().all(fits)),
+        host => Some(host).filter(|host| host.bytes().all(fits) && host.parse::<Authority>().is_ok()),
     }
 }
 
@@ -99,6 +100,8 @@ mod tests {
             ("http://registry.example/v2/", Some("registry.example")),
             ("https:///", None),
             ("a b", None),
+            ("http://[::1", None),
+            ("[::1]:5000", Some("[::1]:5000")),
         ] {
             assert_eq!(host(server), wanted, "{server:?}");
         }

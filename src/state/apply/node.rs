@@ -60,6 +60,13 @@ impl State {
     pub(super) fn remove_node(&mut self, id: NodeId, force: bool, at: At) -> Result<(), Refusal> {
         let node = self.nodes.get(&id).ok_or_else(|| not_found("node", id))?;
         let gone = matches!(node.health, NodeHealth::Down { .. } | NodeHealth::Left { .. });
+        if !gone && node.is_manager() && self.has_manager_beside(id) {
+            let name = node.name();
+            return Err(Refusal::Precondition(format!(
+                "node {name} is a cluster manager and is a member of the raft cluster. It must be demoted to worker before \
+                 removal: flok node demote {name}"
+            )));
+        }
         if !gone && !force {
             return Err(Refusal::Precondition(format!(
                 "node {} is not down and can't be removed: drain it and let it leave first, or use --force",

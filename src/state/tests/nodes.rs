@@ -68,8 +68,16 @@ fn only_a_change_of_role_or_address_changes_the_membership() {
 }
 
 #[test]
-fn a_node_that_is_up_is_removed_only_by_force() {
+fn a_node_that_is_up_is_removed_only_by_force_and_a_manager_not_at_all() {
     let mut swarm = Fixture::nodes(3);
+    for force in [false, true] {
+        let refused = words(swarm.try_command(Command::RemoveNode { id: node(2), force }));
+        assert!(
+            refused.contains("must be demoted to worker") && refused.contains("flok node demote node-2"),
+            "{refused}"
+        );
+    }
+    swarm.update_node(node(2), |spec| spec.role = Role::Worker);
     let remove = |force| Command::RemoveNode { id: node(2), force };
     let refused = words(swarm.try_command(remove(false)));
     assert!(refused.contains("node-2 is not down and can't be removed"), "{refused}");
@@ -87,6 +95,8 @@ fn a_node_that_votes_is_removed_only_when_it_is_down() {
     let index = swarm.state.applied() + 1;
     swarm.state.apply_raft_membership(index, &[(node(2), Some(voter))]);
     let remove = Command::RemoveNode { id: node(2), force: true };
+    // Demoted, and its vote is not taken from it yet.
+    swarm.update_node(node(2), |spec| spec.role = Role::Worker);
     let refused = words(swarm.try_command(remove.clone()));
     assert!(refused.contains("node-2 votes") && refused.contains("flok node demote node-2"), "{refused}");
     swarm.health(node(2), NodeHealth::Left { since: UnixMs(3) });
@@ -116,6 +126,7 @@ fn the_tasks_of_a_removed_node_are_orphaned() {
     swarm.finish(failed, TaskState::Failed);
     let leaving = swarm.running(web, 3, node(2));
     swarm.set_desired(leaving, DesiredState::Remove);
+    swarm.update_node(node(2), |spec| spec.role = Role::Worker);
     let before = membership(&swarm);
     swarm.command(Command::RemoveNode { id: node(2), force: true });
     let state_of = |id| swarm.state.task(id).and_then(|task| task.outcome.as_ref()).map(|outcome| outcome.state);

@@ -272,7 +272,16 @@ pub fn networks(container: &Container) -> Map<String, Value> {
         });
         (place.name.clone(), shown)
     };
-    container.networks.iter().map(place).collect()
+    // One that its node has of its own goes by its name, and has no id, and no address that means anything elsewhere.
+    let of_the_node = || {
+        let name = network_mode(container);
+        (name.to_owned(), json!({ "NetworkID": name, "EndpointID": container.id, "IPAddress": "", "Gateway": "" }))
+    };
+    let mut networks: Map<String, Value> = container.networks.iter().map(place).collect();
+    if networks.is_empty() {
+        networks.extend([of_the_node()]);
+    }
+    networks
 }
 
 fn network_settings(container: &Container) -> Value {
