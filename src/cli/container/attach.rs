@@ -113,8 +113,7 @@ async fn exit_code(client: &Client, container: &str) -> anyhow::Result<ExitCode>
 async fn feed(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, keys: Keys) -> bool {
     let mut presses = Presses { keys, pressed: 0 };
     let mut buffer = [0; 4096];
-    loop {
-        let Ok(read @ 1..) = from.read(&mut buffer).await else { break };
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
         let (passed, detached) = presses.pass(&buffer[..read]);
         if to.write_all(&passed).await.is_err() || to.flush().await.is_err() {
             break;

@@ -75,7 +75,7 @@ fn table(mut nodes: Vec<Node>, own: &str, format: Format, full: bool) -> Table {
 /// In Docker's words: whether the certificate is of the swarm's authority.
 fn tls_status(node: &Node) -> &'static str {
     let info = node.description.as_ref().and_then(|description| description.tls_info.as_ref());
-    if info.is_some_and(|info| info.trust_root.is_some()) { "Ready" } else { "Unknown" }
+    if info.is_some_and(|info| info.cert_issuer_public_key.is_some()) { "Ready" } else { "Unknown" }
 }
 
 /// Empty for a worker.
@@ -104,7 +104,8 @@ mod tests {
             serde_json::from_value::<Node>(serde_json::json!({
                 "ID": id,
                 "Spec": {"Availability": "active", "Role": "manager"},
-                "Description": {"Hostname": host, "Engine": {"EngineVersion": "0.1.0"}},
+                "Description": {"Hostname": host, "Engine": {"EngineVersion": "0.1.0"},
+                    "TLSInfo": {"CertIssuerPublicKey": "a2V5"}},
                 "Status": {"State": "ready", "Addr": "10.0.0.1", "Message": message},
                 "ManagerStatus": manager,
             }))
@@ -121,6 +122,9 @@ ID    HOSTNAME   STATUS   AVAILABILITY   MANAGER STATUS   ENGINE VERSION   NOTIC
 ";
         assert_eq!(text, expected);
         let json = nodes.render(Format::Json).unwrap();
-        assert!(json.lines().next().unwrap().contains("\"Self\":true,\"Status\":\"Ready\",\"TLSStatus\""), "{json}");
+        assert!(
+            json.lines().next().unwrap().contains("\"Self\":true,\"Status\":\"Ready\",\"TLSStatus\":\"Ready\""),
+            "{json}"
+        );
     }
 }
