@@ -47,7 +47,7 @@ pub use support::SupportFile;
 pub use swarm::*;
 pub use task::*;
 pub use time::*;
-pub use validate::InvalidSpec;
+pub use validate::{Fault, InvalidSpec};
 pub use volume::VolumeMount;
 
 /// Labels and other string maps; ordered, so that iteration is the same on every node.
