@@ -5,15 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::health::{HealthLog, Prober};
-use super::step::{Step, Wanted};
+use super::step::Step;
 use super::task::{Phase, Task};
+use super::turns::Turns;
 use super::{Action, Event, Exit, Found, FoundState};
 use crate::spec::*;
 
 /// The tasks of one node. See the room's documentation for its promises.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Machine {
     tasks: BTreeMap<TaskId, Task>,
+    /// Tasks made ready to run, or started, at once.
+    room: usize,
+    /// Of the newest input.
+    now: MonoMs,
     actions: Vec<Action>,
     /// The swarm has said what it wants at least once; before, nothing found running is touched.
     heard: bool,
@@ -22,9 +27,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts from what was found on this node.
-    pub fn new(found: Vec<Found>, now: MonoMs) -> Machine {
-        let mut machine = Machine::default();
+    /// Starts from what was found on this node. It makes `room` tasks ready to run, or starts them, at once; at least one.
+    pub fn new(found: Vec<Found>, room: usize, now: MonoMs) -> Machine {
+        let (tasks, actions) = (BTreeMap::new(), Vec::new());
+        let mut machine = Machine { tasks, room: room.max(1), now, actions, heard: false, alone: false };
         for found in found {
             machine.adopt(found, now);
         }
@@ -33,7 +39,7 @@ impl Machine {
 
     /// The complete set of this node's assignments. A task that is in it no more is stopped and removed.
     pub fn handle_assignments(&mut self, assignments: &BTreeMap<TaskId, Arc<Assignment>>, now: MonoMs) {
-        self.heard = true;
+        (self.heard, self.now) = (true, now);
         let gone: Vec<TaskId> = self.tasks.keys().filter(|id| !assignments.contains_key(id)).copied().collect();
         for id in gone {
             if let Some(task) = self.tasks.get_mut(&id) {
@@ -62,6 +68,7 @@ impl Machine {
     }
 
     pub fn handle_tick(&mut self, now: MonoMs) {
+        self.now = now;
         let due: Vec<TaskId> = self
             .tasks
             .values()
@@ -74,6 +81,7 @@ impl Machine {
     }
 
     pub fn handle_event(&mut self, event: Event, now: MonoMs) {
+        self.now = now;
         if let Some(mut step) = self.step(event.task, now) {
             let forget = step.handle(event.kind);
             step.advance();
@@ -85,7 +93,34 @@ impl Machine {
 
     /// What is to be done now. Each is given once.
     pub fn poll_actions(&mut self) -> Vec<Action> {
+        self.take_turns();
         std::mem::take(&mut self.actions)
+    }
+
+    /// Tasks that could go on do, as many as there is room for.
+    fn take_turns(&mut self) {
+        let (heard, alone, now) = (self.heard, self.alone, self.now);
+        let mut turns = Turns::new(self.room);
+        for task in self.tasks.values_mut() {
+            task.waits = false;
+            let Some(service) = task.assignment.as_ref().map(|assignment| assignment.service) else { continue };
+            let (id, is_under_way) = (task.id, task.is_under_way());
+            match Step::new(task, &mut self.actions, (heard, alone), now).need() {
+                Some(need) => turns.waits(service, need, id),
+                None if is_under_way => turns.under_way(service),
+                None => {}
+            }
+        }
+        while let Some(id) = turns.next() {
+            if let Some(mut step) = self.step(id, now) {
+                step.go_on();
+            }
+        }
+        for id in turns.left() {
+            if let Some(task) = self.tasks.get_mut(&id) {
+                task.waits = true;
+            }
+        }
     }
 
     /// When [`Self::handle_tick`] has something to do next.
@@ -164,17 +199,7 @@ impl Machine {
 
     fn step(&mut self, id: TaskId, now: MonoMs) -> Option<Step<'_>> {
         let task = self.tasks.get_mut(&id)?;
-        let wanted = match &task.assignment {
-            _ if self.heard && !task.assigned => Wanted::Gone,
-            None => Wanted::Unknown,
-            Some(assignment) => match assignment.desired {
-                DesiredState::Ready => Wanted::Prepared,
-                DesiredState::Running => Wanted::Running,
-                DesiredState::Remove if assignment.outcome_recorded => Wanted::Gone,
-                DesiredState::Shutdown | DesiredState::Remove => Wanted::Stopped,
-            },
-        };
-        Some(Step { task, actions: &mut self.actions, wanted, alone: self.alone, now })
+        Some(Step::new(task, &mut self.actions, (self.heard, self.alone), now))
     }
 
     fn advance(&mut self, id: TaskId, now: MonoMs) {

@@ -10,6 +10,7 @@ mod health;
 mod machine;
 mod step;
 mod task;
+mod turns;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::health::{ProbeResult, Prober};
 use super::machine::ending;
 use super::task::{Phase, Task};
+use super::turns::Need;
 use super::{Action, EventKind, Exit, KILL_BOUND};
 use crate::spec::*;
 
@@ -31,6 +32,28 @@ pub(super) struct Step<'a> {
     /// No manager with a quorum is heard.
     pub alone: bool,
     pub now: MonoMs,
+}
+
+impl<'a> Step<'a> {
+    /// `heard`: the swarm has said what it wants. `alone`: no manager with a quorum is heard.
+    pub fn new(
+        task: &'a mut Task,
+        actions: &'a mut Vec<Action>,
+        (heard, alone): (bool, bool),
+        now: MonoMs,
+    ) -> Step<'a> {
+        let wanted = match &task.assignment {
+            _ if heard && !task.assigned => Wanted::Gone,
+            None => Wanted::Unknown,
+            Some(assignment) => match assignment.desired {
+                DesiredState::Ready => Wanted::Prepared,
+                DesiredState::Running => Wanted::Running,
+                DesiredState::Remove if assignment.outcome_recorded => Wanted::Gone,
+                DesiredState::Shutdown | DesiredState::Remove => Wanted::Stopped,
+            },
+        };
+        Step { task, actions, wanted, alone, now }
+    }
 }
 
 impl Step<'_> {
@@ -66,7 +89,7 @@ impl Step<'_> {
         false
     }
 
-    /// Does what is due, as far as it goes without the executor or more time.
+    /// Does what is due, as far as it goes without the executor, more time, or a turn among the others.
     pub fn advance(&mut self) {
         let unwanted = matches!(self.wanted, Wanted::Stopped | Wanted::Gone);
         match &self.task.phase {
@@ -74,23 +97,14 @@ impl Step<'_> {
                 Wanted::Unknown => {}
                 Wanted::Gone => self.remove(),
                 Wanted::Stopped => self.end(TaskState::Shutdown, "stopped before it was started"),
-                Wanted::Prepared | Wanted::Running => {
-                    self.task.reach(TaskState::Preparing);
-                    self.task.phase = Phase::Preparing { cancelled: false };
-                    self.act(Action::Prepare { task: self.task.id });
-                }
+                // When it has its turn.
+                Wanted::Prepared | Wanted::Running => {}
             },
             Phase::Preparing { cancelled: false } if unwanted => {
                 self.task.phase = Phase::Preparing { cancelled: true };
                 self.act(Action::Cancel { task: self.task.id });
             }
             Phase::Ready if unwanted => self.end(TaskState::Shutdown, "stopped before it was started"),
-            Phase::Ready => {
-                let due = self.task.start_at().is_some_and(|at| at <= self.now);
-                if self.wanted == Wanted::Running && due {
-                    self.start(false);
-                }
-            }
             Phase::Running if unwanted => self.drain(None),
             Phase::Running if self.task.health == Health::Unhealthy && self.wanted != Wanted::Unknown => self.give_up(),
             Phase::Running => self.probe(),
@@ -113,6 +127,28 @@ impl Step<'_> {
             Phase::Ended(_) if self.wanted == Wanted::Gone => self.remove(),
             Phase::Unremoved { retry_at } if *retry_at <= self.now => self.remove(),
             _ => {}
+        }
+    }
+
+    /// What it needs a turn for, now.
+    pub fn need(&self) -> Option<Need> {
+        match (&self.task.phase, self.wanted) {
+            (Phase::Found, Wanted::Prepared | Wanted::Running) => Some(Need::Preparation),
+            (Phase::Ready, Wanted::Running) => self.task.start_at().filter(|at| *at <= self.now).map(|_| Need::Start),
+            _ => None,
+        }
+    }
+
+    /// It has its turn.
+    pub fn go_on(&mut self) {
+        match self.need() {
+            Some(Need::Preparation) => {
+                self.task.reach(TaskState::Preparing);
+                self.task.phase = Phase::Preparing { cancelled: false };
+                self.act(Action::Prepare { task: self.task.id });
+            }
+            Some(Need::Start) => self.start(false),
+            None => {}
         }
     }
 

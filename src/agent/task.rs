@@ -85,6 +85,8 @@ pub(super) struct Task {
     pub restarts_in_place: u32,
     /// Failed attempts of the executor in a row, for back-off.
     pub failures: u32,
+    /// Others have their turn first.
+    pub waits: bool,
 }
 
 impl Task {
@@ -111,7 +113,13 @@ impl Task {
             restarts: Restarts::default(),
             restarts_in_place: 0,
             failures: 0,
+            waits: false,
         }
+    }
+
+    /// Whether it counts among those that the node makes ready to run.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.phase, Phase::Preparing { .. } | Phase::Starting { .. })
     }
 
     pub fn reach(&mut self, state: TaskState) {
@@ -139,6 +147,7 @@ impl Task {
     /// When time alone moves it on.
     pub fn deadline(&self) -> Option<MonoMs> {
         match &self.phase {
+            Phase::Ready if self.waits => None,
             Phase::Ready => self.start_at(),
             Phase::Running => self.prober.as_ref()?.due(),
             Phase::BackingOff { until } => Some(*until),
@@ -165,6 +174,8 @@ impl Task {
         };
         let message = match (&self.phase, ended) {
             (_, Some(outcome)) => outcome.message.clone(),
+            // Not how many: that changes all the time, and each change travels in gossip.
+            _ if self.waits => "waits for its turn: a node starts a few tasks at a time".to_owned(),
             (Phase::Ready, _) => match self.start_at() {
                 Some(at) if at > now => format!("starting in {}s", (at - now).as_millis().div_ceil(1000)),
                 _ => String::new(),

@@ -1,5 +1,6 @@
 mod expand;
 mod health;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ impl Case {
     }
 
     fn with(found: Vec<Found>) -> Case {
-        Case { machine: Machine::new(found, MonoMs(0)), assignments: BTreeMap::new(), now: MonoMs(0) }
+        Case { machine: Machine::new(found, 2, MonoMs(0)), assignments: BTreeMap::new(), now: MonoMs(0) }
     }
 
     fn assign(&mut self, change: impl FnOnce(&mut Assignment)) -> Vec<Action> {

@@ -148,7 +148,7 @@ fn current_state(task: &Task, now: Timestamp) -> String {
     let Some(status) = &task.status else { return String::new() };
     let state = status.state.map(|state| state.to_string()).unwrap_or_default();
     let doing = match (status.state, &status.message) {
-        (Some(TaskState::PREPARING | TaskState::READY | TaskState::STARTING), Some(message))
+        (Some(TaskState::ACCEPTED | TaskState::PREPARING | TaskState::READY | TaskState::STARTING), Some(message))
             if !message.is_empty() && *message != state =>
         {
             format!(" ({message})")

@@ -32,6 +32,8 @@ const EVENT_QUEUE: usize = 1024;
 /// Questions about health that wait, and how long an answer is waited for.
 const QUESTION_QUEUE: usize = 64;
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// Tasks in the making for each that may create or start its container: the others have their networks and volumes made.
+const ROOM_PER_WORK: usize = 2;
 /// How long a shutdown waits for what is under way.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
@@ -110,7 +112,7 @@ impl Worker {
         let (stop, stop_in) = watch::channel(false);
         let (questions, questions_in) = mpsc::channel(QUESTION_QUEUE);
         let tasks: BTreeSet<TaskId> = found.iter().map(|found| found.task).collect();
-        let machine = Machine::new(found, clock.now());
+        let machine = Machine::new(found, work * ROOM_PER_WORK, clock.now());
         let (report_out, report) = watch::channel(WorkerReport {
             at: clock.instant(),
             tasks: machine.reports(clock.now()),
@@ -366,10 +368,27 @@ impl Driver {
     }
 }
 
-/// Equal but for the time that passes.
+/// Equal but for the time that passes. Asked after each event, of all the node's tasks: nothing is copied.
 fn same_reports(a: &BTreeMap<TaskId, TaskReport>, b: &BTreeMap<TaskId, TaskReport>) -> bool {
-    let timeless = |report: &TaskReport| TaskReport { ran_for: None, ..report.clone() };
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && timeless(a.1) == timeless(b.1))
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && is_same_report(a.1, b.1))
+}
+
+fn is_same_report(a: &TaskReport, b: &TaskReport) -> bool {
+    let TaskReport {
+        task,
+        state,
+        message,
+        container_id,
+        pid,
+        exit_code,
+        ran_for: _,
+        health,
+        restarts_in_place,
+        host_ports,
+    } = a;
+    (task, state, message, container_id) == (&b.task, &b.state, &b.message, &b.container_id)
+        && (pid, exit_code, health) == (&b.pid, &b.exit_code, &b.health)
+        && (restarts_in_place, host_ports) == (&b.restarts_in_place, &b.host_ports)
 }
 
 /// The machine's clock: milliseconds since the worker's start.

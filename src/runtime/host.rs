@@ -2,6 +2,7 @@
 //! `/dev`; the parsing is pure.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,9 +37,43 @@ pub fn cgroup(mount: &Path) -> Cgroup {
 
 /// A static init to put into containers that ask for one.
 pub fn init_binary() -> Option<PathBuf> {
-    let places =
-        ["/usr/libexec/docker/docker-init", "/usr/bin/docker-init", "/usr/bin/tini-static", "/usr/sbin/tini-static"];
-    places.iter().map(PathBuf::from).find(|path| path.exists())
+    let places = [
+        "/usr/libexec/docker/docker-init",
+        "/usr/bin/docker-init",
+        "/usr/bin/tini-static",
+        "/usr/sbin/tini-static",
+        "/usr/bin/tini",
+        "/sbin/tini",
+    ];
+    places.iter().map(PathBuf::from).find(|path| is_static(path))
+}
+
+/// Whether a program needs nothing of its host: one that names an interpreter (`PT_INTERP`) would look for it, and for libraries, in
+/// the container's image.
+fn is_static(program: &Path) -> bool {
+    let mut head = Vec::new();
+    let read = fs::File::open(program).and_then(|file| file.take(PROGRAM_HEAD_BYTES).read_to_end(&mut head));
+    read.is_ok() && names_interpreter(&head) == Some(false)
+}
+
+/// The program's headers stand right behind its own.
+const PROGRAM_HEAD_BYTES: u64 = 16 << 10;
+
+/// Of a 64-bit little-endian ELF file's beginning (System V ABI, "Program Header"). `None`: it is no such file.
+fn names_interpreter(elf: &[u8]) -> Option<bool> {
+    const PT_INTERP: u32 = 3;
+    if elf.get(..6)? != b"\x7fELF\x02\x01" {
+        return None;
+    }
+    let half = |at: usize| Some(usize::from(u16::from_le_bytes(elf.get(at..at + 2)?.try_into().ok()?)));
+    let headers = usize::try_from(u64::from_le_bytes(elf.get(32..40)?.try_into().ok()?)).ok()?;
+    let (size, count) = (half(54)?, half(56)?);
+    let mut interpreted = false;
+    for index in 0..count {
+        let at = headers.checked_add(index * size)?;
+        interpreted |= u32::from_le_bytes(elf.get(at..at.checked_add(4)?)?.try_into().ok()?) == PT_INTERP;
+    }
+    Some(interpreted)
 }
 
 /// `SIGTERM`, `term`, `15`, `SIGRTMIN+3`.
@@ -221,6 +256,31 @@ mod tests {
         for text in ["", "0", "65", "SIGNOPE", "SIGRTMIN+99"] {
             assert_eq!(signal_number(text), None, "{text}");
         }
+    }
+
+    /// A header of 64 bytes, and a program header of each kind.
+    fn elf(kinds: &[u32]) -> Vec<u8> {
+        let mut elf = vec![0; 64 + 56 * kinds.len()];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        elf[32] = 64;
+        elf[54] = 56;
+        elf[56] = u8::try_from(kinds.len()).unwrap();
+        for (index, kind) in kinds.iter().enumerate() {
+            elf[64 + 56 * index..][..4].copy_from_slice(&kind.to_le_bytes());
+        }
+        elf
+    }
+
+    #[test]
+    fn an_init_with_an_interpreter_is_none_for_a_container() {
+        assert_eq!(names_interpreter(&elf(&[6, 1, 2])), Some(false));
+        assert_eq!(names_interpreter(&elf(&[6, 3, 1])), Some(true));
+        assert_eq!(names_interpreter(&elf(&[1, 1])[..100]), None, "cut short");
+        let mut far = elf(&[1]);
+        far[32..40].fill(0xff);
+        assert_eq!(names_interpreter(&far), None);
+        assert_eq!((names_interpreter(b"#!/bin/sh\n"), names_interpreter(b"")), (None, None));
+        assert!(!is_static(Path::new("/nowhere/tini")));
     }
 
     #[test]

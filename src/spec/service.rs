@@ -170,23 +170,42 @@ pub struct ContainerSpec {
 impl ContainerSpec {
     /// With the templates of its hostname, environment and mounts filled in; an error says where one cannot be.
     pub fn expanded(&self, context: &template::Context<'_>) -> Result<ContainerSpec, String> {
-        let fill = |what: &str, text: &mut String| {
-            if text.contains("{{") {
-                *text =
-                    template::expand(text, context, None).map_err(|why| format!("expanding {what} failed: {why}"))?;
-            }
-            Ok::<(), String>(())
-        };
         let mut spec = self.clone();
-        spec.env.iter_mut().try_for_each(|variable| fill("env", variable))?;
-        spec.hostname.iter_mut().try_for_each(|hostname| fill("hostname", hostname))?;
-        for mount in &mut spec.mounts {
-            fill("mounts", &mut mount.target)?;
-            mount.source.iter_mut().try_for_each(|source| fill("mounts", source))?;
-            mount.volume.labels.values_mut().try_for_each(|label| fill("mounts", label))?;
-            mount.volume.driver_options.values_mut().try_for_each(|option| fill("mounts", option))?;
+        let failed = spec.expand(context).into_iter().next();
+        failed.map_or(Ok(spec), |(_, why)| Err(why))
+    }
+
+    /// Fills in the templates. Gives those that cannot be, each with its place in a stack file's keys, and why.
+    pub fn expand(&mut self, context: &template::Context<'_>) -> Vec<(Vec<String>, String)> {
+        let mut failed = Vec::new();
+        let mut fill = |what: &str, at: &[&str], text: &mut String| {
+            if !text.contains("{{") {
+                return;
+            }
+            match template::expand(text, context, None) {
+                Ok(filled) => *text = filled,
+                Err(why) => {
+                    let at = at.iter().map(|key| (*key).to_owned()).collect();
+                    failed.push((at, format!("expanding {what} failed: {why}")));
+                }
+            }
+        };
+        for variable in &mut self.env {
+            let name = variable.split_once('=').map_or(variable.as_str(), |(name, _)| name).to_owned();
+            fill("env", &["environment", &name], variable);
         }
-        Ok(spec)
+        if let Some(hostname) = &mut self.hostname {
+            fill("hostname", &["hostname"], hostname);
+        }
+        for mount in &mut self.mounts {
+            let target = mount.target.clone();
+            let at = ["volumes", &target];
+            fill("mounts", &at, &mut mount.target);
+            mount.source.iter_mut().for_each(|source| fill("mounts", &at, source));
+            mount.volume.labels.values_mut().for_each(|label| fill("mounts", &at, label));
+            mount.volume.driver_options.values_mut().for_each(|option| fill("mounts", &at, option));
+        }
+        failed
     }
 }
 
@@ -433,6 +452,12 @@ pub struct UpdateConfig {
 impl UpdateConfig {
     /// Where `monitor` is not given.
     pub const DEFAULT_MONITOR: Duration = Duration::from_secs(5);
+
+    /// Whether it says nothing but what is so anyway.
+    pub fn is_default(&self) -> bool {
+        let monitor = self.monitor.filter(|monitor| *monitor != Self::DEFAULT_MONITOR);
+        UpdateConfig { monitor, ..self.clone() } == UpdateConfig::default()
+    }
 }
 
 impl Default for UpdateConfig {

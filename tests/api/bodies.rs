@@ -386,3 +386,28 @@ fn what_is_no_json_or_too_much_of_it_is_refused() {
     }
     assert_eq!(server.backend.services(), before);
 }
+
+#[test]
+fn what_would_not_be_heeded_is_refused_or_warned_of() {
+    let server = Server::start();
+    let ask = |path: &str, body: Value| server.ask("POST", path, body.to_string().as_bytes()).unwrap();
+    let driver = ask("/configs/create", json!({"Name": "c", "driver": {"Name": "vault"}}));
+    assert_eq!(driver.status, 400, "{}", driver.body);
+    assert!(driver.body.contains("config c: a config has no driver"), "{}", driver.body);
+
+    let job = |change: fn(&mut Value)| {
+        let mut spec =
+            json!({"Name": "job", "Mode": {"GlobalJob": {}}, "TaskTemplate": {"ContainerSpec": {"Image": "a:1"}}});
+        change(&mut spec);
+        ask("/services/create", spec)
+    };
+    let updated = job(|spec| spec["UpdateConfig"] = json!({"Parallelism": 1, "Order": "start-first"}));
+    assert_eq!(updated.status, 400, "{}", updated.body);
+    assert!(updated.body.contains("Jobs may not have an update config"), "{}", updated.body);
+    let crowded = job(|spec| spec["TaskTemplate"]["Placement"] = json!({"MaxReplicas": 2}));
+    assert_eq!(crowded.status, 400, "{}", crowded.body);
+    assert!(crowded.body.contains("replicas-max-per-node can only be used with"), "{}", crowded.body);
+    let again = job(|spec| spec["TaskTemplate"]["RestartPolicy"] = json!({"Condition": "any"}));
+    assert_eq!(again.status, 201, "{}", again.body);
+    assert!(again.body.contains("any means on-failure here"), "{}", again.body);
+}

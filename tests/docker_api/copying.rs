@@ -5,7 +5,8 @@ use std::io::Write;
 use std::process::Stdio;
 
 use super::docker_command::{command, ok, refused};
-use super::swarm::Swarm;
+use super::lab::eventually;
+use super::swarm::{PATIENCE, Swarm};
 use super::whole::start;
 
 pub fn goes_both_ways(swarm: &Swarm, host: usize, on: &str) {
@@ -84,6 +85,15 @@ pub fn goes_both_ways(swarm: &Swarm, host: usize, on: &str) {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("leaves the directory"), "{said}");
+    // The command asks by whole seconds: what happened in this one is not told yet.
+    for action in ["archive-path", "extract-to-dir"] {
+        let (container, event) = (format!("container={id}"), format!("event={action}"));
+        let ask = ["events", "--since", "5m", "--until", "0s", "--filter", &container, "--filter", &event];
+        eventually(&format!("{action} to be told"), PATIENCE, || {
+            let told = ok(at, &ask);
+            if told.contains(action) { Ok(()) } else { Err(told) }
+        });
+    }
     ok(at, &["service", "rm", "files"]);
 }
 

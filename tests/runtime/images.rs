@@ -294,6 +294,8 @@ fn a_pull_that_is_cut_goes_on_where_it_was() {
         let name = format!("{}/cut:1", proxy.host);
         runtime.images().ensure(&name, None, |progress| seen.push(progress)).await.unwrap();
         assert!(proxy.cuts.load(Ordering::Relaxed) >= 1, "nothing was cut");
+        let told = seen.iter().any(|progress| progress.to_string().contains("; attempt 1 failed: "));
+        assert!(told, "nobody was told why it takes longer: {seen:?}");
         let last = seen.iter().rev().find(|progress| progress.total_bytes > 0).unwrap();
         assert_eq!(last.done_bytes, last.total_bytes);
         assert!(seen.windows(2).all(|pair| pair[0].done_bytes <= pair[0].total_bytes.max(1)), "{seen:?}");

@@ -258,6 +258,9 @@ fn check(image: &str) -> Option<Check> {
     })
 }
 
+/// Tasks that a node prepares or starts at once.
+const ROOM: usize = 3;
+
 /// The agent of one daemon's life.
 pub struct Worker {
     machine: Machine,
@@ -266,7 +269,7 @@ pub struct Worker {
 
 impl Worker {
     pub fn start(runtime: &Runtime, context: &Context<'_>) -> Worker {
-        Worker { machine: Machine::new(runtime.found(context.now), context.mono()), wanted: BTreeMap::new() }
+        Worker { machine: Machine::new(runtime.found(context.now), ROOM, context.mono()), wanted: BTreeMap::new() }
     }
 
     pub fn assign(&mut self, view: &View, context: &Context<'_>) {

@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bollard::models as docker;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::{Docker, ListQuery, UpdateQuery, answer};
@@ -43,11 +44,32 @@ pub async fn inspect<B: Backend>(
     Ok(answer(&read, config_to_docker(&config)))
 }
 
+/// A config as a client sends it, with what secrets alone have in Docker.
+#[derive(Debug, Deserialize)]
+pub struct ConfigBody {
+    #[serde(flatten)]
+    spec: docker::ConfigSpec,
+    #[serde(rename = "Driver")]
+    driver: Option<docker::Driver>,
+}
+
+impl ConfigBody {
+    fn refuse_driver(&self) -> Result<(), ApiError> {
+        let Some(driver) = self.driver.as_ref().filter(|driver| !driver.name.is_empty()) else { return Ok(()) };
+        Err(ApiError::invalid(format!(
+            "config {}: a config has no driver, and {:?} would not be heeded: leave it out, and give the data",
+            self.spec.name.as_deref().unwrap_or_default(),
+            driver.name
+        )))
+    }
+}
+
 pub async fn create<B: Backend>(
     State(backend): State<Arc<B>>,
-    Docker(body): Docker<docker::ConfigSpec>,
+    Docker(body): Docker<ConfigBody>,
 ) -> Result<Response, ApiError> {
-    let spec = config_spec_from_docker(body)?;
+    body.refuse_driver()?;
+    let spec = config_spec_from_docker(body.spec)?;
     // Before it is too large for the log.
     spec.validate().map_err(|invalid| ApiError::invalid(invalid.to_string()))?;
     let id = ConfigId(backend.new_id());
@@ -60,11 +82,12 @@ pub async fn update<B: Backend>(
     State(backend): State<Arc<B>>,
     Path(wanted): Path<String>,
     Query(query): Query<UpdateQuery>,
-    Docker(body): Docker<docker::ConfigSpec>,
+    Docker(body): Docker<ConfigBody>,
 ) -> Result<StatusCode, ApiError> {
+    body.refuse_driver()?;
     let read = backend.read().await?;
     let config = lookup::config(&read.state, &wanted)?;
-    let mut spec = config_spec_from_docker(body)?;
+    let mut spec = config_spec_from_docker(body.spec)?;
     if spec.data.is_empty() {
         spec.data = config.spec.data.clone();
     }

@@ -71,6 +71,7 @@ pub async fn create<B: Backend>(
     headers: HeaderMap,
     Docker(body): Docker<docker::ServiceSpec>,
 ) -> Result<Response, ApiError> {
+    let warnings = unheeded(&body);
     let mut spec = service_spec_from_docker(body)?;
     if spec.name.is_empty() {
         spec.name = names::made_up(backend.new_id());
@@ -79,7 +80,17 @@ pub async fn create<B: Backend>(
     let id = ServiceId(backend.new_id());
     let command = Command::CreateService { id, spec: Box::new(spec), credentials: credentials(&headers) };
     backend.propose(command).await?;
-    Ok((StatusCode::CREATED, Json(json!({ "ID": id.to_string(), "Warnings": [] }))).into_response())
+    Ok((StatusCode::CREATED, Json(json!({ "ID": id.to_string(), "Warnings": warnings }))).into_response())
+}
+
+/// What was said and means less than it says. Not of an update: a client sends back what it was shown.
+fn unheeded(spec: &docker::ServiceSpec) -> Vec<String> {
+    let mode = spec.mode.as_ref();
+    let is_job = mode.is_some_and(|mode| mode.replicated_job.is_some() || mode.global_job.is_some());
+    let restart = spec.task_template.as_ref().and_then(|task| task.restart_policy.as_ref());
+    let any = restart.is_some_and(|restart| restart.condition == Some(docker::TaskSpecRestartPolicyConditionEnum::ANY));
+    let warning = "restart condition any: a job's task that has completed is not run again: any means on-failure here";
+    (is_job && any).then(|| warning.to_owned()).into_iter().collect()
 }
 
 #[derive(Debug, Deserialize)]

@@ -2,6 +2,7 @@
 //! and went is lost; and this node's containers as their reports change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -176,7 +177,7 @@ fn of_what_it_uses(container: &Container, volumes: &[LocalVolume], starts: bool,
     };
     let id = container.id.as_str();
     let mounted = container.process.mounts.iter().filter_map(|(source, target, writable)| {
-        let volume = volumes.iter().find(|volume| volume.mountpoint == *source)?;
+        let volume = volume_of(source, volumes)?;
         let writable = writable.to_string();
         let attributes = [
             ("container", id),
@@ -192,6 +193,11 @@ fn of_what_it_uses(container: &Container, volumes: &[LocalVolume], starts: bool,
         event("network", if starts { "connect" } else { "disconnect" }, place.id.to_string(), &attributes)
     });
     mounted.chain(places).collect()
+}
+
+/// The volume that a mount's source is, or lies in: a mount may be of a part of it.
+fn volume_of<'a>(source: &str, volumes: &'a [LocalVolume]) -> Option<&'a LocalVolume> {
+    volumes.iter().find(|volume| Path::new(source).starts_with(&volume.mountpoint))
 }
 
 /// `None` where Docker has no event for it.

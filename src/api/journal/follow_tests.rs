@@ -39,3 +39,19 @@ fn the_state_of_an_update_is_told_in_dockers_words() {
     assert_eq!(updating(&status(UpdateState::RollbackStarted)), "rollback_started");
     assert_eq!(updating(&None), "");
 }
+
+#[test]
+fn a_mount_of_a_part_of_a_volume_is_of_that_volume() {
+    let volume = |name: &str| LocalVolume {
+        name: name.into(),
+        mountpoint: format!("/v/{name}/_data"),
+        labels: Labels::new(),
+        options: Labels::new(),
+        created: UnixMs(0),
+    };
+    let volumes = [volume("a"), volume("ab")];
+    let name = |source: &str| volume_of(source, &volumes).map(|volume| volume.name.as_str());
+    assert_eq!(name("/v/ab/_data"), Some("ab"));
+    assert_eq!(name("/v/a/_data/deep/down"), Some("a"));
+    assert_eq!((name("/v/a/_database"), name("/v")), (None, None));
+}

@@ -15,7 +15,8 @@ pub struct Config {
 
 impl Config {
     pub fn run(self) -> anyhow::Result<()> {
-        self.files.with(Features::all(), |file, _| {
+        self.files.with(Features::all(), |file, around| {
+            let file = file.checked(around)?;
             warn(file.warnings());
             print(&file.print())
         })

@@ -55,8 +55,10 @@ struct Tools {
     outcomes: Outcomes,
     node: NodeNames,
     events: mpsc::Sender<Event>,
-    /// Bounds what runs processes: creating, starting, deleting. Waiting for images is not work.
+    /// Bounds what runs processes: creating and starting. Waiting for images is not work.
     work: Semaphore,
+    /// Bounds what clears away: it waits for no start, and no start waits for the end of thousands.
+    clearing: Semaphore,
     /// Bounds the health checks that run at once; a slow one must not hold up the work.
     probes: Semaphore,
 }
@@ -64,8 +66,9 @@ struct Tools {
 impl Executor {
     pub fn new(hands: Hands, work_at_once: usize, events: mpsc::Sender<Event>) -> Executor {
         let Hands { runtime, networks, resolver, outcomes, node } = hands;
-        let (work, probes) = (Semaphore::new(work_at_once), Semaphore::new(PROBES_AT_ONCE));
-        let tools = Tools { runtime, networks, resolver, outcomes, node, events, work, probes };
+        let (work, clearing) = (Semaphore::new(work_at_once), Semaphore::new(work_at_once));
+        let probes = Semaphore::new(PROBES_AT_ONCE);
+        let tools = Tools { runtime, networks, resolver, outcomes, node, events, work, clearing, probes };
         Executor { tools: Arc::new(tools), jobs: JoinSet::new(), preparing: BTreeMap::new() }
     }
 
@@ -233,11 +236,12 @@ impl Tools {
         let task = assignment.task;
         let mut told: Option<(Instant, Progress)> = None;
         let progress = |now: Progress| {
-            let due = told.is_none_or(|(at, last)| at.elapsed() >= PROGRESS_EVERY || last.unpacking != now.unpacking);
-            if due && told.is_none_or(|(_, last)| last != now) {
-                told = Some((clock(), now));
+            let turn = |last: &Progress| last.unpacking != now.unpacking || last.trouble != now.trouble;
+            let due = told.as_ref().is_none_or(|(at, last)| at.elapsed() >= PROGRESS_EVERY || turn(last));
+            if due && told.as_ref().is_none_or(|(_, last)| *last != now) {
                 // A full queue has something better to tell.
                 let _ = self.events.try_send(Event { task, kind: EventKind::Progress(now.to_string()) });
+                told = Some((clock(), now));
             }
         };
         let ensured = self.runtime.images().ensure(&assignment.spec.container.image, credentials, progress).await;
@@ -260,7 +264,7 @@ impl Tools {
 
     /// Both halves are tried, and what fails is tried again when the task is removed.
     async fn release(&self, task: TaskId) {
-        let _slot = self.work.acquire().await.expect("the semaphore is never closed");
+        let _slot = self.clearing.acquire().await.expect("the semaphore is never closed");
         self.resolver.forget(task);
         let (process, network) = tokio::join!(self.runtime.release_task(task), self.networks.remove(task));
         log_failure(task, "clearing away the process of", process);
@@ -278,7 +282,7 @@ impl Tools {
     }
 
     async fn remove(&self, task: TaskId) -> EventKind {
-        let _slot = self.work.acquire().await.expect("the semaphore is never closed");
+        let _slot = self.clearing.acquire().await.expect("the semaphore is never closed");
         self.resolver.forget(task);
         let removed = self.runtime.remove_task(task).await.map_err(|error| explained(&error));
         let network = self.networks.remove(task).await.map_err(|error| explained(&error));

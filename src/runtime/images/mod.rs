@@ -64,11 +64,21 @@ pub struct ImageSummary {
 }
 
 /// How far a pull is. Bytes of layers that are here already count as done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Progress {
     pub done_bytes: u64,
     pub total_bytes: u64,
     pub unpacking: bool,
+    /// How the attempt before failed; until the next one brings something.
+    pub trouble: Option<Trouble>,
+}
+
+/// An attempt at a part of a pull that failed and is made again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// From 1.
+    pub attempt: u32,
+    pub reason: String,
 }
 
 impl std::fmt::Display for Progress {
@@ -77,6 +87,10 @@ impl std::fmt::Display for Progress {
             (true, _) => f.write_str("unpacking the image"),
             (false, 0) => f.write_str("pulling"),
             (false, total) => write!(f, "pulling {}%", self.done_bytes.min(total) * 100 / total),
+        }?;
+        match &self.trouble {
+            Some(Trouble { attempt, reason }) => write!(f, "; attempt {attempt} failed: {reason}"),
+            None => Ok(()),
         }
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::content::{self, CopyError, LabelMap, Writer};
 use super::manifest::{self, Document, MANIFEST_TYPES, MAX_DOCUMENT_BYTES};
 use super::registry::{self, Failure, STALL_AFTER};
-use super::{ImageInfo, Images, Origin, Progress, PullFailure, PullState, end_lease, lookup_name, take_lease};
+use super::{ImageInfo, Images, Origin, Progress, PullFailure, PullState, Trouble, end_lease, lookup_name, take_lease};
 use crate::runtime::client::Client;
 use crate::runtime::error::{Result, RuntimeError, explained};
 use crate::spec::SecretBytes;
@@ -275,6 +275,7 @@ impl Pull<'_> {
             return Err(RuntimeError::Pull { image, reason: format!("{} ({ATTEMPTS} attempts)", failure.reason) });
         }
         tracing::warn!(image, reason = failure.reason, attempt, "a pull stumbled, trying again");
+        self.tell_of(false, Some(Trouble { attempt: *attempt, reason: failure.reason }));
         let wait = BACKOFF_FIRST.saturating_mul(1 << (*attempt - 1)).min(BACKOFF_MAX);
         #[expect(clippy::disallowed_methods, reason = "spreads the retries of many nodes")]
         let jitter = rand::rng().random_range(0.5..1.5);
@@ -283,8 +284,12 @@ impl Pull<'_> {
     }
 
     fn tell(&self, unpacking: bool) {
+        self.tell_of(unpacking, None);
+    }
+
+    fn tell_of(&self, unpacking: bool, trouble: Option<Trouble>) {
         let (done_bytes, total_bytes) = (self.done.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed));
-        self.progress.send_replace(PullState::Running(Progress { done_bytes, total_bytes, unpacking }));
+        self.progress.send_replace(PullState::Running(Progress { done_bytes, total_bytes, unpacking, trouble }));
     }
 
     fn missing(&self, reason: String) -> RuntimeError {

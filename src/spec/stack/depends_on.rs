@@ -77,7 +77,7 @@ impl Converter<'_> {
                 let near = suggest::nearest(&entry.key, known.iter().copied());
                 let hint = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
                 let message = format!("there is no service {:?} in the stack{hint}", entry.key);
-                self.report.problem(entry.place, &format!("{path}.depends_on"), message);
+                self.report.missing(entry.place, &format!("{path}.depends_on"), message);
                 continue;
             }
             let condition = entry.value.get("condition").and_then(|word| StartCondition::parse(word.as_text()));
@@ -91,7 +91,7 @@ impl Converter<'_> {
         read
     }
 
-    /// Services that wait for one another would never start; each ring is told once.
+    /// Services that wait for one another would never start; each ring is told once. One that waits for itself has a bad spec.
     pub(super) fn refuse_rings(&mut self) {
         let root = self.root;
         let services = root.get("services").map_or(&[][..], Node::entries);
@@ -102,7 +102,8 @@ impl Converter<'_> {
         };
         let mut told: Vec<String> = Vec::new();
         for entry in services.iter() {
-            let Some(ring) = cycle(&entry.key, edges).filter(|_| !told.contains(&entry.key)) else { continue };
+            let ring = cycle(&entry.key, edges).filter(|ring| ring.len() > 2 && !told.contains(&entry.key));
+            let Some(ring) = ring else { continue };
             let place = entry.value.get("depends_on").map_or(entry.place, |node| node.place);
             let message = format!("services that wait for one another would never start: {}", ring.join(" -> "));
             self.report.problem(place, &format!("services.{}.depends_on", entry.key), message);

@@ -2,11 +2,10 @@
 
 use super::dotenv;
 use super::features::Feature;
-use super::problem::Place;
 use super::reader::*;
 use super::yaml::{Entry, Node, Value};
 use crate::spec::publish::{MAX_PUBLISHED_PORTS, ShortPorts};
-use crate::spec::{HOST_GATEWAY, NodeNetwork, Protocol};
+use crate::spec::{NodeNetwork, Protocol};
 
 /// Builds a canonical mapping whose values all stand at one place.
 pub(super) fn mapping(place: super::problem::Place, entries: Vec<(&str, Value)>) -> Node {
@@ -205,7 +204,6 @@ pub fn hosts(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
         Value::Map(_) => {
             for entry in key_values(reader, path, node)?.entries() {
                 let address = entry.value.as_text();
-                check_address(reader, entry.place, path, address);
                 hosts.push(Node::text(entry.place, format!("{}:{address}", entry.key)));
             }
         }
@@ -213,10 +211,7 @@ pub fn hosts(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
             for item in texts(reader, path, node)?.items() {
                 let split = item.as_text().split_once(['=', ':']);
                 match split.filter(|(host, address)| !host.is_empty() && !address.is_empty()) {
-                    Some((host, address)) => {
-                        check_address(reader, item.place, path, address);
-                        hosts.push(Node::text(item.place, format!("{host}:{address}")));
-                    }
+                    Some((host, address)) => hosts.push(Node::text(item.place, format!("{host}:{address}"))),
                     None => reader.problem(item.place, path, format!("{:?} is not host:address", item.as_text())),
                 }
             }
@@ -233,13 +228,6 @@ pub fn network_mode(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<N
     }
     reader.warn(place, path, "ignored: only host, none and bridge have an effect in a swarm");
     None
-}
-
-fn check_address(reader: &mut Reader<'_>, place: Place, path: &str, address: &str) {
-    let bare = address.trim_start_matches('[').trim_end_matches(']');
-    if address != HOST_GATEWAY && bare.parse::<std::net::IpAddr>().is_err() {
-        reader.problem(place, path, format!("{address:?} is neither an address nor {HOST_GATEWAY}"));
-    }
 }
 
 pub(super) const FILE_REFERENCE: &[Field] = &[

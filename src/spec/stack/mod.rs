@@ -39,6 +39,9 @@ use composition::{Loader, Scope};
 use problem::Report;
 use yaml::Node;
 
+/// Stands for the stack's name where it has none yet: the shortest.
+const UNNAMED: &str = "s";
+
 /// One file given with `-c`.
 #[derive(Debug, Clone)]
 pub struct Source {
@@ -84,17 +87,35 @@ impl StackFile {
             }
         }
         match merged {
-            Some(mut tree) if report.problems.is_empty() => {
+            Some(mut tree) => {
+                let is_whole = report.problems.is_empty();
                 let dropped = composition::keep_active(&mut tree, around.profiles, &mut report);
-                Ok(StackFile { tree, report, dropped })
+                let file = StackFile { tree, report, dropped };
+                if is_whole { Ok(file) } else { file.checked(around) }
             }
-            _ => Err(report.into_error()),
+            None => Err(report.into_error()),
         }
+    }
+
+    /// The file, unless something in it makes no acceptable spec, whatever the stack is called. What it refers to is not
+    /// looked for: files of secrets and configs may be elsewhere.
+    pub fn checked(mut self, around: &Surroundings<'_>) -> Result<StackFile, StackError> {
+        let warnings = self.report.warnings.len();
+        self.report.partial = true;
+        self.converter(UNNAMED, around).stack();
+        self.report.partial = false;
+        self.report.warnings.truncate(warnings);
+        if self.report.problems.is_empty() { Ok(self) } else { Err(self.report.into_error()) }
     }
 
     /// The specs of the stack called `name`, and what is worth a warning.
     pub fn convert(mut self, name: &str, around: &Surroundings<'_>) -> Result<(Stack, Vec<Problem>), StackError> {
-        let stack = convert::Converter {
+        let stack = self.converter(name, around).stack();
+        if self.report.problems.is_empty() { Ok((stack, self.report.warnings)) } else { Err(self.report.into_error()) }
+    }
+
+    fn converter<'a>(&'a mut self, name: &'a str, around: &Surroundings<'a>) -> convert::Converter<'a> {
+        convert::Converter {
             name,
             root: &self.tree,
             report: &mut self.report,
@@ -103,8 +124,6 @@ impl StackFile {
             features: around.features,
             dropped: &self.dropped,
         }
-        .stack();
-        if self.report.problems.is_empty() { Ok((stack, self.report.warnings)) } else { Err(self.report.into_error()) }
     }
 
     /// Canonical YAML.

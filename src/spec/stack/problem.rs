@@ -69,9 +69,28 @@ pub struct Report {
     pub files: Vec<String>,
     pub problems: Vec<Problem>,
     pub warnings: Vec<Problem>,
+    /// Not all of the files could be read: what is missing may have been there.
+    pub partial: bool,
 }
 
 impl Report {
+    /// Something that is not there, though the file refers to it. Where the file is read in part, nobody can tell.
+    pub fn missing(&mut self, place: Place, path: &str, message: impl Into<String>) {
+        if !self.partial {
+            self.problem(place, path, message);
+        }
+    }
+
+    /// Whether there is a problem with just this already.
+    pub fn has_problem(&self, place: Place, path: &str) -> bool {
+        let file = self.files.get(place.file).map_or("", String::as_str);
+        let is_here = |problem: &Problem| {
+            (problem.file.as_str(), problem.line, problem.column, problem.path.as_str())
+                == (file, place.line, place.column, path)
+        };
+        self.problems.iter().any(is_here)
+    }
+
     pub fn problem(&mut self, place: Place, path: &str, message: impl Into<String>) {
         if self.problems.len() < MAX_KEPT {
             let problem = self.locate(place, path, message.into());

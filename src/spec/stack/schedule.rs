@@ -38,7 +38,7 @@ impl Converter<'_> {
     /// What the file says, as labels say it too: so Docker's clients see it. A service whose mode is not given becomes a
     /// job.
     pub(super) fn schedule(&mut self, path: &str, service: &Node, spec: &mut ServiceSpec) {
-        let Some(node) = service.get("x-schedule") else { return self.check_scheduled_mode(path, service, spec) };
+        let Some(node) = service.get("x-schedule") else { return };
         let read = read(node).and_then(|schedule| schedule.rule().map(|_| schedule));
         match read {
             Ok(schedule) => {
@@ -49,15 +49,6 @@ impl Converter<'_> {
         }
         if let (ServiceMode::Replicated { replicas }, None) = (spec.mode, given_mode(service)) {
             spec.mode = ServiceMode::ReplicatedJob { max_concurrent: replicas, total_completions: replicas };
-        }
-        self.check_scheduled_mode(path, service, spec);
-    }
-
-    fn check_scheduled_mode(&mut self, path: &str, service: &Node, spec: &ServiceSpec) {
-        if spec.schedule.is_some() && !spec.mode.is_job() {
-            let place = given_mode(service).unwrap_or(service).place;
-            let message = "it has a schedule, and only jobs have runs: make it replicated-job or global-job";
-            self.report.problem(place, &format!("{path}.deploy.mode"), message);
         }
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Checked, InvalidSpec, is_resource_name, is_template, require};
+use super::{Checked, Faults, InvalidSpec, is_resource_name, is_template, require};
 use crate::spec::image::ImageReference;
+use crate::spec::stack::nearest;
 use crate::spec::volume::check_driver;
 use crate::spec::*;
 
@@ -20,142 +21,176 @@ const SIGNALS: &str = "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL P
     SYS TERM TRAP TSTP TTIN TTOU UNUSED URG USR1 USR2 VTALRM WINCH XCPU XFSZ RTMIN RTMAX";
 
 impl ContainerSpec {
-    pub(super) fn validate(&self) -> Checked {
+    pub(super) fn note_faults(&self, faults: &mut Faults) {
+        faults.check(&["image"], self.check_image());
+        for variable in &self.env {
+            faults.check(&["environment", variable_name(variable)], check_env(variable));
+        }
+        note_mounts(&self.mounts, faults);
+        // Two secrets, or two configs, cannot appear as one file.
+        note_targets("secret", self.secrets.iter().map(|secret| (&secret.name, &secret.file)), faults);
+        note_targets("config", self.configs.iter().map(|config| (&config.name, &config.file)), faults);
+        self.note_bad_process(faults);
+        self.note_bad_names(faults);
+        self.note_bad_rights(faults);
+        if let Some(check) = &self.healthcheck {
+            faults.check(&["healthcheck"], check_health(check));
+        }
+    }
+
+    fn check_image(&self) -> Checked {
         require(!self.image.is_empty(), || "ContainerSpec: image reference must be provided".into())?;
-        let image = self.image.parse::<ImageReference>();
-        image.map_err(|invalid| InvalidSpec(format!("ContainerSpec: {invalid}")))?;
-        self.env.iter().try_for_each(|variable| check_env(variable))?;
-        check_mounts(&self.mounts)?;
-        self.check_files()?;
-        self.check_process()?;
-        self.check_names()?;
-        self.check_rights()?;
-        self.healthcheck.as_ref().map_or(Ok(()), check_health)
+        let image = self.image.parse::<ImageReference>().map(drop);
+        image.map_err(|invalid| InvalidSpec(format!("ContainerSpec: {invalid}")))
     }
 
-    /// Two secrets, or two configs, cannot appear as one file.
-    fn check_files(&self) -> Checked {
-        let secrets = self.secrets.iter().map(|secret| (&secret.name, &secret.file));
-        check_targets("secret", secrets)?;
-        check_targets("config", self.configs.iter().map(|config| (&config.name, &config.file)))
-    }
-
-    fn check_process(&self) -> Checked {
+    fn note_bad_process(&self, faults: &mut Faults) {
         if let Some(signal) = &self.stop_signal {
-            require(is_signal(signal), || format!("invalid stop signal {signal:?}: write for example SIGTERM or 15"))?;
+            faults.require(&["stop_signal"], is_signal(signal), || {
+                format!("invalid stop signal {signal:?}: write for example SIGTERM or 15")
+            });
         }
-        let dir = self.dir.as_deref().filter(|dir| !dir.is_empty());
-        require(dir.is_none_or(|dir| dir.starts_with('/')), || {
-            format!("the working directory {:?} is invalid, it needs to be an absolute path", self.dir_text())
-        })?;
-        require((-1000..=1000).contains(&self.oom_score_adj), || {
+        let dir = self.dir.as_deref().unwrap_or_default();
+        faults.require(&["working_dir"], dir.is_empty() || dir.starts_with('/'), || {
+            format!("the working directory {dir:?} is invalid, it needs to be an absolute path")
+        });
+        faults.require(&["oom_score_adj"], (-1000..=1000).contains(&self.oom_score_adj), || {
             format!("invalid oom_score_adj {}: it goes from -1000 to 1000", self.oom_score_adj)
-        })?;
-        for ulimit in &self.ulimits {
-            let known = ULIMITS.split(' ').any(|name| name == ulimit.name);
-            require(known, || format!("invalid ulimit type: {}", ulimit.name))?;
+        });
+        for Ulimit { name, soft, hard } in &self.ulimits {
+            faults.require(&["ulimits", name], ULIMITS.split(' ').any(|known| known == name), || {
+                let hint = nearest(name, ULIMITS.split(' ')).map(|near| format!("; did you mean {near:?}?"));
+                format!("invalid ulimit type: {name}{}", hint.unwrap_or_default())
+            });
             // -1 stands for no limit.
-            require(ulimit.hard == -1 || (ulimit.soft != -1 && ulimit.soft <= ulimit.hard), || {
-                format!(
-                    "ulimit {}: the soft limit {} is above the hard limit {}",
-                    ulimit.name, ulimit.soft, ulimit.hard
-                )
-            })?;
+            faults.require(&["ulimits", name], *hard == -1 || (*soft != -1 && soft <= hard), || {
+                format!("ulimit {name}: the soft limit {soft} is above the hard limit {hard}")
+            });
         }
-        Ok(())
     }
 
-    fn dir_text(&self) -> &str {
-        self.dir.as_deref().unwrap_or_default()
-    }
-
-    fn check_names(&self) -> Checked {
+    fn note_bad_names(&self, faults: &mut Faults) {
         if let Some(hostname) = self.hostname.as_deref().filter(|name| !name.is_empty() && !is_template(name)) {
-            require(is_hostname(hostname), || format!("invalid hostname {hostname:?}"))?;
+            faults.require(&["hostname"], is_hostname(hostname), || format!("invalid hostname {hostname:?}"));
         }
         for server in &self.dns.nameservers {
-            require(server.parse::<IpAddr>().is_ok(), || format!("DNS server {server:?} is no IP address"))?;
+            faults.require(&["dns", server], server.parse::<IpAddr>().is_ok(), || {
+                format!("DNS server {server:?} is no IP address")
+            });
+        }
+        for domain in &self.dns.search {
+            // A dot alone stands for none.
+            faults.require(&["dns_search", domain], domain == "." || is_domain(domain), || {
+                format!("DNS search domain {domain:?} is no domain: write for example example.com")
+            });
+        }
+        for option in &self.dns.options {
+            let plain = !option.is_empty() && option.bytes().all(|b| b.is_ascii_graphic());
+            faults.require(&["dns_opt", option], plain, || {
+                format!("DNS option {option:?} is none: write for example ndots:2, each as an item of its own")
+            });
         }
         for domain in &self.dns.search {
             require(is_dns_domain(domain), || format!("DNS search domain {domain:?} is no domain"))?;
         }
         for host in &self.hosts {
             let mut words = host.split_whitespace();
-            let address = words.next().unwrap_or_default();
-            require(words.next().is_some() && is_host_address(address), || {
-                format!(
-                    "invalid extra host {host:?}: write an address (or {HOST_GATEWAY}, for the node's own) and a name"
-                )
-            })?;
+            let (address, name) = (words.next().unwrap_or_default(), words.next());
+            faults.require(
+                &["extra_hosts", name.unwrap_or_default()],
+                name.is_some() && is_host_address(address),
+                || {
+                    format!(
+                        "invalid extra host {host:?}: write an address (or {HOST_GATEWAY}, for the node's own) and a name"
+                    )
+                },
+            );
         }
-        require(self.drain.is_none_or(|drain| drain <= MAX_DRAIN), || {
+        faults.require(&["x-drain"], self.drain.is_none_or(|drain| drain <= MAX_DRAIN), || {
             format!("a drain of more than {} s would hold up every update", MAX_DRAIN.as_secs())
-        })?;
+        });
         for name in self.sysctls.keys() {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-/".contains(&b);
-            require(!name.is_empty() && name.bytes().all(plain), || format!("invalid sysctl {name:?}"))?;
+            faults.require(&["sysctls", name], !name.is_empty() && name.bytes().all(plain), || {
+                format!("invalid sysctl {name:?}")
+            });
         }
-        Ok(())
     }
 
-    fn check_rights(&self) -> Checked {
-        for capability in self.cap_add.iter().chain(&self.cap_drop) {
-            let upper = capability.to_ascii_uppercase();
-            let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-            require(CAPABILITIES.split_whitespace().any(|known| known == name), || {
-                format!("unknown capability: {capability:?}")
-            })?;
+    fn note_bad_rights(&self, faults: &mut Faults) {
+        for (key, capabilities) in [("cap_add", &self.cap_add), ("cap_drop", &self.cap_drop)] {
+            for capability in capabilities {
+                let upper = capability.to_ascii_uppercase();
+                let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
+                faults.require(&[key, capability], CAPABILITIES.split_whitespace().any(|known| known == name), || {
+                    format!("unknown capability: {capability:?}")
+                });
+            }
         }
         for device in &self.devices {
+            let at = ["devices", &device.host_path];
             let paths = device.host_path.starts_with('/') && device.container_path.starts_with('/');
-            require(paths, || format!("invalid device {:?}: its paths are absolute", device.host_path))?;
+            faults.require(&at, paths, || format!("invalid device {:?}: its paths are absolute", device.host_path));
             let permissions = !device.permissions.is_empty() && device.permissions.chars().all(|c| "rwm".contains(c));
-            require(permissions, || {
+            faults.require(&at, permissions, || {
                 format!("invalid device permissions {:?}: write some of r, w and m", device.permissions)
-            })?;
+            });
         }
-        Security::read(&self.security_opt).map_err(|option| {
-            InvalidSpec(format!(
+        if let Err(option) = Security::read(&self.security_opt) {
+            let why = format!(
                 "invalid security option {option:?}: use no-new-privileges, seccomp=unconfined or apparmor=unconfined"
-            ))
-        })?;
-        for (kind, mode) in [("IPC", &self.ipc), ("PID", &self.pid)] {
-            require(matches!(mode.as_deref(), None | Some("" | "private" | "host")), || {
-                format!("invalid {kind} mode {:?}: use private or host", mode.as_deref().unwrap_or_default())
-            })?;
+            );
+            faults.check(&["security_opt", &option], Err(InvalidSpec(why)));
         }
-        require(self.shm_size != Some(0), || "invalid shm size 0: write for example 64m".into())
+        for (kind, key, mode) in [("IPC", "ipc", &self.ipc), ("PID", "pid", &self.pid)] {
+            faults.require(&[key], matches!(mode.as_deref(), None | Some("" | "private" | "host")), || {
+                format!("invalid {kind} mode {:?}: use private or host", mode.as_deref().unwrap_or_default())
+            });
+        }
+        faults.require(&["shm_size"], self.shm_size != Some(0), || "invalid shm size 0: write for example 64m".into());
     }
+}
+
+fn variable_name(variable: &str) -> &str {
+    variable.split_once('=').map_or(variable, |(name, _)| name)
 }
 
 /// `KEY=value`, or a bare `KEY`.
 fn check_env(variable: &str) -> Checked {
-    let name = variable.split_once('=').map_or(variable, |(name, _)| name);
-    require(!name.is_empty() && !variable.contains('\0'), || format!("invalid environment variable: {variable:?}"))
+    require(!variable_name(variable).is_empty() && !variable.contains('\0'), || {
+        format!("invalid environment variable: {variable:?}")
+    })
 }
 
-fn check_mounts(mounts: &[Mount]) -> Checked {
+fn note_mounts(mounts: &[Mount], faults: &mut Faults) {
     let mut targets = BTreeSet::new();
     for mount in mounts {
         let target = &mount.target;
-        if !is_template(target) {
-            require(target.starts_with('/'), || format!("invalid mount target, must be an absolute path: {target:?}"))?;
-            let path = components(target);
-            require(!path.is_empty(), || "invalid mount target: a task's root cannot be mounted over".into())?;
-            require(targets.insert(path), || format!("ContainerSpec: duplicate mount point: {target}"))?;
-        }
-        check_source(mount)?;
-        check_volume(&mount.volume)?;
+        let at = ["volumes", target];
+        faults.check(&at, check_target(target));
+        let known = is_template(target) || targets.insert(components(target));
+        faults.require(&at, known, || format!("ContainerSpec: duplicate mount point: {target}"));
+        faults.check(&at, check_source(mount));
+        note_volume(target, &mount.volume, faults);
     }
-    Ok(())
 }
 
-fn check_volume(volume: &VolumeOptions) -> Checked {
-    check_driver(volume.driver.as_deref()).map_err(InvalidSpec)?;
-    if volume.driver_options.values().any(|value| is_template(value)) {
+fn check_target(target: &str) -> Checked {
+    if is_template(target) {
         return Ok(());
     }
-    VolumeMount::read(&volume.driver_options).map(drop).map_err(InvalidSpec)
+    require(target.starts_with('/'), || format!("invalid mount target, must be an absolute path: {target:?}"))?;
+    require(!components(target).is_empty(), || "invalid mount target: a task's root cannot be mounted over".into())
+}
+
+fn note_volume(target: &str, volume: &VolumeOptions, faults: &mut Faults) {
+    if let Err(why) = check_driver(volume.driver.as_deref()) {
+        // Its options are another's.
+        faults.check(&["volumes", target, "driver"], Err(InvalidSpec(why)));
+    } else if !volume.driver_options.values().any(|value| is_template(value)) {
+        let read = VolumeMount::read(&volume.driver_options).map(drop);
+        faults.check(&["volumes", target, "driver_opts"], read.map_err(InvalidSpec));
+    }
 }
 
 fn check_source(mount: &Mount) -> Checked {
@@ -194,24 +229,25 @@ fn components(path: &str) -> Vec<&str> {
     names
 }
 
-fn check_targets<'a>(kind: &str, files: impl Iterator<Item = (&'a String, &'a FileTarget)>) -> Checked {
+fn note_targets<'a>(kind: &str, files: impl Iterator<Item = (&'a String, &'a FileTarget)>, faults: &mut Faults) {
     let mut targets: BTreeMap<&str, &str> = BTreeMap::new();
     for (name, file) in files {
-        require(!file.name.is_empty(), || format!("{kind} {name:?} has no target"))?;
-        require(!file.name.split('/').any(|part| part == ".."), || {
-            format!("{kind} {name:?}: target {:?} leads out of its directory: write an absolute path", file.name)
-        })?;
+        let target = &file.name;
+        let at = [&format!("{kind}s"), target.as_str()];
+        faults.require(&at, !target.is_empty(), || format!("{kind} {name:?} has no target"));
+        faults.require(&at, !target.split('/').any(|part| part == ".."), || {
+            format!("{kind} {name:?}: target {target:?} leads out of its directory: write an absolute path")
+        });
         for (what, id) in [("uid", &file.uid), ("gid", &file.gid)] {
-            require(id.parse::<u32>().is_ok(), || format!("{kind} {name:?}: {what} {id:?} is no number"))?;
+            faults.require(&[at[0], at[1], what], id.parse::<u32>().is_ok(), || {
+                format!("{kind} {name:?}: {what} {id:?} is no number")
+            });
         }
-        if let Some(other) = targets.insert(&file.name, name) {
-            let target = &file.name;
-            return Err(InvalidSpec(format!(
-                "{kind} references '{other}' and '{name}' have a conflicting target: '{target}'"
-            )));
+        if let Some(other) = targets.insert(target, name) {
+            let why = format!("{kind} references '{other}' and '{name}' have a conflicting target: '{target}'");
+            faults.check(&at, Err(InvalidSpec(why)));
         }
     }
-    Ok(())
 }
 
 /// A name with or without `SIG`, a number, or a real-time signal such as `SIGRTMIN+3`.
@@ -235,6 +271,11 @@ fn is_hostname(name: &str) -> bool {
         (1..=63).contains(&label.len()) && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
     };
     name.len() <= 253 && name.split('.').all(label)
+}
+
+/// With the dot at its end, or without; names may have underscores, as those of services do.
+fn is_domain(name: &str) -> bool {
+    is_hostname(name.strip_suffix('.').unwrap_or(name))
 }
 
 fn check_health(check: &Healthcheck) -> Checked {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::faults::{Fault, Faults, first};
 use super::{Checked, InvalidSpec, check_data_name, check_labels, check_present, is_resource_name, require};
 use crate::spec::*;
 
@@ -12,21 +13,44 @@ const DATA_PATH_PORTS: std::ops::RangeInclusive<u16> = 1024..=49151;
 const MAX_NETWORK_NAME: usize = 63;
 
 impl SecretSpec {
+    /// All that is wrong with it; nothing of its data is said.
+    pub fn faults(&self) -> Vec<Fault> {
+        let Self { name, labels, data, templating } = self;
+        data_faults("secret", name, labels, templating.as_deref(), (data.0.len(), MAX_SECRET_BYTES))
+    }
+
+    /// The first of its [`faults`](Self::faults).
     pub fn validate(&self) -> Checked {
-        check_data_name(&self.name)?;
-        check_labels(&self.labels)?;
-        check_templating(self.templating.as_deref())?;
-        check_size("secret", self.data.0.len(), MAX_SECRET_BYTES)
+        first(self.faults())
     }
 }
 
 impl ConfigSpec {
-    pub fn validate(&self) -> Checked {
-        check_data_name(&self.name)?;
-        check_labels(&self.labels)?;
-        check_templating(self.templating.as_deref())?;
-        check_size("config", self.data.len(), MAX_CONFIG_BYTES)
+    /// All that is wrong with it.
+    pub fn faults(&self) -> Vec<Fault> {
+        let Self { name, labels, data, templating } = self;
+        data_faults("config", name, labels, templating.as_deref(), (data.len(), MAX_CONFIG_BYTES))
     }
+
+    /// The first of its [`faults`](Self::faults).
+    pub fn validate(&self) -> Checked {
+        first(self.faults())
+    }
+}
+
+fn data_faults(
+    kind: &str,
+    name: &str,
+    labels: &Labels,
+    templating: Option<&str>,
+    (bytes, most): (usize, usize),
+) -> Vec<Fault> {
+    Faults::within(|faults| {
+        faults.check(&["name"], check_data_name(name));
+        faults.check(&["labels"], check_labels(labels));
+        faults.check(&["template_driver"], check_templating(templating));
+        faults.check(&[], check_size(kind, bytes, most));
+    })
 }
 
 fn check_size(kind: &str, bytes: usize, most: usize) -> Checked {
@@ -42,7 +66,28 @@ fn check_templating(driver: Option<&str>) -> Checked {
 }
 
 impl NetworkSpec {
+    /// All that is wrong with it.
+    pub fn faults(&self) -> Vec<Fault> {
+        Faults::within(|faults| {
+            faults.check(&["name"], self.check_name());
+            faults.check(&["labels"], check_labels(&self.labels));
+            faults.require(&["driver"], matches!(self.driver.as_str(), "" | "overlay"), || {
+                format!("network driver {:?} cannot span a swarm: use overlay", self.driver)
+            });
+            self.note_bad_options(faults);
+            faults.require(&[], !self.ingress || !(self.attachable || self.internal), || {
+                "an ingress network is neither attachable nor internal".into()
+            });
+            self.note_bad_subnets(faults);
+        })
+    }
+
+    /// The first of its [`faults`](Self::faults).
     pub fn validate(&self) -> Checked {
+        first(self.faults())
+    }
+
+    fn check_name(&self) -> Checked {
         check_present(&self.name)?;
         require(self.name.len() <= MAX_NETWORK_NAME && is_resource_name(&self.name), || {
             format!(
@@ -52,33 +97,33 @@ impl NetworkSpec {
         })?;
         require(NodeNetwork::named(&self.name).is_none(), || {
             format!("network {} is predefined on every node and cannot be made", self.name)
-        })?;
-        check_labels(&self.labels)?;
-        require(matches!(self.driver.as_str(), "" | "overlay"), || {
-            format!("network driver {:?} cannot span a swarm: use overlay", self.driver)
-        })?;
-        require(!self.driver_options.contains_key("encrypted"), || {
-            format!("network {}: encryption is not supported yet: leave the option \"encrypted\" out", self.name)
-        })?;
-        self.check_options()?;
-        require(!self.ingress || !(self.attachable || self.internal), || {
-            "an ingress network is neither attachable nor internal".into()
-        })?;
+        })
+    }
+
+    fn note_bad_subnets(&self, faults: &mut Faults) {
         let mut known: Vec<Subnet> = Vec::new();
-        for subnet in &self.subnets {
-            let parsed = subnet.validate()?;
-            require(parsed.base().is_ipv4() || self.ipv6, || {
-                format!("subnet {parsed} is of IPv6: enable IPv6 for network {} too", self.name)
-            })?;
-            if let Some(other) = known.iter().find(|other| other.overlaps(&parsed)) {
-                return Err(InvalidSpec(format!(
-                    "subnet {parsed} overlaps with {other} of the same network {}",
-                    self.name
-                )));
+        for spec in &self.subnets {
+            let at = ["ipam", "config", &spec.subnet];
+            match spec.validate() {
+                Ok(subnet) => {
+                    faults.check(&at, self.check_beside(&subnet, &known));
+                    known.push(subnet);
+                }
+                Err(invalid) => faults.check(&at, Err(invalid)),
             }
-            known.push(parsed);
         }
-        Ok(())
+    }
+
+    fn check_beside(&self, subnet: &Subnet, known: &[Subnet]) -> Checked {
+        require(subnet.base().is_ipv4() || self.ipv6, || {
+            format!("subnet {subnet} is of IPv6: enable IPv6 for network {} too", self.name)
+        })?;
+        match known.iter().find(|other| other.overlaps(subnet)) {
+            Some(other) => {
+                Err(InvalidSpec(format!("subnet {subnet} overlaps with {other} of the same network {}", self.name)))
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -88,21 +133,28 @@ const MOST_MTU: u32 = 65535;
 
 impl NetworkSpec {
     /// What none of this swarm's nodes would heed is refused.
-    fn check_options(&self) -> Checked {
-        if let Some(unknown) = self.driver_options.keys().find(|key| key.as_str() != MTU_OPTION) {
-            return Err(InvalidSpec(format!(
-                "network {}: the overlay driver knows no option {unknown:?}, only {MTU_OPTION:?}: leave it out",
-                self.name
-            )));
+    fn note_bad_options(&self, faults: &mut Faults) {
+        for key in self.driver_options.keys().filter(|key| key.as_str() != MTU_OPTION) {
+            let why = match key.as_str() {
+                "encrypted" => format!(
+                    "network {}: encryption is not supported yet: leave the option \"encrypted\" out",
+                    self.name
+                ),
+                unknown => format!(
+                    "network {}: the overlay driver knows no option {unknown:?}, only {MTU_OPTION:?}: leave it out",
+                    self.name
+                ),
+            };
+            faults.check(&["driver_opts", key], Err(InvalidSpec(why)));
         }
         let least = if self.ipv6 { LEAST_MTU.1 } else { LEAST_MTU.0 };
         let fits = |text: &String| text.parse().is_ok_and(|mtu| (least..=MOST_MTU).contains(&mtu));
-        require(self.driver_options.get(MTU_OPTION).is_none_or(fits), || {
+        faults.require(&["driver_opts", MTU_OPTION], self.driver_options.get(MTU_OPTION).is_none_or(fits), || {
             format!(
                 "network {}: {MTU_OPTION} is {:?}: give a number from {least} to {MOST_MTU}",
                 self.name, self.driver_options[MTU_OPTION]
             )
-        })
+        });
     }
 }
 

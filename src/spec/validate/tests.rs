@@ -400,3 +400,55 @@ fn a_secret_stays_in_its_directory() {
     assert!(told.contains("leads out of its directory"), "{told}");
     accepted(|spec| spec.task.container.secrets = reference("a/..b"));
 }
+
+#[test]
+fn every_fault_is_told_with_its_place_and_the_first_is_the_refusal() {
+    let mut spec = service();
+    spec.task.container.dns.nameservers = vec!["1.1.1.1".into(), "nope".into()];
+    spec.task.container.oom_score_adj = 2000;
+    spec.endpoint.ports = vec![port(80, PublishMode::Host), port(80, PublishMode::Host)];
+    let faults = spec.faults();
+    let at: Vec<String> = faults.iter().map(|fault| fault.at.join(".")).collect();
+    assert_eq!(at, ["oom_score_adj", "dns.nope", "ports.80"]);
+    assert_eq!(spec.validate().unwrap_err().to_string(), faults[0].why);
+    spec.task.container.env = vec!["=x".into(); 10_000];
+    assert!(spec.faults().len() < 1_000);
+}
+
+#[test]
+fn what_a_mode_would_not_heed_is_refused() {
+    let job = |spec: &mut ServiceSpec| spec.mode = ServiceMode::GlobalJob;
+    let updates = [
+        UpdateConfig { order: UpdateOrder::StartFirst, ..UpdateConfig::default() },
+        UpdateConfig { delay: Duration::from_secs(1), ..UpdateConfig::default() },
+        UpdateConfig { monitor: Some(Duration::from_secs(9)), ..UpdateConfig::default() },
+    ];
+    for update in updates {
+        let of_update = refusal(|spec| (job(spec), spec.update = update.clone()).1);
+        let of_rollback = refusal(|spec| (job(spec), spec.rollback = update.clone()).1);
+        assert!(of_update.contains("Jobs may not have an update config"), "{of_update}");
+        assert!(of_rollback.contains("leave its rollback config out"), "{of_rollback}");
+        accepted(|spec| spec.update = update.clone());
+    }
+    // As a client sends it back that was shown the defaults.
+    let defaults = UpdateConfig { monitor: Some(UpdateConfig::DEFAULT_MONITOR), ..UpdateConfig::default() };
+    accepted(|spec| (job(spec), spec.update = defaults).1);
+    for mode in [ServiceMode::Global, ServiceMode::GlobalJob] {
+        let crowded = refusal(|spec| (spec.mode = mode, spec.task.placement.max_replicas = 2).1);
+        assert!(crowded.contains("can only be used with replicated or replicated-job mode"), "{crowded}");
+    }
+    accepted(|spec| spec.task.placement.max_replicas = 2);
+}
+
+#[test]
+fn names_to_be_searched_for_are_domains_and_options_words() {
+    for domain in ["example.com", "example.com.", "_tcp.example.com", "."] {
+        accepted(|spec| spec.task.container.dns.search = vec![domain.into()]);
+    }
+    for domain in ["", "a b", "a\nnameserver 1.1.1.1", "a..b", ".."] {
+        let why = refusal(|spec| spec.task.container.dns.search = vec![domain.into()]);
+        assert!(why.contains("is no domain"), "{why}");
+    }
+    accepted(|spec| spec.task.container.dns.options = vec!["ndots:2".into()]);
+    assert!(refusal(|spec| spec.task.container.dns.options = vec!["ndots:2 rotate".into()]).contains("DNS option"));
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -14,6 +15,7 @@ use serde_json::json;
 
 use super::Here;
 use crate::api::docker::truthy;
+use crate::api::journal::Journal;
 use crate::api::query::Query;
 use crate::api::{ApiError, Backend, Container, FileStat};
 
@@ -50,18 +52,21 @@ pub async fn stat<B: Backend>(
 
 pub async fn read<B: Backend>(
     State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
     Here(container): Here,
     Query(query): Query<ArchiveQuery>,
 ) -> Result<Response, ApiError> {
     let path = path(&query)?;
     let found = backend.file_read(container.task.task, path.clone()).await?;
     let (stat, archive) = found.ok_or_else(|| nothing_at(&path, &container))?;
+    journal.container(&container, "archive-path", &[], backend.now());
     let kind = [(header::CONTENT_TYPE, "application/x-tar")];
     Ok((stat_header(&stat), kind, Body::from_stream(archive)).into_response())
 }
 
 pub async fn write<B: Backend>(
     State(backend): State<Arc<B>>,
+    Extension(journal): Extension<Journal>,
     Here(container): Here,
     Query(query): Query<ArchiveQuery>,
     body: Body,
@@ -71,7 +76,10 @@ pub async fn write<B: Backend>(
     let archive = body.into_data_stream().map(|piece| piece.map_err(std::io::Error::other)).boxed();
     let replace_kinds = !truthy(query.keep_kinds.as_deref());
     match backend.file_write(task, path.clone(), archive, replace_kinds).await? {
-        Some(()) => Ok(StatusCode::OK),
+        Some(()) => {
+            journal.container(&container, "extract-to-dir", &[], backend.now());
+            Ok(StatusCode::OK)
+        }
         None => match backend.file_stat(task, path.clone()).await? {
             Some(_) => Err(ApiError::invalid(format!("extraction point is not a directory: {path}"))),
             None => Err(nothing_at(&path, &container)),

@@ -2,7 +2,6 @@
 
 use super::super::yaml::Node;
 use super::Converter;
-use crate::spec::constraint::{Constraint, NodeField};
 use crate::spec::*;
 
 impl Converter<'_> {
@@ -31,8 +30,15 @@ impl Converter<'_> {
     /// `deploy.restart_policy`, or the older `restart`.
     pub(super) fn restart(&mut self, path: &str, service: &Node, deploy: Option<&Node>) -> RestartPolicy {
         if let Some(policy) = deploy.and_then(|deploy| deploy.get("restart_policy")) {
+            let condition = policy.get("condition");
+            let is_job = self.mode(path, deploy).is_job() || service.get("x-schedule").is_some();
+            if let Some(any) = condition.filter(|condition| is_job && condition.as_text() == "any") {
+                let path = format!("{path}.deploy.restart_policy.condition");
+                let message = "a job's task that has completed is not run again: any means on-failure here";
+                self.report.warn(any.place, &path, message);
+            }
             return RestartPolicy {
-                condition: match policy.string("condition").as_deref() {
+                condition: match condition.map(Node::as_text) {
                     Some("none") => RestartCondition::None,
                     Some("on-failure") => RestartCondition::OnFailure,
                     _ => RestartCondition::Any,
@@ -61,29 +67,6 @@ impl Converter<'_> {
         RestartPolicy { condition, max_attempts: attempts_read.ok().flatten(), ..RestartPolicy::default() }
     }
 
-    pub(super) fn placement(&mut self, path: &str, deploy: Option<&Node>) -> Placement {
-        let Some(placement) = deploy.and_then(|deploy| deploy.get("placement")) else { return Placement::default() };
-        for item in placement.get("constraints").map_or(&[][..], Node::items) {
-            if let Err(error) = item.as_text().parse::<Constraint>() {
-                self.report.problem(item.place, &format!("{path}.deploy.placement.constraints"), error.to_string());
-            }
-        }
-        let preferences = placement.get("preferences").map_or(&[][..], Node::items);
-        for spread in preferences.iter().filter_map(|preference| preference.get("spread")) {
-            if NodeField::parse(spread.as_text()).is_none() {
-                let message =
-                    format!("{:?} is not a field of a node: write for example node.labels.rack", spread.as_text());
-                self.report.problem(spread.place, &format!("{path}.deploy.placement.preferences"), message);
-            }
-        }
-        Placement {
-            constraints: placement.strings("constraints"),
-            spread: preferences.iter().filter_map(|preference| preference.string("spread")).collect(),
-            max_replicas: placement.count("max_replicas_per_node").unwrap_or(0),
-            platforms: Vec::new(),
-        }
-    }
-
     pub(super) fn resources(&mut self, path: &str, service: &Node, deploy: Option<&Node>) -> Resources {
         let resources = deploy.and_then(|deploy| deploy.get("resources"));
         let part = |name| resources.and_then(|resources| resources.get(name));
@@ -91,7 +74,7 @@ impl Converter<'_> {
             node.and_then(|node| node.get("cpus")).and_then(|cpus| quantity::parse_nano_cpus(cpus.as_text()).ok())
         };
         let (limits, reservations) = (part("limits"), part("reservations"));
-        let resources = Resources {
+        Resources {
             limits: ResourceLimits {
                 nano_cpus: cpus(limits).unwrap_or(0),
                 memory_bytes: limits.and_then(|limits| limits.bytes("memory")).unwrap_or(0),
@@ -102,21 +85,7 @@ impl Converter<'_> {
                 memory_bytes: reservations.and_then(|reservations| reservations.bytes("memory")).unwrap_or(0),
                 generic: [self.generic(path, reservations), self.devices(path, service, reservations)].concat(),
             },
-        };
-        if let Some(node) = reservations {
-            let over = |limit: u64, reserved: u64| limit > 0 && reserved > limit;
-            let (limit, reserved) = (&resources.limits, &resources.reservations);
-            for (what, is_over) in [
-                ("cpus", over(limit.nano_cpus, reserved.nano_cpus)),
-                ("memory", over(limit.memory_bytes, reserved.memory_bytes)),
-            ] {
-                if is_over {
-                    let path = format!("{path}.deploy.resources");
-                    self.report.problem(node.place, &path, format!("more {what} are reserved than the limit allows"));
-                }
-            }
         }
-        resources
     }
 
     /// Devices by request, as generic resources: vendors' descriptions on a node are what it has of them.
@@ -191,6 +160,17 @@ fn device_request(request: &Node) -> Result<Vec<GenericResource>, String> {
             Ok(value) if value > 0 => Ok(vec![GenericResource::Discrete { kind, value }]),
             _ => Err(format!("count {number:?}: a number of devices is wanted, or all")),
         },
+    }
+}
+
+pub(super) fn placement(deploy: Option<&Node>) -> Placement {
+    let Some(placement) = deploy.and_then(|deploy| deploy.get("placement")) else { return Placement::default() };
+    let preferences = placement.get("preferences").map_or(&[][..], Node::items);
+    Placement {
+        constraints: placement.strings("constraints"),
+        spread: preferences.iter().filter_map(|preference| preference.string("spread")).collect(),
+        max_replicas: placement.count("max_replicas_per_node").unwrap_or(0),
+        platforms: Vec::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! From the canonical tree to specs, with the names and labels that Docker gives to what a stack owns.
 
 mod deploy;
+mod faults;
 mod mounts;
 mod objects;
 mod service;
@@ -54,7 +55,7 @@ impl Converter<'_> {
         }
         self.refuse_rings();
         if section(root, "services").is_empty() {
-            self.report.problem(root.place, "services", "the stack has no services");
+            self.report.missing(root.place, "services", "the stack has no services");
         }
         Stack {
             name: self.name.to_string(),

@@ -2,25 +2,19 @@
 
 use super::super::yaml::Node;
 use super::{Converter, section, text_map};
-use crate::spec::volume::check_driver;
-use crate::spec::{BindOptions, Mount, MountKind, TmpfsOptions, VolumeMount, VolumeOptions};
+use crate::spec::{BindOptions, Mount, MountKind, TmpfsOptions, VolumeOptions};
 
 impl Converter<'_> {
     pub(super) fn mounts(&mut self, path: &str, service: &Node) -> Vec<Mount> {
-        let mut mounts: Vec<Mount> = Vec::new();
-        for item in service.get("volumes").map_or(&[][..], Node::items) {
-            let Some(mount) = self.mount(path, item) else { continue };
-            if mounts.iter().any(|known| known.target.trim_end_matches('/') == mount.target.trim_end_matches('/')) {
-                self.report.problem(item.place, path, format!("two mounts have the target {}", mount.target));
-            }
-            mounts.push(mount);
-        }
-        mounts
+        let path = format!("{path}.volumes");
+        let items = service.get("volumes").map_or(&[][..], Node::items);
+        items.iter().filter_map(|item| self.mount(&path, item)).collect()
     }
 
     fn mount(&mut self, path: &str, item: &Node) -> Option<Mount> {
-        if let Err(why) = check_target(item.get("target").map_or("", Node::as_text)) {
-            self.report.problem(item.place, path, why);
+        let target = item.string("target")?;
+        if target.split('/').any(|part| part == "..") {
+            self.report.problem(item.place, path, format!("the target {target:?} must not climb with .."));
         }
         let bind = item.get("bind");
         let tmpfs = item.get("tmpfs");
@@ -33,7 +27,7 @@ impl Converter<'_> {
         let mut mount = Mount {
             kind,
             source: item.string("source"),
-            target: item.string("target")?,
+            target,
             read_only: item.flag("read_only"),
             bind: BindOptions {
                 propagation: bind.and_then(|bind| bind.string("propagation")),
@@ -66,7 +60,7 @@ impl Converter<'_> {
             let hint = super::super::suggest::nearest(&key, known);
             let hint = hint.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
             let message = format!("undefined volume {key:?}: define it under the top-level volumes{hint}");
-            self.report.problem(item.place, path, message);
+            self.report.missing(item.place, path, message);
             return None;
         };
         let definition = &entry.value;
@@ -75,25 +69,7 @@ impl Converter<'_> {
             mount.volume.labels.extend(self.owned(definition.get("labels")));
             mount.volume.driver = definition.string("driver");
             mount.volume.driver_options = text_map(definition.get("driver_opts"));
-            let (driver, options) = (mount.volume.driver.as_deref(), &mount.volume.driver_options);
-            if let (Ok(()), Err(why)) = (check_driver(driver), VolumeMount::read(options)) {
-                let place = definition.get("driver_opts").map_or(definition.place, |given| given.place);
-                self.report.problem(place, &format!("volumes.{key}.driver_opts"), why);
-            }
         }
         Some(())
     }
-}
-
-fn check_target(target: &str) -> Result<(), String> {
-    if !target.starts_with('/') {
-        return Err(format!("the target {target:?} must be an absolute path"));
-    }
-    if target.split('/').all(|part| part.is_empty() || part == ".") {
-        return Err("the container's root cannot be a mount's target".into());
-    }
-    if target.split('/').any(|part| part == "..") {
-        return Err(format!("the target {target:?} must not climb with .."));
-    }
-    Ok(())
 }

@@ -3,20 +3,21 @@
 use super::super::yaml::{Entry, Node, Value};
 use super::{Converter, section, text_map};
 use crate::spec::stack::Feature;
-use crate::spec::{ConfigSpec, MAX_CONFIG_BYTES, MAX_SECRET_BYTES, NetworkSpec, SecretBytes, SecretSpec, SubnetSpec};
+use crate::spec::{ConfigSpec, NetworkSpec, SecretBytes, SecretSpec, SubnetSpec};
 
 /// The network that services without networks of their own are on.
 const DEFAULT_NETWORK: &str = "default";
 
-impl Converter<'_> {
-    pub(super) fn networks(&self) -> Vec<NetworkSpec> {
+impl<'a> Converter<'a> {
+    pub(super) fn networks(&mut self) -> Vec<NetworkSpec> {
         let root = self.root;
         let defined = section(root, "networks");
-        let mut networks: Vec<NetworkSpec> = defined
-            .iter()
-            .filter(|entry| !entry.value.flag("external"))
-            .map(|entry| self.network(&entry.key, &entry.value))
-            .collect();
+        let mut networks = Vec::new();
+        for entry in defined.iter().filter(|entry| !entry.value.flag("external")) {
+            let network = self.network(&entry.key, &entry.value);
+            self.report_faults("networks", entry, network.faults());
+            networks.push(network);
+        }
         let uses_default = |service: &Entry| match service.value.get("networks") {
             None => service.value.get("network_mode").is_none(),
             // Named in a list, it has no settings.
@@ -52,34 +53,40 @@ impl Converter<'_> {
     }
 
     pub(super) fn secrets(&mut self) -> Vec<SecretSpec> {
-        let objects = self.file_objects("secrets", MAX_SECRET_BYTES);
-        let secret =
-            |(name, labels, data, templating)| SecretSpec { name, labels, data: SecretBytes(data), templating };
-        objects.into_iter().map(secret).collect()
+        let mut secrets = Vec::new();
+        for (entry, data) in self.owned_data("secrets") {
+            let secret = SecretSpec {
+                name: self.scoped(&entry.key, &entry.value),
+                labels: self.owned(entry.value.get("labels")),
+                data: SecretBytes(data),
+                templating: entry.value.string("template_driver"),
+            };
+            self.report_faults("secrets", entry, secret.faults());
+            secrets.push(secret);
+        }
+        secrets
     }
 
     pub(super) fn configs(&mut self) -> Vec<ConfigSpec> {
-        let objects = self.file_objects("configs", MAX_CONFIG_BYTES);
-        objects
-            .into_iter()
-            .map(|(name, labels, data, templating)| ConfigSpec { name, labels, data, templating })
-            .collect()
+        let mut configs = Vec::new();
+        for (entry, data) in self.owned_data("configs") {
+            let config = ConfigSpec {
+                name: self.scoped(&entry.key, &entry.value),
+                labels: self.owned(entry.value.get("labels")),
+                data,
+                templating: entry.value.string("template_driver"),
+            };
+            self.report_faults("configs", entry, config.faults());
+            configs.push(config);
+        }
+        configs
     }
 
-    fn file_objects(&mut self, kind: &str, most: usize) -> Vec<(String, crate::spec::Labels, Vec<u8>, Option<String>)> {
-        let root = self.root;
-        let mut objects = Vec::new();
-        for entry in section(root, kind).iter().filter(|entry| !entry.value.flag("external")) {
-            let Some(data) = self.file_data(kind, entry) else { continue };
-            if data.is_empty() || data.len() > most {
-                let message = format!("has {} bytes: it must have from 1 to {most}", data.len());
-                self.report.problem(entry.place, &format!("{kind}.{}", entry.key), message);
-                continue;
-            }
-            let labels = self.owned(entry.value.get("labels"));
-            objects.push((self.scoped(&entry.key, &entry.value), labels, data, entry.value.string("template_driver")));
-        }
-        objects
+    /// What the stack owns of a kind, with its data.
+    fn owned_data(&mut self, kind: &str) -> Vec<(&'a Entry, Vec<u8>)> {
+        let root: &'a Node = self.root;
+        let entries = section(root, kind).iter().filter(|entry| !entry.value.flag("external"));
+        entries.filter_map(|entry| Some((entry, self.file_data(kind, entry)?))).collect()
     }
 
     fn file_data(&mut self, kind: &str, entry: &Entry) -> Option<Vec<u8>> {
@@ -97,6 +104,6 @@ impl Converter<'_> {
             _ => Err("has more than one of file, content and environment".into()),
         };
         let path = format!("{kind}.{}", entry.key);
-        data.map_err(|why| self.report.problem(entry.place, &path, why)).ok()
+        data.map_err(|why| self.report.missing(entry.place, &path, why)).ok()
     }
 }

@@ -3,27 +3,22 @@
 use std::collections::BTreeSet;
 
 use super::super::features::Feature;
-use super::super::problem::Place;
 use super::super::yaml::{Entry, Node};
 use super::{Converter, IMAGE_LABEL, deploy, section, text_map};
 use crate::spec::image::ImageReference;
-use crate::spec::validate::check_alias;
 use crate::spec::*;
 
 const ALL_CAPABILITIES: &str = "ALL";
-/// Docker's names for services are DNS labels.
-const MAX_NAME: usize = 63;
 
 impl Converter<'_> {
     pub(super) fn service(&mut self, entry: &Entry) -> Option<ServiceSpec> {
         let path = format!("services.{}", entry.key);
         let (service, root_deploy) = (&entry.value, entry.value.get("deploy"));
         let name = format!("{}_{}", self.name, entry.key);
-        self.check_service_name(entry.place, &path, &name);
         let image = self.image(entry, &path)?;
         let mut labels = self.owned(root_deploy.and_then(|deploy| deploy.get("labels")));
         labels.insert(IMAGE_LABEL.into(), entry.value.string("image").unwrap_or_default());
-        let ports = self.ports(&path, service);
+        let ports = ports(service);
         let mut spec = ServiceSpec {
             name,
             labels,
@@ -32,14 +27,14 @@ impl Converter<'_> {
             rollback: deploy::update(root_deploy, "rollback_config"),
             depends_on: self.depends_on(&path, service),
             schedule: None,
-            endpoint: EndpointSpec { mode: self.endpoint_mode(&path, root_deploy, &ports), ports },
+            endpoint: EndpointSpec { mode: endpoint_mode(root_deploy), ports },
             task: TaskSpec {
                 container: self.container(&path, service, image),
                 resources: self.resources(&path, service, root_deploy),
                 restart: self.restart(&path, service, root_deploy),
-                placement: self.placement(&path, root_deploy),
+                placement: deploy::placement(root_deploy),
                 networks: self.attachments(&path, &entry.key, service),
-                log_driver: self.log_driver(&path, service),
+                log_driver: log_driver(service),
                 force_update: 0,
                 host_ports: Vec::new(),
                 ingress: false,
@@ -52,35 +47,14 @@ impl Converter<'_> {
             self.report.problem(entry.place, &path, why);
         }
         self.schedule(&path, service, &mut spec);
+        self.report_faults("services", entry, spec.faults());
         Some(spec)
-    }
-
-    fn log_driver(&mut self, path: &str, service: &Node) -> Option<LogDriver> {
-        let logging = service.get("logging")?;
-        let driver = LogDriver {
-            name: logging.string("driver").unwrap_or_else(|| "json-file".into()),
-            options: text_map(logging.get("options")),
-        };
-        if let Err(why) = driver.read() {
-            self.report.problem(logging.place, &format!("{path}.logging"), why);
-        }
-        Some(driver)
-    }
-
-    fn check_service_name(&mut self, place: Place, path: &str, name: &str) {
-        let ends_ok = !name.ends_with(['-', '_']) && !name.contains('.');
-        if !ends_ok || name.len() > MAX_NAME {
-            let message = format!(
-                "{name:?} cannot be a service's name: it must be a DNS label of letters, digits, '-' and '_', at most {MAX_NAME} long"
-            );
-            self.report.problem(place, path, message);
-        }
     }
 
     /// With its tag, as Docker stores it.
     fn image(&mut self, entry: &Entry, path: &str) -> Option<String> {
         let Some(image) = entry.value.get("image") else {
-            self.report.problem(entry.place, path, "has no image: a swarm runs images and builds none");
+            self.report.missing(entry.place, path, "has no image: a swarm runs images and builds none");
             return None;
         };
         match image.as_text().parse::<ImageReference>() {
@@ -90,57 +64,6 @@ impl Converter<'_> {
                 None
             }
         }
-    }
-
-    fn endpoint_mode(&mut self, path: &str, deploy: Option<&Node>, ports: &[PortConfig]) -> EndpointMode {
-        let Some(mode) = deploy.and_then(|deploy| deploy.get("endpoint_mode")) else { return EndpointMode::Vip };
-        if mode.as_text() != "dnsrr" {
-            return EndpointMode::Vip;
-        }
-        if ports.iter().any(|port| port.mode == PublishMode::Ingress) {
-            let message = "dnsrr cannot be combined with ports in ingress mode: publish them with mode: host";
-            self.report.problem(mode.place, &format!("{path}.deploy.endpoint_mode"), message);
-        }
-        EndpointMode::Dnsrr
-    }
-
-    fn ports(&mut self, path: &str, service: &Node) -> Vec<PortConfig> {
-        let mut ports: Vec<PortConfig> = Vec::new();
-        let items = service.get("ports").map_or(&[][..], Node::items);
-        if let Some(beyond) = items.get(publish::MAX_PUBLISHED_PORTS) {
-            let message = format!("a service publishes at most {} ports", publish::MAX_PUBLISHED_PORTS);
-            self.report.problem(beyond.place, &format!("{path}.ports"), message);
-            return ports;
-        }
-        for item in items {
-            let number = |key| item.int(key).and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
-            let port = PortConfig {
-                name: item.string("name"),
-                protocol: match item.string("protocol").as_deref() {
-                    Some("udp") => Protocol::Udp,
-                    Some("sctp") => Protocol::Sctp,
-                    _ => Protocol::Tcp,
-                },
-                target: number("target"),
-                published: number("published"),
-                mode: if item.string("mode").as_deref() == Some("host") {
-                    PublishMode::Host
-                } else {
-                    PublishMode::Ingress
-                },
-            };
-            let same = |known: &PortConfig| (known.published, known.protocol) == (port.published, port.protocol);
-            if port.published != 0 && ports.iter().any(same) {
-                self.report.problem(
-                    item.place,
-                    &format!("{path}.ports"),
-                    format!("port {} is published twice", port.published),
-                );
-            }
-            ports.push(port);
-        }
-        ports.sort_by_key(|port| (port.published, port.target));
-        ports
     }
 
     fn container(&mut self, path: &str, service: &Node, image: String) -> ContainerSpec {
@@ -155,7 +78,7 @@ impl Converter<'_> {
             groups: Vec::new(),
             hostname: service.string("hostname"),
             labels: self.owned(service.get("labels")),
-            mounts: self.mounts(&format!("{path}.volumes"), service),
+            mounts: self.mounts(path, service),
             stop_signal: service.string("stop_signal"),
             stop_grace: service.duration("stop_grace_period"),
             drain: service.duration("x-drain"),
@@ -241,14 +164,11 @@ impl Converter<'_> {
                 None if entry.key == "default" => format!("{}_default", self.name),
                 None => {
                     let message = format!("undefined network {:?}: define it under the top-level networks", entry.key);
-                    self.report.problem(entry.place, &format!("{path}.networks"), message);
+                    self.report.missing(entry.place, &format!("{path}.networks"), message);
                     continue;
                 }
             };
             let aliases = entry.value.strings("aliases");
-            if let Some(Err(why)) = aliases.iter().map(|alias| check_alias(alias)).find(Result::is_err) {
-                self.report.problem(entry.place, &format!("{path}.networks.{}", entry.key), why.to_string());
-            }
             attachments.push(attach(network, aliases, text_map(entry.value.get("driver_opts"))));
         }
         if own.is_empty() {
@@ -277,7 +197,7 @@ impl Converter<'_> {
             let source = item.string("source").unwrap_or_default();
             let Some(entry) = section(self.root, kind).iter().find(|entry| entry.key == source) else {
                 let message = format!("undefined name {source:?}: define it under the top-level {kind}");
-                self.report.problem(item.place, &format!("{path}.{kind}"), message);
+                self.report.missing(item.place, &format!("{path}.{kind}"), message);
                 continue;
             };
             let file = FileTarget {
@@ -290,6 +210,42 @@ impl Converter<'_> {
         }
         references.sort_by(|(a, _), (b, _)| a.cmp(b));
         references
+    }
+}
+
+fn log_driver(service: &Node) -> Option<LogDriver> {
+    let logging = service.get("logging")?;
+    Some(LogDriver {
+        name: logging.string("driver").unwrap_or_else(|| "json-file".into()),
+        options: text_map(logging.get("options")),
+    })
+}
+
+fn endpoint_mode(deploy: Option<&Node>) -> EndpointMode {
+    match deploy.and_then(|deploy| deploy.string("endpoint_mode")).as_deref() {
+        Some("dnsrr") => EndpointMode::Dnsrr,
+        _ => EndpointMode::Vip,
+    }
+}
+
+fn ports(service: &Node) -> Vec<PortConfig> {
+    let mut ports: Vec<PortConfig> = service.get("ports").map_or(&[][..], Node::items).iter().map(port).collect();
+    ports.sort_by_key(|port| (port.published, port.target));
+    ports
+}
+
+fn port(item: &Node) -> PortConfig {
+    let number = |key| item.int(key).and_then(|port| u16::try_from(port).ok()).unwrap_or(0);
+    PortConfig {
+        name: item.string("name"),
+        protocol: match item.string("protocol").as_deref() {
+            Some("udp") => Protocol::Udp,
+            Some("sctp") => Protocol::Sctp,
+            _ => Protocol::Tcp,
+        },
+        target: number("target"),
+        published: number("published"),
+        mode: if item.string("mode").as_deref() == Some("host") { PublishMode::Host } else { PublishMode::Ingress },
     }
 }
 

@@ -384,13 +384,17 @@ networks:
 fn bad_networks_are_refused_where_they_stand() {
     let problems = |text: &str| Case::new(text).all_features().problems().join("\n");
     let alias = problems(&web("    networks: {default: {aliases: ['a b']}}\n"));
-    assert!(alias.starts_with("0.yml:4:16: services.web.networks.default: alias \"a b\" is no DNS name"), "{alias}");
+    assert!(
+        alias.starts_with("0.yml:4:36: services.web.networks.default.aliases[0]: alias \"a b\" is no DNS name"),
+        "{alias}"
+    );
     let undefined = problems(&web("    networks: [nowhere]\n"));
     assert!(undefined.contains("undefined network \"nowhere\""), "{undefined}");
     let drain = problems(&web("    x-drain: soon\n"));
     assert!(drain.contains("services.web.x-drain"), "{drain}");
     let mode = problems(&web("    ports: ['80:80']\n    deploy: {endpoint_mode: dnsrr}\n"));
-    assert!(mode.contains("dnsrr cannot be combined with ports in ingress mode"), "{mode}");
+    assert!(mode.starts_with("0.yml:5:29: services.web.deploy.endpoint_mode: "), "{mode}");
+    assert!(mode.contains("ingress mode can't be used with dnsrr mode"), "{mode}");
 }
 
 #[test]
