@@ -49,7 +49,7 @@ pub use swarm::*;
 pub use task::*;
 pub use time::*;
 pub use unlock_key::UnlockKey;
-pub use validate::{Fault, InvalidSpec};
+pub use validate::{Fault, InvalidSpec, is_dns_domain};
 pub use volume::VolumeMount;
 
 /// Labels and other string maps; ordered, so that iteration is the same on every node.

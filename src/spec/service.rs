@@ -73,12 +73,6 @@ pub fn is_host_address(text: &str) -> bool {
     text == HOST_GATEWAY || text.parse::<IpAddr>().is_ok()
 }
 
-/// What a resolver can search in; `.` alone is none.
-pub fn is_dns_domain(text: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
-    (1..=253).contains(&text.len()) && text.bytes().all(plain)
-}
-
 impl ServiceSpec {
     /// Other data of a secret or config is nothing that would make it run again: it is no job, or runs by its schedule.
     pub fn may_get_new_data(&self) -> bool {

@@ -260,16 +260,26 @@ fn check(image: &str) -> Option<Check> {
 
 /// Tasks that a node prepares or starts at once.
 const ROOM: usize = 3;
+/// With those that services get beyond it which have nothing under way.
+const MOST: usize = 4 * ROOM;
+
+/// A restart in place is no new task.
+fn takes_turn(action: &Action) -> bool {
+    matches!(action, Action::Prepare { .. } | Action::Start { again: false, .. })
+}
 
 /// The agent of one daemon's life.
 pub struct Worker {
     machine: Machine,
     wanted: BTreeMap<TaskId, Assignment>,
+    /// What the executor was given of preparing and starting, and has not done.
+    begun: BTreeSet<TaskId>,
 }
 
 impl Worker {
     pub fn start(runtime: &Runtime, context: &Context<'_>) -> Worker {
-        Worker { machine: Machine::new(runtime.found(context.now), ROOM, context.mono()), wanted: BTreeMap::new() }
+        let machine = Machine::new(runtime.found(context.now), ROOM, context.mono());
+        Worker { machine, wanted: BTreeMap::new(), begun: BTreeSet::new() }
     }
 
     pub fn assign(&mut self, view: &View, context: &Context<'_>) {
@@ -300,6 +310,9 @@ impl Worker {
     pub fn job_done(&mut self, done: &Done, runtime: &mut Runtime, context: &mut Context<'_>) {
         let kind = runtime.perform(done, context.now);
         let task = done.action.task();
+        if takes_turn(&done.action) {
+            self.begun.remove(&task);
+        }
         if let Some(kind) = kind {
             if matches!(kind, EventKind::Started { .. }) {
                 context.check.semantics.started(task);
@@ -317,6 +330,10 @@ impl Worker {
     pub fn act(&mut self, runtime: &Runtime, context: &mut Context<'_>) {
         for action in self.machine.poll_actions() {
             let task = action.task();
+            if takes_turn(&action) {
+                self.begun.insert(task);
+                assert!(self.begun.len() <= MOST, "a node makes {} tasks ready to run at once", self.begun.len());
+            }
             let assignment = self.machine.assignment(task).cloned();
             let image = assignment.as_ref().map_or("", |assignment| assignment.spec.container.image.as_str());
             let chaos = !runtime.calm;

@@ -79,9 +79,8 @@ impl ContainerSpec {
             });
         }
         for domain in &self.dns.search {
-            // A dot alone stands for none.
-            faults.require(&["dns_search", domain], domain == "." || is_domain(domain), || {
-                format!("DNS search domain {domain:?} is no domain: write for example example.com")
+            faults.require(&["dns_search", domain], is_dns_domain(domain), || {
+                format!("DNS search domain {domain:?} is no domain")
             });
         }
         for option in &self.dns.options {
@@ -89,9 +88,6 @@ impl ContainerSpec {
             faults.require(&["dns_opt", option], plain, || {
                 format!("DNS option {option:?} is none: write for example ndots:2, each as an item of its own")
             });
-        }
-        for domain in &self.dns.search {
-            require(is_dns_domain(domain), || format!("DNS search domain {domain:?} is no domain"))?;
         }
         for host in &self.hosts {
             let mut words = host.split_whitespace();
@@ -273,9 +269,9 @@ fn is_hostname(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(label)
 }
 
-/// With the dot at its end, or without; names may have underscores, as those of services do.
-fn is_domain(name: &str) -> bool {
-    is_hostname(name.strip_suffix('.').unwrap_or(name))
+/// What a resolver can search in, with the dot at its end or without; `.` alone stands for nothing.
+pub fn is_dns_domain(text: &str) -> bool {
+    text == "." || is_hostname(text.strip_suffix('.').unwrap_or(text))
 }
 
 fn check_health(check: &Healthcheck) -> Checked {

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use super::publish::MAX_PUBLISHED_PORTS;
 use super::*;
 
+pub use container::is_dns_domain;
 pub use faults::Fault;
 use faults::Faults;
 
