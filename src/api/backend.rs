@@ -185,4 +185,6 @@ pub struct LogLine {
     pub time: String,
     /// With its line end.
     pub line: Bytes,
+    /// What the log's options keep with each line.
+    pub attributes: Labels,
 }

@@ -38,7 +38,7 @@ enum KeyFile {
 
 /// What this daemon has of the key.
 enum Held {
-    Open { identity: Identity, lock: Option<UnlockKey>, since: u64 },
+    Open { identity: Box<Identity>, lock: Option<UnlockKey>, since: u64 },
     Locked { public_key: PublicKey, sealed: Vec<u8>, since: u64 },
 }
 
@@ -64,7 +64,7 @@ impl Keyring {
             None => {
                 let identity = Identity::generate();
                 write(path, &KeyFile::Open { since: 0, secret: secret_of(&identity) })?;
-                Held::Open { identity, lock: None, since: 0 }
+                Held::Open { identity: Box::new(identity), lock: None, since: 0 }
             }
         };
         Ok(Keyring { path: path.to_owned(), held: Mutex::new(held) })
@@ -80,7 +80,7 @@ impl Keyring {
 
     pub fn identity(&self) -> Result<Identity, Locked> {
         match &*self.held() {
-            Held::Open { identity, .. } => Ok(identity.clone()),
+            Held::Open { identity, .. } => Ok(Identity::clone(identity)),
             Held::Locked { .. } => Err(Locked),
         }
     }
@@ -98,7 +98,7 @@ impl Keyring {
         if identity.public_key() != *public_key {
             return false;
         }
-        *held = Held::Open { identity, lock: Some(key.clone()), since: *since };
+        *held = Held::Open { identity: Box::new(identity), lock: Some(key.clone()), since: *since };
         true
     }
 
@@ -173,12 +173,12 @@ fn read(path: &Path, bytes: &[u8]) -> anyhow::Result<Held> {
         )
     };
     if let Some(identity) = identity_of(bytes) {
-        return Ok(Held::Open { identity, lock: None, since: 0 });
+        return Ok(Held::Open { identity: Box::new(identity), lock: None, since: 0 });
     }
     let file = bytes.strip_prefix(&[FORMAT]).and_then(|bytes| codec::decode(bytes).ok());
     match file.with_context(damaged)? {
         KeyFile::Open { since, secret } => {
-            let identity = identity_of(&secret.0).with_context(damaged)?;
+            let identity = Box::new(identity_of(&secret.0).with_context(damaged)?);
             Ok(Held::Open { identity, lock: None, since })
         }
         KeyFile::Locked { since, public_key, sealed } => Ok(Held::Locked { public_key, sealed, since }),

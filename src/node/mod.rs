@@ -13,6 +13,7 @@ mod daemon;
 mod execs;
 mod facts;
 mod files;
+mod host;
 pub mod keyring;
 mod logging;
 mod preflight;
@@ -34,7 +35,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::config::Config;
-use self::daemon::{Daemon, Inbox, Order};
+use self::daemon::Daemon;
+use self::host::{Inbox, Order};
 use self::standing::DataDir;
 pub use self::swarm::decisions;
 use crate::api::Journal;

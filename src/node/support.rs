@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::daemon::Host;
+use super::host::Host;
 use super::logging;
 use super::swarm::{Shared, doctor};
 use crate::program::Program;

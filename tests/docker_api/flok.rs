@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use super::lab::{Host, eventually, kill_all_of};
 use super::swarm::{PATIENCE, Swarm};
-use super::whole::start;
+use super::whole::{IMAGE, start};
 
 pub fn does_the_same(swarm: &Swarm, host: usize, on: &str) {
     let script = "echo begun; while :; do echo served | nc -l -p 4000; done";
@@ -28,6 +28,10 @@ pub fn does_the_same(swarm: &Swarm, host: usize, on: &str) {
     assert!(at.ok(&["top", "mine"]).contains("nc -l -p 4000"));
     let stats = at.ok(&["stats", "--no-stream", "mine"]);
     assert!(stats.starts_with("TASK") && stats.contains("mine") && stats.contains('%'), "{stats}");
+    assert_eq!(
+        at.ok(&["stats", "--no-stream", "--format", "{{.Name}} {{len .MemPerc | lt 0}}", "mine"]),
+        "mine true\n"
+    );
 
     let here = at.dir.join("own");
     fs::create_dir_all(here.join("tree/sub")).unwrap();
@@ -43,7 +47,37 @@ pub fn does_the_same(swarm: &Swarm, host: usize, on: &str) {
     assert!(at.refused(&["cp", "mine:/nowhere", &local("x")]).contains("Could not find the file /nowhere"));
 
     forwards_a_port(at);
+    updates_that_collide_all_count(at);
     at.ok(&["service", "rm", "mine"]);
+
+    let place = format!("node.hostname=={on}");
+    let create = ["service", "create", "-i", "--name", "held", "--restart-condition", "none", "--constraint", &place];
+    let script = "read line; echo got $line; exit 5";
+    at.ok(&[create.as_slice(), &["--stable-for", "0s", IMAGE, "sh", "-c", script]].concat());
+    let mut attached = at.client();
+    attached.args(["attach", "held"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut attached = attached.spawn().unwrap();
+    attached.stdin.as_mut().unwrap().write_all(b"hello\n").unwrap();
+    let output = attached.wait_with_output().unwrap();
+    assert_eq!((String::from_utf8_lossy(&output.stdout).as_ref(), output.status.code()), ("got hello\n", Some(5)));
+    at.ok(&["service", "rm", "held"]);
+}
+
+fn updates_that_collide_all_count(at: &Host) {
+    let updates = (0..4).map(|number| {
+        let label = format!("count{number}=yes");
+        let mut update = at.client();
+        update.args(["service", "update", "--detach", "--label-add", &label, "--env-rm", "NONE", "mine"]);
+        update.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    for update in updates.collect::<Vec<_>>() {
+        let output = update.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && told.matches("--env-rm NONE takes nothing away").count() == 1, "{told}");
+    }
+    let pretty = at.ok(&["service", "inspect", "--pretty", "mine"]);
+    assert_eq!(pretty.matches("=yes\n").count(), 4, "{pretty}");
+    assert!(pretty.contains("ContainerSpec:\n Image:") && pretty.contains("Placement:\n Constraints:"), "{pretty}");
 }
 
 fn forwards_a_port(at: &Host) {

@@ -16,6 +16,7 @@ use tokio::time::Interval;
 
 use super::hijack::{content_type, frame};
 use super::truthy;
+use crate::api::client::escaped;
 use crate::api::query::Query;
 use crate::api::{ApiError, Backend, LogLine, LogOptions, Read, lookup, view};
 use crate::spec::{ServiceId, TaskId, TaskState, UnixMs};
@@ -167,20 +168,43 @@ pub fn time(field: &str, text: Option<&str>) -> Result<Option<UnixMs>, ApiError>
 }
 
 /// With the time before it, where it is asked for.
-pub fn stamped(line: &LogLine, timestamps: bool) -> Bytes {
+fn stamped(line: &LogLine, timestamps: bool) -> Bytes {
     if !timestamps {
         return line.line.clone();
     }
     [line.time.as_bytes(), b" ", &line.line].concat().into()
 }
 
-fn render(line: &LogLine, service: ServiceId, timestamps: bool, details: bool) -> Bytes {
-    if !details {
+/// What stands before a line whose details are asked for, in the order of their names as Docker has them: `env=1,label=x `.
+fn details(attributes: impl IntoIterator<Item = (String, String)>) -> String {
+    let mut pairs: Vec<(String, String)> = attributes.into_iter().collect();
+    pairs.sort();
+    let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{}={}", escaped(key), escaped(value))).collect();
+    if pairs.is_empty() { String::new() } else { format!("{} ", pairs.join(",")) }
+}
+
+fn with(details: &str, line: &LogLine, timestamps: bool) -> Bytes {
+    stamped(&LogLine { line: [details.as_bytes(), &line.line].concat().into(), ..line.clone() }, timestamps)
+}
+
+/// A line of a container's log.
+pub fn of_container(line: &LogLine, query: &LogsQuery) -> Bytes {
+    let timestamps = truthy(query.timestamps.as_deref());
+    match truthy(query.details.as_deref()) && !line.attributes.is_empty() {
+        true => with(&details(line.attributes.clone()), line, timestamps),
+        false => stamped(line, timestamps),
+    }
+}
+
+fn render(line: &LogLine, service: ServiceId, timestamps: bool, wants_details: bool) -> Bytes {
+    if !wants_details {
         return stamped(line, timestamps);
     }
-    let (node, task) = (line.node, line.task);
-    let details = format!(
-        "com.docker.swarm.node.id={node},com.docker.swarm.service.id={service},com.docker.swarm.task.id={task} "
-    );
-    stamped(&LogLine { line: [details.as_bytes(), &line.line].concat().into(), ..line.clone() }, timestamps)
+    let of_swarm = [
+        ("com.docker.swarm.node.id", line.node.to_string()),
+        ("com.docker.swarm.service.id", service.to_string()),
+        ("com.docker.swarm.task.id", line.task.to_string()),
+    ];
+    let of_swarm = of_swarm.map(|(key, value)| (key.to_owned(), value));
+    with(&details(line.attributes.clone().into_iter().chain(of_swarm)), line, timestamps)
 }

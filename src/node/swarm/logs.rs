@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::Shared;
 use crate::api::{LogLine, LogOptions};
-use crate::node::daemon::Host;
+use crate::node::host::Host;
 use crate::runtime::logs::{LogQuery, LogStream};
 use crate::spec::*;
 use crate::state::codec;
@@ -38,6 +38,7 @@ struct Line {
     stderr: bool,
     time: String,
     line: Vec<u8>,
+    attributes: Labels,
 }
 
 /// Lines of tasks on one node; a node that cannot be reached gives a line that says so.
@@ -54,13 +55,14 @@ pub async fn from_node(
     match open(shared, node, tasks, options).await {
         Ok(stream) => stream::unfold(stream, move |mut stream| async move {
             let message = stream.receive().await.ok()??;
-            let Line { task, stderr, time, line } = codec::decode(&message).ok()?;
-            Some((LogLine { node, task, stderr, time, line: Bytes::from(line) }, stream))
+            let Line { task, stderr, time, line, attributes } = codec::decode(&message).ok()?;
+            Some((LogLine { node, task, stderr, time, line: Bytes::from(line), attributes }, stream))
         })
         .boxed(),
         Err(error) => {
             let line = Bytes::from(format!("flok: the logs on node {node} cannot be read: {error}\n"));
-            let lines = complaint.map(|task| LogLine { node, task, stderr: true, time: String::new(), line });
+            let (time, attributes) = (String::new(), Labels::new());
+            let lines = complaint.map(|task| LogLine { node, task, stderr: true, time, line, attributes });
             stream::iter(lines).boxed()
         }
     }
@@ -108,6 +110,7 @@ pub fn local(host: &Host, tasks: Vec<TaskId>, options: LogOptions) -> BoxStream<
             stderr: line.stream == LogStream::Stderr,
             time: format!("{:.9}", line.time),
             line: Bytes::from(line.text),
+            attributes: line.attributes,
         })
         .boxed()
 }
@@ -124,8 +127,8 @@ pub async fn serve(shared: &Shared, mut stream: MessageStream) {
             // The listener says nothing more: its end is the end.
             _ = reader.receive() => return,
         };
-        let Some(LogLine { task, stderr, time, line, .. }) = line else { break };
-        let message = codec::encode(&Line { task, stderr, time, line: line.to_vec() });
+        let Some(LogLine { task, stderr, time, line, attributes, .. }) = line else { break };
+        let message = codec::encode(&Line { task, stderr, time, line: line.to_vec(), attributes });
         if !matches!(timeout(SEND_WITHIN, writer.send(&message)).await, Ok(Ok(()))) {
             return;
         }

@@ -34,7 +34,7 @@ use self::courier::Couriers;
 use self::detector::Detector;
 pub use self::observed::Observed;
 use super::clock;
-use super::daemon::Host;
+use super::host::Host;
 use super::standing::Standing;
 use crate::consensus::{self, Consensus, LogStore};
 use crate::dispatcher::{SwarmNetworks, View};

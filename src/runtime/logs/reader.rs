@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use super::{CLOSED, CURRENT};
 use crate::runtime::Runtime;
 use crate::runtime::error::{Result, RuntimeError};
-use crate::spec::TaskId;
+use crate::spec::{Labels, TaskId};
 
 /// Lines read ahead of who reads them.
 const QUEUE: usize = 256;
@@ -35,6 +35,8 @@ pub struct LogLine {
     pub stream: LogStream,
     /// With its line end, but for a line that was cut or never ended.
     pub text: String,
+    /// What the log's options (`labels`, `env`, `tag`) keep with each line.
+    pub attributes: Labels,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -53,6 +55,8 @@ struct Entry {
     log: String,
     stream: String,
     time: String,
+    #[serde(default)]
+    attrs: Labels,
 }
 
 impl Runtime {
@@ -119,7 +123,7 @@ async fn pump(cursor: &mut Cursor, query: &LogQuery, sender: &mpsc::Sender<LogLi
             continue;
         }
         let stream = if entry.stream == "stderr" { LogStream::Stderr } else { LogStream::Stdout };
-        if sender.send(LogLine { time, stream, text: entry.log }).await.is_err() {
+        if sender.send(LogLine { time, stream, text: entry.log, attributes: entry.attrs }).await.is_err() {
             return Ok(false);
         }
     }

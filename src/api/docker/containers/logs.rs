@@ -12,11 +12,11 @@ use serde::Deserialize;
 
 use super::{Here, show};
 use crate::api::docker::hijack::{Hijack, Streams};
-use crate::api::docker::logs::{LogsQuery, options, stamped};
+use crate::api::docker::logs::{LogsQuery, of_container, options};
 use crate::api::docker::truthy;
 use crate::api::journal::Journal;
 use crate::api::query::Query;
-use crate::api::{ApiError, Backend, Container, LogOptions};
+use crate::api::{ApiError, Backend, Container, LogLine, LogOptions};
 
 #[derive(Debug, Deserialize)]
 pub struct AttachQuery {
@@ -38,7 +38,7 @@ pub async fn logs<B: Backend>(
     let mut options = options(&query)?;
     // What has ended writes no more.
     options.follow &= show::finished(&container).is_none();
-    let output = lines(&*backend, &container, options, truthy(query.timestamps.as_deref()));
+    let output = lines(&*backend, &container, options, move |line| of_container(line, &query));
     let raw = container.task.spec.container.tty;
     Ok(Hijack::none().carry(Streams { input: None, output, raw }))
 }
@@ -71,7 +71,7 @@ pub async fn attach<B: Backend>(
     }
     let options =
         LogOptions { stdout, stderr, follow: goes_on, tail: (!from_start).then_some(0), since: None, until: None };
-    let output = lines(&*backend, &container, options, false);
+    let output = lines(&*backend, &container, options, |line| line.line.clone());
     Ok(hijack.carry(Streams { input, output, raw }))
 }
 
@@ -79,8 +79,8 @@ fn lines<B: Backend>(
     backend: &B,
     container: &Container,
     options: LogOptions,
-    timestamps: bool,
+    render: impl Fn(&LogLine) -> Bytes + Send + 'static,
 ) -> BoxStream<'static, (bool, Bytes)> {
     let lines = backend.container_log(container.task.task, options);
-    lines.map(move |line| (line.stderr, stamped(&line, timestamps))).boxed()
+    lines.map(move |line| (line.stderr, render(&line))).boxed()
 }
