@@ -48,7 +48,7 @@ impl Daemon {
     }
 
     async fn resume(&self, standing: Standing) -> anyhow::Result<()> {
-        let own = standing.members.members.iter().find(|member| member.node == self.host.node);
+        let own = standing.members.members.iter().find(|member| member.node == self.host.node());
         if self.host.config.advertise_addr.is_none()
             && let Some(own) = own
         {
@@ -133,7 +133,7 @@ impl Daemon {
         let session = self.session().expect("the swarm was just entered");
         let log = session.shared.log().expect("the first node holds the log");
         match log.propose(first_entry).await {
-            Ok(Ok(_)) => Ok(self.host.node),
+            Ok(Ok(_)) => Ok(self.host.node()),
             failed => {
                 session.stop().await;
                 self.forget().await.map_err(internal)?;
@@ -164,7 +164,7 @@ impl Daemon {
         let identity = self.host.dir.identity()?;
         let unlock_key = request.spec.autolock.then(|| SecretBytes(self.host.random_bytes().to_vec()));
         let node = Node {
-            id: self.host.node,
+            id: self.host.node(),
             meta,
             spec: NodeSpec {
                 name: None,
@@ -233,12 +233,12 @@ impl Daemon {
         drop(session);
         self.session.send_replace(None);
         let host = &self.host;
-        let identity = consensus::LogIdentity { swarm: standing.swarm, node: host.node, raft_id };
+        let identity = consensus::LogIdentity { swarm: standing.swarm, node: host.node(), raft_id };
         let key = host.log_key().map_err(internal)?;
         consensus::force_new_cluster(&host.dir.log_path(), &key, &identity, || host.crypto_rng())
             .map_err(|error| ApiError::Internal(error.to_string()))?;
         self.resume(standing).await.map_err(internal)?;
-        Ok(host.node)
+        Ok(host.node())
     }
 
     /// Joins the swarm that the token and the addresses lead to.
@@ -295,7 +295,7 @@ impl Daemon {
         let list = standing.members.clone();
         match Session::start(Arc::clone(&self.host), standing, first).await {
             Ok(session) => {
-                session.shared.transport.set_wanted(roster::wanted(&list, self.host.node));
+                session.shared.transport.set_wanted(roster::wanted(&list, self.host.node()));
                 self.session.send_replace(Some(Arc::new(session)));
                 Ok(())
             }
