@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use super::lab::{Host, eventually, kill_all_of};
 use super::swarm::{PATIENCE, Swarm};
@@ -45,6 +45,22 @@ pub fn does_the_same(swarm: &Swarm, host: usize, on: &str) {
     at.ok(&["cp", "mine:/root/renamed", &local("back")]);
     assert_eq!(fs::read_to_string(here.join("back/renamed")).unwrap(), "deep");
     assert!(at.refused(&["cp", "mine:/nowhere", &local("x")]).contains("Could not find the file /nowhere"));
+
+    let missing = at.refused(&["cp", &local("tree/sub/file"), "mine:/nowhere/"]);
+    assert!(missing.contains("there is no directory /nowhere/"), "{missing}");
+    at.ok(&["exec", "mine", "mkdir", "/content", "/packed"]);
+    at.ok(&["cp", &local("tree/."), "mine:/content"]);
+    let packed = Command::new("tar").args(["-c", "-C", &local("tree"), "sub"]).output().unwrap().stdout;
+    let mut sending = at.client();
+    sending.args(["cp", "-", "mine:/packed"]).stdin(Stdio::piped());
+    let mut sending = sending.spawn().unwrap();
+    sending.stdin.take().unwrap().write_all(&packed).unwrap();
+    assert!(sending.wait().unwrap().success());
+    assert_eq!(at.ok(&["exec", "mine", "cat", "/content/sub/file", "/packed/sub/file"]), "deepdeep");
+    let archive = at.flok(&["cp", "mine:/root/renamed", "-"]);
+    assert!(archive.status.success() && archive.stdout.len().is_multiple_of(512), "{archive:?}");
+    assert!(archive.stdout.windows(4).any(|bytes| bytes == b"deep"));
+    assert!(at.ok(&["stats", "--no-stream"]).lines().count() > 1, "all of the node's");
 
     forwards_a_port(at);
     updates_that_collide_all_count(at);

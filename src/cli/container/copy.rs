@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +10,9 @@ use anyhow::{Context, bail};
 use bollard::query_parameters::{ContainerArchiveInfoOptions, DownloadFromContainerOptions, UploadToContainerOptions};
 use clap::Args;
 use futures::TryStreamExt;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
-use tokio_util::io::{StreamReader, SyncIoBridge};
+use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 use super::find;
 use crate::api::client::Client;
@@ -29,13 +30,15 @@ Examples:
   flok cp web.1:/etc/nginx/nginx.conf .
   flok cp site/ web.1:/var/www
   flok cp db:/var/log ./logs
+  flok cp db:/var/lib/data - | ssh backup tar -x      an archive, to standard output
+  tar -c site | flok cp - web.1:/var/www              an archive's content, into a directory
 
-A directory that is there gets the copy below its own name; anything else becomes it.")]
+A directory that is there gets the copy below its own name, or the content of DIR/.; anything else becomes it.")]
 pub struct Copy {
-    /// PATH, or TASK:PATH
+    /// PATH, or TASK:PATH; - is an archive (tar) in standard input
     #[arg(value_name = "FROM")]
     from: String,
-    /// PATH, or TASK:PATH
+    /// PATH, or TASK:PATH; - is an archive to standard output
     #[arg(value_name = "TO")]
     to: String,
 }
@@ -49,12 +52,42 @@ fn remote(text: &str) -> Option<(&str, &str)> {
 impl Copy {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
         match (remote(&self.from), remote(&self.to)) {
+            (Some((task, path)), None) if self.to == "-" => print_archive(client, task, path).await,
+            (None, Some((task, path))) if self.from == "-" => upload_archive(client, task, path).await,
             (Some((task, path)), None) => download(client, task, path, Path::new(&self.to)).await,
             (None, Some((task, path))) => upload(client, Path::new(&self.from), task, path).await,
             (None, None) => bail!("neither is in a task: write TASK:PATH for one of them"),
             (Some(_), Some(_)) => bail!("both are in tasks: copy to this machine, and from there"),
         }
     }
+}
+
+/// The archive as it comes.
+async fn print_archive(client: &Client, task: &str, path: &str) -> anyhow::Result<()> {
+    let container = find(client, task).await?;
+    if std::io::stdout().is_terminal() {
+        bail!("an archive is nothing for a terminal: send it to a file or to tar");
+    }
+    let options = DownloadFromContainerOptions { path: path.to_owned() };
+    let mut pieces = Box::pin(client.patient(WITHIN).download_from_container(&container, Some(options)));
+    let mut out = tokio::io::stdout();
+    while let Some(piece) = pieces.try_next().await.map_err(|error| client.explain(error))? {
+        out.write_all(&piece).await?;
+    }
+    Ok(out.flush().await?)
+}
+
+/// Standard input's content, into a directory that is there.
+async fn upload_archive(client: &Client, task: &str, path: &str) -> anyhow::Result<()> {
+    let container = find(client, task).await?;
+    let options = UploadToContainerOptions {
+        path: path.to_owned(),
+        no_overwrite_dir_non_dir: Some("1".into()),
+        ..UploadToContainerOptions::default()
+    };
+    let body = bollard::body_try_stream(ReaderStream::with_capacity(tokio::io::stdin(), PIECE_BYTES));
+    let sent = client.patient(WITHIN).upload_to_container(&container, Some(options), body).await;
+    Ok(sent.map_err(|error| client.explain(error))?)
 }
 
 async fn download(client: &Client, task: &str, path: &str, to: &Path) -> anyhow::Result<()> {
@@ -154,8 +187,16 @@ async fn upload(client: &Client, from: &Path, task: &str, path: &str) -> anyhow:
     let asked = ContainerArchiveInfoOptions { path: path.to_owned() };
     let stat = docker.get_container_archive_info(&container, Some(asked)).await;
     let is_directory = stat.is_ok_and(|stat| stat.file_mode & GOS_DIRECTORY != 0);
+    if path.ends_with('/') && !is_directory && !found.is_dir() {
+        bail!(
+            "there is no directory {path} in {task}: make it first, or leave the slash out to give the file that name"
+        );
+    }
     let target = Path::new(path);
-    let own = from.canonicalize()?.file_name().map(PathBuf::from).unwrap_or_default();
+    let own = match is_content(from) {
+        true => PathBuf::from("."),
+        false => from.canonicalize()?.file_name().map(PathBuf::from).unwrap_or_default(),
+    };
     let (into, name) = match (is_directory, target.parent(), target.file_name()) {
         (false, Some(parent), Some(name)) => (parent.display().to_string(), PathBuf::from(name)),
         _ => (path.to_owned(), own),
@@ -173,6 +214,11 @@ async fn upload(client: &Client, from: &Path, task: &str, path: &str) -> anyhow:
     // What the daemon says comes before what the broken pipe says.
     sent.map_err(|error| client.explain(error))?;
     packing.await?.context("the files cannot be packed")
+}
+
+/// `DIR/.` is what is in it.
+fn is_content(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b"/.")
 }
 
 struct Pieces(mpsc::Sender<bytes::Bytes>);

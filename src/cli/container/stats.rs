@@ -1,9 +1,10 @@
 //! `flok stats`.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
-use bollard::models::ContainerStatsResponse;
-use bollard::query_parameters::StatsOptions;
+use bollard::models::{ContainerStatsResponse, ContainerSummary};
+use bollard::query_parameters::{ListContainersOptions, StatsOptions};
 use clap::Args;
 use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt};
@@ -16,6 +17,7 @@ use crate::cli::output::{Format, FormatArg, Table, print};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  flok stats                               all of this node's
   flok stats web.1 web.2
   flok stats --no-stream db
   flok stats --no-stream --format '{{.Name}}: {{.MemUsage}}' web")]
@@ -25,17 +27,14 @@ pub struct Stats {
     no_stream: bool,
     #[command(flatten)]
     format: FormatArg,
-    /// Tasks, containers or services
-    #[arg(required = true, value_name = "TASK")]
+    /// Tasks, containers or services; none: all that run on the node that is asked
+    #[arg(value_name = "TASK")]
     names: Vec<String>,
 }
 
 impl Stats {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
-        let mut containers = Vec::new();
-        for name in &self.names {
-            containers.push(find(client, name).await?);
-        }
+        let (mut names, mut containers) = self.containers(client).await?;
         loop {
             // Each takes a second: the difference between two looks.
             let options = StatsOptions { stream: false, one_shot: false };
@@ -44,9 +43,13 @@ impl Stats {
                 async move { stream.try_next().await }
             });
             let mut table = Table::with_hidden(&COLUMNS, &HIDDEN);
-            for (told, name) in join_all(asked).await.into_iter().zip(&self.names) {
-                if let Some(told) = told.map_err(|error| client.explain(error))? {
-                    table.row(row(name, &told));
+            for (told, name) in join_all(asked).await.into_iter().zip(&names) {
+                match told {
+                    Ok(Some(told)) => table.row(row(name, &told)),
+                    Ok(None) => {}
+                    // One of all that has just ended.
+                    Err(_) if self.names.is_empty() => {}
+                    Err(error) => return Err(client.explain(error).into()),
                 }
             }
             let in_place = matches!(self.format.format, Format::Table | Format::TableTemplate(_));
@@ -55,10 +58,36 @@ impl Stats {
             if self.no_stream {
                 return Ok(());
             }
+            if self.names.is_empty() {
+                (names, containers) = self.containers(client).await?;
+                // With none there is nothing that takes its time.
+                tokio::time::sleep(if names.is_empty() { EMPTY_FOR } else { Duration::ZERO }).await;
+            }
         }
     }
 }
 
+impl Stats {
+    /// Names as they are to be shown, and ids.
+    async fn containers(&self, client: &Client) -> anyhow::Result<(Vec<String>, Vec<String>)> {
+        let mut containers = Vec::new();
+        for name in &self.names {
+            containers.push(find(client, name).await?);
+        }
+        if !self.names.is_empty() {
+            return Ok((self.names.clone(), containers));
+        }
+        let running = client.docker().list_containers(None::<ListContainersOptions>).await;
+        let named = |container: ContainerSummary| {
+            let name = container.names.unwrap_or_default().into_iter().next().unwrap_or_default();
+            (name.trim_start_matches('/').to_owned(), container.id.unwrap_or_default())
+        };
+        Ok(running.map_err(|error| client.explain(error))?.into_iter().map(named).unzip())
+    }
+}
+
+/// How soon a node without tasks is looked at again.
+const EMPTY_FOR: Duration = Duration::from_secs(1);
 /// A terminal's screen.
 const CLEAR: &str = "\x1b[H\x1b[2J";
 

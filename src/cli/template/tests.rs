@@ -128,7 +128,7 @@ fn what_is_wrong_is_named() {
         ("{{.Name", "{{ is not closed by }}"),
         ("{{.Nam}}", "there is no field .Nam; did you mean .Name?"),
         ("{{$.Nam}}", "there is no field .Nam; did you mean .Name?"),
-        ("{{.UpdatStatus}}", "there is no field .UpdatStatus; did you mean .UpdateStatus?"),
+        ("{{.UpdateStatusX}}", "there is no field .UpdateStatusX; did you mean .UpdateStatus?"),
         ("{{.Banana}}", "there is no field .Banana; there are .Count"),
         ("{{jsn .}}", "there is no function jsn: did you mean json?"),
         ("{{Name}}", "a field is written with a dot: .Name"),
