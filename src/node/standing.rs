@@ -140,7 +140,7 @@ impl DataDir {
         if let Some(bytes) = files::read(&path)? {
             return self.keyring.open_log_key(&bytes)?.with_context(|| {
                 format!(
-                    "{} is damaged: without it the log cannot be read. Leave the swarm and join it again",
+                    "{} is damaged, or another node's: without it the log cannot be read. Leave the swarm and join it again",
                     path.display()
                 )
             });

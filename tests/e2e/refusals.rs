@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use flok::consensus::SealingKey;
+use flok::node::keyring::Keyring;
+
 use super::lab::{Host, Lab, eventually, flok, run};
 use super::swarm::{PATIENCE, Swarm};
 
@@ -150,7 +153,9 @@ fn a_data_directory_that_is_newer_damaged_or_of_another_node_is_refused_and_left
     with("incarnation", b"x", &["incarnation is damaged"]);
     with("swarm/standing", b"{}", &["standing is damaged", "join the swarm again"]);
     with("swarm/log.key", b"short", &["log.key is damaged", "join it again"]);
-    with("swarm/log.key", &[7; 32], &["cannot be read with this key"]);
+    with("swarm/log.key", &fs::read(other.join("swarm/log.key")).unwrap(), &["damaged, or another node's"]);
+    let wrong = Keyring::open(&data.join("node.key")).unwrap().seal_log_key(&SealingKey::new([7; 32])).unwrap();
+    with("swarm/log.key", &wrong, &["cannot be read with this key"]);
     let others =
         with("swarm/log", &fs::read(other.join("swarm/log")).unwrap(), &["the log belongs to", "data directory"]);
     fs::write(other.join("swarm/log"), others).unwrap();
