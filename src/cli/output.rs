@@ -297,7 +297,7 @@ mod tests {
         let shown = |format: &str| JsonArg { format: Some(JsonArg::parse(format).unwrap()) }.text(&services);
         assert_eq!(shown("json").unwrap(), "{\"ID\":\"a\"}\n{\"ID\":\"b\",\"UpdateStatus\":{}}\n");
         assert_eq!(shown("{{.ID}} {{.UpdateStatus.State}}").unwrap(), "a <no value>\nb <no value>\n");
-        let error = shown("{{.UpdatStatus}}").unwrap_err().to_string();
+        let error = shown("{{.UpdateStatusX}}").unwrap_err().to_string();
         assert!(error.contains("did you mean .UpdateStatus?"), "{error}");
         let plain: Vec<Value> = serde_json::from_str(&JsonArg::default().text(&services).unwrap()).unwrap();
         assert_eq!(plain.len(), 2);

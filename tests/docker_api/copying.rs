@@ -85,12 +85,13 @@ pub fn goes_both_ways(swarm: &Swarm, host: usize, on: &str) {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("leaves the directory"), "{said}");
-    // The command asks by whole seconds: what happened in this one is not told yet.
+    // The container's own node tells of it. The command asks by whole seconds: what happened in this one is not told yet.
+    let its_own = swarm.hosts.iter().find(|host| host.name() == on).unwrap();
     for action in ["archive-path", "extract-to-dir"] {
         let (container, event) = (format!("container={id}"), format!("event={action}"));
         let ask = ["events", "--since", "5m", "--until", "0s", "--filter", &container, "--filter", &event];
         eventually(&format!("{action} to be told"), PATIENCE, || {
-            let told = ok(at, &ask);
+            let told = ok(its_own, &ask);
             if told.contains(action) { Ok(()) } else { Err(told) }
         });
     }
