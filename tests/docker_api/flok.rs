@@ -60,7 +60,9 @@ pub fn does_the_same(swarm: &Swarm, host: usize, on: &str) {
     let archive = at.flok(&["cp", "mine:/root/renamed", "-"]);
     assert!(archive.status.success() && archive.stdout.len().is_multiple_of(512), "{archive:?}");
     assert!(archive.stdout.windows(4).any(|bytes| bytes == b"deep"));
-    assert!(at.ok(&["stats", "--no-stream"]).lines().count() > 1, "all of the node's");
+    let its_own = swarm.hosts.iter().find(|host| host.name() == on).unwrap();
+    let all = its_own.ok(&["stats", "--no-stream"]);
+    assert!(all.lines().any(|line| line.starts_with("mine.1.")), "{all}");
 
     forwards_a_port(at);
     updates_that_collide_all_count(at);
