@@ -53,8 +53,8 @@ pub enum VoterStep {
     /// One membership change, joint where it touches more than one voter. Members not named stay as they are; whoever is
     /// no member any more loses the log with it.
     Change(Vec<(NodeId, Option<RaftMember>)>),
-    /// The leader itself is to stop voting: another must lead first.
-    HandOver,
+    /// The leader itself is to stop voting: this one, which is to vote on, must lead first.
+    HandOver { to: NodeId },
 }
 
 /// The next step, or `None` when the group is as it should be, or no step is safe now.
@@ -161,8 +161,10 @@ impl<'a> Group<'a> {
         let now: BTreeSet<NodeId> = self.managers.iter().filter(|m| m.is_voter()).map(|m| m.node).collect();
         if next != now {
             // First of all: a leader that is no manager any more hears of nothing, so nothing would become safe.
-            if !next.contains(&me) && self.can_hand_over(me) {
-                return Some(VoterStep::HandOver);
+            if !next.contains(&me)
+                && let Some(to) = self.heir(me)
+            {
+                return Some(VoterStep::HandOver { to });
             }
             if !self.is_safe(&next) {
                 return None;
@@ -174,11 +176,13 @@ impl<'a> Group<'a> {
         self.next_standby(next_raft_id).map(|change| VoterStep::Change(vec![change]))
     }
 
-    /// A leader that is gone hears of nobody's life: its verdicts are old, and that Raft hears a voter counts more.
-    fn can_hand_over(&self, me: NodeId) -> bool {
+    /// Not one that is to stop voting itself: it would hand back. A leader that is gone hears of nobody's life: its verdicts are
+    /// old, and that Raft hears a voter counts more.
+    fn heir(&self, me: NodeId) -> Option<NodeId> {
         let is_gone = self.managers.iter().any(|m| m.node == me && m.condition == Condition::Gone);
         let can_lead = |m: &&Manager<'a>| m.is_live() || (is_gone && m.is_dead());
-        self.managers.iter().filter(can_lead).any(|m| m.node != me && m.is_voter() && m.active)
+        let heirs = self.managers.iter().filter(can_lead).filter(|m| m.node != me && m.is_voter() && m.active);
+        heirs.min_by_key(|m| (m.is_dead(), !m.caught_up, m.node)).map(|m| m.node)
     }
 
     /// Whoever is to vote next. Equal to the present voters when there is nothing to do.

@@ -139,8 +139,8 @@ impl Daemon {
                 self.leader.change_under_way = true;
                 log.change_membership(members, context);
             }
-            Some(VoterStep::HandOver) => {
-                log.hand_over(context)?;
+            Some(VoterStep::HandOver { to }) => {
+                log.hand_over(to, context)?;
                 self.leader.change_rests_until = context.now + CALM_TICK;
             }
             None => {}

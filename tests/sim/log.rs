@@ -212,8 +212,8 @@ impl Log {
         self.waiting_reads.push(id);
     }
 
-    pub fn hand_over(&mut self, context: &mut Context<'_>) -> Result<bool, Fatal> {
-        let done = self.replica.handle_transfer(None).is_ok();
+    pub fn hand_over(&mut self, to: NodeId, context: &mut Context<'_>) -> Result<bool, Fatal> {
+        let done = self.replica.handle_transfer(Some(to)).is_ok();
         self.round(context)?;
         Ok(done)
     }

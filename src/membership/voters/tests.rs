@@ -54,9 +54,9 @@ impl Bench {
             match self.plan() {
                 None => return step,
                 Some(VoterStep::Change(change)) => self.apply(&change),
-                Some(VoterStep::HandOver) => {
-                    let other = self.voters().into_iter().find(|id| *id != self.me && !self.is_down(*id));
-                    self.me = other.expect("there is another to lead");
+                Some(VoterStep::HandOver { to }) => {
+                    assert!(self.voters().contains(&to) && to != self.me && !self.is_down(to), "{to} cannot lead");
+                    self.me = to;
                 }
             }
         }
@@ -225,14 +225,14 @@ fn of_two_managers_one_can_be_demoted() {
 fn a_leader_that_is_demoted_hands_over_first() {
     let mut bench = Bench::settled(3);
     bench.fixture.update_node(node(1), |spec| spec.role = Role::Worker);
-    assert_eq!(bench.plan(), Some(VoterStep::HandOver));
+    assert_eq!(bench.plan(), Some(VoterStep::HandOver { to: node(2) }));
     bench.settle();
     assert_eq!(bench.voters(), nodes([2, 3]));
 }
 
 #[test]
 fn a_demoted_leader_hands_over_to_a_voter_that_raft_hears_whatever_the_verdict_on_it() {
-    for (demoted, wanted) in [(true, Some(VoterStep::HandOver)), (false, None)] {
+    for (demoted, wanted) in [(true, Some(VoterStep::HandOver { to: node(2) })), (false, None)] {
         let mut bench = Bench::settled(3);
         if demoted {
             bench.fixture.update_node(node(1), |spec| spec.role = Role::Worker);
@@ -241,9 +241,22 @@ fn a_demoted_leader_hands_over_to_a_voter_that_raft_hears_whatever_the_verdict_o
         bench.heard = nodes([2]);
         let gone = NodeHealth::Left { since: bench.fixture.now };
         bench.fixture.health(node(3), gone);
-        let planned = bench.plan().filter(|step| *step == VoterStep::HandOver);
+        let planned = bench.plan().filter(|step| matches!(step, VoterStep::HandOver { .. }));
         assert_eq!(planned, wanted, "a leader that hears its members waits for the verdict's end");
     }
+}
+
+#[test]
+fn leaders_that_are_demoted_together_do_not_hand_over_to_each_other() {
+    let mut bench = Bench::settled(5);
+    for demoted in [1, 2] {
+        bench.fixture.update_node(node(demoted), |spec| spec.role = Role::Worker);
+    }
+    assert_eq!(bench.plan(), Some(VoterStep::HandOver { to: node(3) }));
+    bench.me = node(2);
+    assert_eq!(bench.plan(), Some(VoterStep::HandOver { to: node(3) }));
+    bench.settle();
+    assert_eq!(bench.voters(), nodes([3, 4, 5]));
 }
 
 #[test]

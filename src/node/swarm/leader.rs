@@ -151,7 +151,9 @@ impl Tenure {
                     tracing::info!(?members, "changing who holds the log");
                     log.change_membership(members).await.map_err(|error| error.to_string())
                 }
-                VoterStep::HandOver => log.transfer_leadership(None).await.map_err(|error| error.to_string()),
+                VoterStep::HandOver { to } => {
+                    log.transfer_leadership(Some(to)).await.map_err(|error| error.to_string())
+                }
             };
             if let Err(error) = done {
                 tracing::warn!(%error, "the log's membership was not changed");
