@@ -48,7 +48,7 @@ pub use support::SupportFile;
 pub use swarm::*;
 pub use task::*;
 pub use time::*;
-pub use unlock_key::UnlockKey;
+pub use unlock_key::{UNLOCK_KEY_BYTES, UnlockKey};
 pub use validate::{Fault, InvalidSpec, is_dns_domain};
 pub use volume::VolumeMount;
 

@@ -9,7 +9,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::SecretBytes;
 
 const PREFIX: &str = "FLKKEY-1-";
-const BYTES: usize = 32;
+/// Of a key.
+pub const UNLOCK_KEY_BYTES: usize = 32;
 
 /// 256 random bits. Shown whole by `Display` alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,13 +24,13 @@ pub struct UnlockKey(SecretBytes);
 pub struct NoUnlockKey;
 
 impl UnlockKey {
-    pub fn new(bytes: [u8; BYTES]) -> UnlockKey {
+    pub fn new(bytes: [u8; UNLOCK_KEY_BYTES]) -> UnlockKey {
         UnlockKey(SecretBytes(bytes.to_vec()))
     }
 
     /// As the log keeps it; `None` where that is not 32 bytes.
     pub fn from_state(bytes: &SecretBytes) -> Option<UnlockKey> {
-        (bytes.0.len() == BYTES).then(|| UnlockKey(bytes.clone()))
+        (bytes.0.len() == UNLOCK_KEY_BYTES).then(|| UnlockKey(bytes.clone()))
     }
 
     pub fn bytes(&self) -> &SecretBytes {
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn what_is_no_key_is_refused_and_not_repeated() {
-        let whole = UnlockKey::new([7; BYTES]).to_string();
+        let whole = UnlockKey::new([7; UNLOCK_KEY_BYTES]).to_string();
         for text in ["", "FLKKEY-1-", &whole[..whole.len() - 1], "SWMKEY-1-abc", &whole.replace("-1-", "-2-")] {
             let error = text.parse::<UnlockKey>().unwrap_err().to_string();
             assert!(text.is_empty() || text == PREFIX || !error.contains(text), "{error}");
@@ -76,6 +77,6 @@ mod tests {
 
     #[test]
     fn debug_shows_no_key() {
-        assert_eq!(format!("{:?}", UnlockKey::new([7; BYTES])), "UnlockKey(SecretBytes(32 bytes))");
+        assert_eq!(format!("{:?}", UnlockKey::new([7; UNLOCK_KEY_BYTES])), "UnlockKey(SecretBytes(32 bytes))");
     }
 }

@@ -80,11 +80,7 @@ async fn print_archive(client: &Client, task: &str, path: &str) -> anyhow::Resul
 /// Standard input's content, into a directory that is there.
 async fn upload_archive(client: &Client, task: &str, path: &str) -> anyhow::Result<()> {
     let container = find(client, task).await?;
-    let options = UploadToContainerOptions {
-        path: path.to_owned(),
-        no_overwrite_dir_non_dir: Some("1".into()),
-        ..UploadToContainerOptions::default()
-    };
+    let options = unpacked_in(path.to_owned());
     let body = bollard::body_try_stream(ReaderStream::with_capacity(tokio::io::stdin(), PIECE_BYTES));
     let sent = client.patient(WITHIN).upload_to_container(&container, Some(options), body).await;
     Ok(sent.map_err(|error| client.explain(error))?)
@@ -205,15 +201,16 @@ async fn upload(client: &Client, from: &Path, task: &str, path: &str) -> anyhow:
     let from = from.to_owned();
     let packing = tokio::task::spawn_blocking(move || pack(&from, &name, found.is_dir(), Pieces(pieces)));
     let stream = futures::stream::unfold(packed, |mut packed| async move { Some((packed.recv().await?, packed)) });
-    let options = UploadToContainerOptions {
-        path: if into.is_empty() { "/".into() } else { into },
-        no_overwrite_dir_non_dir: Some("1".into()),
-        ..UploadToContainerOptions::default()
-    };
+    let options = unpacked_in(if into.is_empty() { "/".into() } else { into });
     let sent = docker.upload_to_container(&container, Some(options), bollard::body_stream(stream)).await;
     // What the daemon says comes before what the broken pipe says.
     sent.map_err(|error| client.explain(error))?;
     packing.await?.context("the files cannot be packed")
+}
+
+/// A directory takes no file's place, nor a file a directory's.
+fn unpacked_in(path: String) -> UploadToContainerOptions {
+    UploadToContainerOptions { path, no_overwrite_dir_non_dir: Some("1".into()), ..UploadToContainerOptions::default() }
 }
 
 /// `DIR/.` is what is in it.

@@ -241,10 +241,11 @@ fn note_generic(generic: &[GenericResource], faults: &mut Faults) {
     let mut seen = BTreeSet::new();
     let mut counted = BTreeSet::new();
     for resource in generic {
-        let (kind, empty) = match resource {
-            GenericResource::Discrete { kind, value } => (kind, *value == 0),
-            GenericResource::Named { kind, value } => (kind, value.is_empty()),
-            GenericResource::All { kind } => (kind, false),
+        let kind = resource.kind();
+        let empty = match resource {
+            GenericResource::Discrete { value, .. } => *value == 0,
+            GenericResource::Named { value, .. } => value.is_empty(),
+            GenericResource::All { .. } => false,
         };
         faults
             .require(&at, !kind.is_empty() && !empty, || format!("generic resource {kind:?} has no name or no amount"));

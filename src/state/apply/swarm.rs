@@ -6,7 +6,6 @@ use super::{At, check_version};
 use crate::spec::*;
 use crate::state::{Network, Node, Refusal, State, Swarm};
 
-const UNLOCK_KEY_BYTES: usize = 32;
 /// Most bytes of a join token's secret.
 const MAX_TOKEN_SECRET_BYTES: usize = 256;
 
@@ -133,7 +132,7 @@ fn check_unlock_key(spec: &SwarmSpec, key: Option<&SecretBytes>) -> Result<(), R
             "there is no unlock key to set: managers are not locked; turn autolock on first, by \"flok swarm update --autolock\""
                 .into(),
         )),
-        (true, Some(key)) if key.0.len() == UNLOCK_KEY_BYTES => Ok(()),
+        (true, Some(key)) if UnlockKey::from_state(key).is_some() => Ok(()),
         (true, _) => Err(Refusal::Invalid(format!("autolock needs an unlock key of {UNLOCK_KEY_BYTES} bytes"))),
     }
 }
