@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::spec::template::{self, Context};
+use crate::spec::template::{self, Context, Words};
 use crate::spec::*;
 
 /// What a node says of itself in templates.
@@ -27,14 +27,6 @@ pub struct TaskFile {
 /// Where a secret without a path of its own appears.
 const SECRETS_DIR: &str = "/run/secrets";
 
-/// The words of one task, for as long as its templates are filled in.
-struct Words {
-    service: String,
-    node: String,
-    task: String,
-    slot: String,
-}
-
 /// What a task holds of its node's generic resources, in the variables that Docker gives: `DOCKER_RESOURCE_GPU=0,1`.
 fn held(resources: &[GenericResource]) -> Vec<String> {
     let mut kinds: BTreeMap<&str, Vec<String>> = BTreeMap::new();
@@ -57,7 +49,6 @@ fn held(resources: &[GenericResource]) -> Vec<String> {
 /// An assignment with what its templates ask for.
 pub struct Expander<'a> {
     assignment: &'a Assignment,
-    node: &'a NodeNames,
     dependencies: &'a BTreeMap<DependencyId, Dependency>,
     words: Words,
 }
@@ -68,18 +59,12 @@ impl<'a> Expander<'a> {
         node: &'a NodeNames,
         dependencies: &'a BTreeMap<DependencyId, Dependency>,
     ) -> Expander<'a> {
-        let words = Words {
-            service: assignment.service.to_string(),
-            node: node.id.to_string(),
-            task: assignment.task.to_string(),
-            slot: assignment.slot.to_string(),
-        };
-        Expander { assignment, node, dependencies, words }
+        Expander { assignment, dependencies, words: words(assignment, node) }
     }
 
     /// The container's spec; an error says which part cannot be filled in.
     pub fn container(&self) -> Result<ContainerSpec, String> {
-        let mut container = self.assignment.spec.container.expanded(&self.context())?;
+        let mut container = self.assignment.spec.container.expanded(&self.words)?;
         container.env.extend(held(&self.assignment.resources));
         Ok(container)
     }
@@ -119,7 +104,7 @@ impl<'a> Expander<'a> {
     fn filled_in(&self, data: &Dependency, container: &ContainerSpec) -> Result<SecretBytes, String> {
         let text = std::str::from_utf8(&data.data.0).map_err(|_| "a template must be text in UTF-8".to_owned())?;
         let lookup = |kind: &str, name: &str| self.look_up(kind, name, container);
-        template::expand(text, &self.context(), Some(&lookup)).map(|text| SecretBytes(text.into_bytes()))
+        template::expand(text, &self.words, Some(&lookup)).map(|text| SecretBytes(text.into_bytes()))
     }
 
     /// As in Docker, a secret or config is asked for by the name of its file, and a variable that is not set is empty.
@@ -147,21 +132,22 @@ impl<'a> Expander<'a> {
     fn dependency(&self, id: DependencyId) -> Result<&Dependency, String> {
         self.dependencies.get(&id).ok_or_else(|| "its data has not come to this node".to_owned())
     }
+}
 
-    fn context(&self) -> Context<'_> {
-        Context {
-            service_id: &self.words.service,
-            service_name: &self.assignment.service_name,
-            service_labels: &self.assignment.service_labels,
-            node_id: &self.words.node,
-            node_hostname: &self.node.hostname,
-            node_os: &self.node.platform.os,
-            node_architecture: &self.node.platform.architecture,
-            task_id: &self.words.task,
-            task_name: &self.assignment.name,
-            task_slot: &self.words.slot,
-        }
+fn words(assignment: &Assignment, node: &NodeNames) -> Words {
+    Context {
+        service_id: &assignment.service.to_string(),
+        service_name: &assignment.service_name,
+        service_labels: &assignment.service_labels,
+        node_id: &node.id.to_string(),
+        node_hostname: &node.hostname,
+        node_os: &node.platform.os,
+        node_architecture: &node.platform.architecture,
+        task_id: &assignment.task.to_string(),
+        task_name: &assignment.name,
+        task_slot: &assignment.slot.to_string(),
     }
+    .words()
 }
 
 fn of_secret(secret: &SecretReference) -> DependencyId {

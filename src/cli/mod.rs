@@ -8,6 +8,7 @@ mod conditions;
 mod container;
 mod daemon;
 mod examples;
+mod fields;
 mod image;
 mod list;
 mod man;
@@ -24,7 +25,6 @@ mod stack;
 mod swarm;
 mod system;
 mod tasks;
-mod template;
 mod volume;
 mod waiting;
 

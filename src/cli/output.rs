@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::template::{Template, fields_of, plain};
+use super::fields::fields_of;
 use crate::spec::quantity::for_people;
+use crate::spec::template::{Manner, Template, plain};
 
 /// How something is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -25,7 +26,7 @@ pub enum Format {
 
 impl Format {
     fn parse(text: &str) -> Result<Format, String> {
-        let read = |template: &str| Template::parse(template).map(|read| &*Box::leak(Box::new(read)));
+        let read = |template: &str| Template::of_format(template).map(|read| &*Box::leak(Box::new(read)));
         match (text, text.strip_prefix("table ")) {
             ("table", _) => Ok(Format::Table),
             ("json", _) => Ok(Format::Json),
@@ -51,7 +52,8 @@ impl Format {
 
 /// One line or several. `optional` are fields that it may lack.
 fn fill_in(template: &Template, value: &Value, optional: &[&str]) -> anyhow::Result<String> {
-    let filled = template.render(value, optional).map_err(|why| anyhow::anyhow!("--format: {why}"))?;
+    let filled =
+        template.render(value, &Manner::of_output(optional)).map_err(|why| anyhow::anyhow!("--format: {why}"))?;
     Ok(filled + "\n")
 }
 

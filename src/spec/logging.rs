@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
+use super::template::{Manner, Template};
 use super::{Labels, LogDriver};
 
 /// Of every driver but `none`: what is written may wait for a collector in memory, so many bytes, and is dropped beyond.
@@ -125,6 +127,9 @@ pub struct LoggedContainer<'a> {
     pub env: &'a [String],
 }
 
+const NO_CONTAINER: LoggedContainer<'_> =
+    LoggedContainer { id: "", name: "", image_name: "", image_id: "", labels: &Labels::new(), env: &[] };
+
 impl LogDriver {
     /// An error names the driver or the option, and lists those there are.
     pub fn read(&self) -> Result<Logging, String> {
@@ -197,7 +202,7 @@ impl Logging {
                 return Err("write blocking or non-blocking".into());
             }
             "tag" => {
-                expand(value, &|_| String::new())?;
+                expand(value, NO_CONTAINER)?;
                 self.tag = Some(value.to_owned());
             }
             "labels" => self.labels = list(),
@@ -211,7 +216,7 @@ impl Logging {
 
     /// What a container's lines are marked with: the template filled in.
     pub fn tag(&self, container: LoggedContainer<'_>) -> Result<String, String> {
-        expand(self.tag.as_deref().unwrap_or(DEFAULT_TAG), &|field| container.field(field).to_owned())
+        expand(self.tag.as_deref().unwrap_or(DEFAULT_TAG), container)
     }
 
     /// Of the labels and variables that are asked for, those the container has; and the tag, for a file, where one is given.
@@ -237,57 +242,25 @@ impl LoggedContainer<'_> {
         self.id.get(..12).unwrap_or(self.id)
     }
 
-    fn field(&self, name: &str) -> &str {
+    /// What a tag may ask for.
+    fn fields(&self) -> serde_json::Value {
         let image = self.image_id.strip_prefix("sha256:").unwrap_or(self.image_id);
-        match name {
-            "ID" => self.short_id(),
-            "FullID" => self.id,
-            "Name" => self.name,
-            "ImageID" => image.get(..12).unwrap_or(image),
-            "ImageFullID" => self.image_id,
-            "ImageName" => self.image_name,
-            _ => "flok",
-        }
+        json!({
+            "ID": self.short_id(),
+            "FullID": self.id,
+            "Name": self.name,
+            "ImageID": image.get(..12).unwrap_or(image),
+            "ImageFullID": self.image_id,
+            "ImageName": self.image_name,
+            "DaemonName": "flok",
+        })
     }
 }
 
-const TAG_FIELDS: [&str; 7] = ["ID", "FullID", "Name", "ImageID", "ImageFullID", "ImageName", "DaemonName"];
-
-/// Docker's tag templates: a field between double braces, through `upper` or `lower`.
-fn expand(template: &str, field: &dyn Fn(&str) -> String) -> Result<String, String> {
-    let mut out = String::new();
-    let mut rest = template;
-    while let Some((before, more)) = rest.split_once("{{") {
-        let (action, after) = more.split_once("}}").ok_or("an action is not closed: write }} behind it")?;
-        out.push_str(before);
-        out.push_str(&action_value(action, field)?);
-        rest = after;
-    }
-    out.push_str(rest);
-    Ok(out)
-}
-
-/// `.Name`, `upper .Name` or `.Name | upper`.
-fn action_value(action: &str, field: &dyn Fn(&str) -> String) -> Result<String, String> {
-    let mut stages = action.split('|').map(|stage| stage.split_whitespace().collect::<Vec<&str>>());
-    let (name, mut functions) = match stages.next().as_deref() {
-        Some([name]) => (*name, Vec::new()),
-        Some([function, name]) => (*name, vec![*function]),
-        _ => return Err(format!("{{{{{action}}}}} is not understood: write a field such as {{{{.Name}}}}")),
-    };
-    for stage in stages {
-        match stage.as_slice() {
-            [function] => functions.push(function),
-            _ => return Err(format!("{{{{{action}}}}} is not understood: upper and lower may follow a field")),
-        }
-    }
-    let known = name.strip_prefix('.').filter(|name| TAG_FIELDS.contains(name));
-    let known = known.ok_or_else(|| format!("{name} is no field of a tag: there are .{}", TAG_FIELDS.join(", .")))?;
-    functions.iter().try_fold(field(known), |value, function| match *function {
-        "upper" => Ok(value.to_uppercase()),
-        "lower" => Ok(value.to_lowercase()),
-        other => Err(format!("function {other:?} is not there: there are upper and lower")),
-    })
+fn expand(tag: &str, container: LoggedContainer<'_>) -> Result<String, String> {
+    let (template, fields) = (Template::parse(tag)?, container.fields());
+    template.check(&fields, false)?;
+    template.render(&fields, &Manner::of_task(None))
 }
 
 impl SyslogAddress {
@@ -487,12 +460,13 @@ mod tests {
         assert_eq!(driver("syslog", &[]).read().unwrap().tag(container).as_deref(), Ok("0123456789ab"));
         let whole = tag("{{.ImageName}}/{{ .Name | upper }}/{{lower .ImageID}}/{{.DaemonName}}");
         assert_eq!(whole.as_deref(), Ok("redis:7/WEB.1.T/fedcba987654/flok"));
+        assert_eq!(tag("{{if eq .Name `web.1.t`}}{{index (split .Name `.`) 0}}{{end}}").as_deref(), Ok("web"));
         for (text, part) in [
-            ("{{.Nope}}", ".Nope is no field of a tag"),
+            ("{{.Nope}}", "there is no field .Nope"),
             ("{{.Name", "not closed"),
-            ("{{split .Name}}", "function \"split\""),
-            ("{{if .Name}}x{{end}}", "function \"if\""),
-            ("{{}}", "not understood"),
+            ("{{split .Name}}", "split does not take 1"),
+            ("{{env `HOME`}}", "data of secrets and configs"),
+            ("{{}}", "nothing to print"),
         ] {
             let error = tag(text).expect_err(text);
             assert!(error.contains(part), "{text}: {error}");

@@ -163,24 +163,26 @@ pub struct ContainerSpec {
 
 impl ContainerSpec {
     /// With the templates of its hostname, environment and mounts filled in; an error says where one cannot be.
-    pub fn expanded(&self, context: &template::Context<'_>) -> Result<ContainerSpec, String> {
+    pub fn expanded(&self, words: &template::Words) -> Result<ContainerSpec, String> {
         let mut spec = self.clone();
-        let failed = spec.expand(context).into_iter().next();
+        let failed = spec.expand(words).into_iter().next();
         failed.map_or(Ok(spec), |(_, why)| Err(why))
     }
 
     /// Fills in the templates. Gives those that cannot be, each with its place in a stack file's keys, and why.
-    pub fn expand(&mut self, context: &template::Context<'_>) -> Vec<(Vec<String>, String)> {
+    pub fn expand(&mut self, words: &template::Words) -> Vec<(Vec<String>, String)> {
         let mut failed = Vec::new();
         let mut fill = |what: &str, at: &[&str], text: &mut String| {
             if !text.contains("{{") {
                 return;
             }
-            match template::expand(text, context, None) {
+            match template::expand(text, words, None) {
                 Ok(filled) => *text = filled,
                 Err(why) => {
+                    // One of several is named.
+                    let name = at.get(1).map(|name| format!("{name}: ")).unwrap_or_default();
                     let at = at.iter().map(|key| (*key).to_owned()).collect();
-                    failed.push((at, format!("expanding {what} failed: {why}")));
+                    failed.push((at, format!("expanding {what} failed: {name}{why}")));
                 }
             }
         };

@@ -42,7 +42,10 @@ fn secrets_and_configs_reach_their_tasks_alone_and_leave_no_trace() {
     swarm.load("busybox");
     let outside = tempfile::tempdir().unwrap();
     let key = file(outside.path(), "key", &format!("{HIDDEN}\n"));
-    let site = file(outside.path(), "site", "on {{.Node.Hostname}} slot {{.Task.Slot}} level {{env `LEVEL`}}\n");
+    let template = "on {{.Node.Hostname}} slot {{.Task.Slot}} level {{env `LEVEL`}}\n\
+        {{if eq (env `LEVEL`) `info`}}{{range $key, $value := .Service.Labels}}{{printf `%s=%q ` $key $value}}{{end}}\
+        {{else}}no{{end}}\n";
+    let site = file(outside.path(), "site", template);
     let host = &swarm.hosts[0];
     let id = ok(host, &["secret", "create", "--label", "tier=a", "key", &key]);
     assert_eq!(host.ok(&["config", "create", "--template-driver", "golang", "site", &site]).trim().len(), 25);
@@ -53,6 +56,7 @@ fn secrets_and_configs_reach_their_tasks_alone_and_leave_no_trace() {
     assert!(ok(host, &["config", "inspect", "--pretty", "site"]).contains("on {{.Node.Hostname}}"));
 
     let create = ["service", "create", "--name", "web", "--constraint", "node.hostname==n2", "--env", "LEVEL=info"];
+    let labels = ["--label", "team=a", "--label", "tier=front"];
     let files = [
         "--secret",
         "key",
@@ -61,13 +65,19 @@ fn secrets_and_configs_reach_their_tasks_alone_and_leave_no_trace() {
         "--config",
         "source=site,target=/etc/site",
     ];
-    let script = "cat /etc/site; stat -c '%n %u:%g %a' /etc/keys/own /run/secrets/key; \
+    let script = "sed 's/ $//' /etc/site; stat -c '%n %u:%g %a' /etc/keys/own /run/secrets/key; \
         test \"$(cat /etc/keys/own)\" = \"$(cat /run/secrets/key)\" && cat /run/secrets/key | wc -c; \
         touch /run/secrets/key 2>/dev/null || echo read-only; sleep 100000";
-    ok(host, &[create.as_slice(), &files, &["flok/busybox:latest", "sh", "-c", script]].concat());
-    let expected =
-        ["/etc/keys/own 999:998 400", "/run/secrets/key 0:0 444", "21", "on n2 slot 1 level info", "read-only"];
-    assert_eq!(says(&swarm, "web", 5), expected);
+    ok(host, &[create.as_slice(), &labels, &files, &["flok/busybox:latest", "sh", "-c", script]].concat());
+    let expected = [
+        "/etc/keys/own 999:998 400",
+        "/run/secrets/key 0:0 444",
+        "21",
+        "on n2 slot 1 level info",
+        "read-only",
+        "team=\"a\" tier=\"front\"",
+    ];
+    assert_eq!(says(&swarm, "web", 6), expected);
 
     // On the node of the task, and only in memory.
     let [other, own] = swarm.hosts.as_slice() else { unreachable!("two hosts") };
@@ -117,7 +127,7 @@ fn a_stack_brings_its_secrets_and_configs_and_takes_them_along() {
             "services:
   web:
     image: flok/busybox:latest
-    hostname: '{{{{.Service.Name}}}}-{{{{.Task.Slot}}}}'
+    hostname: '{{{{.Service.Name}}}}-{{{{if eq .Task.Slot \"1\"}}}}{{{{printf \"%02d\" .Task.Slot}}}}{{{{end}}}}'
     environment: {{ NODE: '{{{{.Node.Hostname}}}}' }}
     command: ['sh', '-c', 'echo $$(hostname) $$NODE $$(wc -c </run/secrets/key) $$(cat /site); sleep 100000']
     secrets: [key]
@@ -130,7 +140,7 @@ configs:
         )
     };
     swarm.deploy(0, "s", &stack("first"));
-    assert_eq!(says(&swarm, "s_web", 1), ["s_web-1 n1 20 first"]);
+    assert_eq!(says(&swarm, "s_web", 1), ["s_web-01 n1 20 first"]);
     let again = swarm.stack_file("s", &stack("first"));
     let told = host.ok(&["stack", "deploy", "--detach", "-c", &again, "s"]);
     assert_eq!(told.trim(), "Unchanged service s_web");
@@ -145,7 +155,7 @@ configs:
     let told = host.ok(&["stack", "deploy", "-c", &other, "s"]);
     assert_eq!(told, "Updating config s_site\nUpdating service s_web\n");
     let both = says(&swarm, "s_web", 2);
-    assert!(both.iter().any(|line| line == "s_web-1 n1 20 second"), "{both:?}");
+    assert!(both.iter().any(|line| line == "s_web-01 n1 20 second"), "{both:?}");
 
     let removed = host.ok(&["stack", "rm", "s"]);
     assert!(removed.contains("Removing secret s_key\nRemoving config s_site"), "{removed}");
@@ -175,7 +185,12 @@ fn what_secrets_cannot_be_is_said_and_nothing_is_left() {
     assert!(refused(host, &service).contains("secret not found: other"));
     let template =
         ["service", "create", "--detach", "--name", "web", "--env", "A={{.Node.Name}}", "flok/busybox:latest"];
-    assert!(refused(host, &template).contains("expanding env failed"));
+    assert!(refused(host, &template).contains("expanding env failed: A: there is no field .Node.Name"));
+    let wrong = file(swarm.dir(), "wrong", "a\n{{if .Task.Slots}}{{end}}");
+    let create = ["config", "create", "--template-driver", "golang", "wrong", &wrong];
+    for told in [refused(host, &create), host.refused(&create)] {
+        assert!(told.contains("line 2: there is no field .Task.Slots; did you mean .Task.Slot?"), "{told}");
+    }
     assert_eq!(host.get("/services").unwrap(), json!([]));
     host.ok(&["secret", "update", "--label-add", "a=b", "key"]);
     assert_eq!(ok(host, &["secret", "inspect", "--format", "{{json .Spec.Labels}}", "key"]).trim(), r#"{"a":"b"}"#);

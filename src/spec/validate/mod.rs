@@ -149,7 +149,7 @@ impl ServiceSpec {
             task_name: "name",
             task_slot: "1",
         };
-        for (at, why) in self.task.container.clone().expand(&context) {
+        for (at, why) in self.task.container.clone().expand(&context.words()) {
             faults.check(&at.iter().map(String::as_str).collect::<Vec<_>>(), Err(InvalidSpec(why)));
         }
     }

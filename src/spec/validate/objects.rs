@@ -16,7 +16,7 @@ impl SecretSpec {
     /// All that is wrong with it; nothing of its data is said.
     pub fn faults(&self) -> Vec<Fault> {
         let Self { name, labels, data, templating } = self;
-        data_faults("secret", name, labels, templating.as_deref(), (data.0.len(), MAX_SECRET_BYTES))
+        data_faults("secret", name, labels, templating.as_deref(), (&data.0, MAX_SECRET_BYTES))
     }
 
     /// The first of its [`faults`](Self::faults).
@@ -29,7 +29,7 @@ impl ConfigSpec {
     /// All that is wrong with it.
     pub fn faults(&self) -> Vec<Fault> {
         let Self { name, labels, data, templating } = self;
-        data_faults("config", name, labels, templating.as_deref(), (data.len(), MAX_CONFIG_BYTES))
+        data_faults("config", name, labels, templating.as_deref(), (data, MAX_CONFIG_BYTES))
     }
 
     /// The first of its [`faults`](Self::faults).
@@ -43,13 +43,18 @@ fn data_faults(
     name: &str,
     labels: &Labels,
     templating: Option<&str>,
-    (bytes, most): (usize, usize),
+    (data, most): (&[u8], usize),
 ) -> Vec<Fault> {
     Faults::within(|faults| {
         faults.check(&["name"], check_data_name(name));
         faults.check(&["labels"], check_labels(labels));
         faults.check(&["template_driver"], check_templating(templating));
-        faults.check(&[], check_size(kind, bytes, most));
+        faults.check(&[], check_size(kind, data.len(), most));
+        if templating == Some("golang") && data.len() <= most {
+            let checked = template::check_data(data)
+                .map_err(|why| InvalidSpec(format!("{kind} {name}: its template cannot be filled in: {why}")));
+            faults.check(&[], checked);
+        }
     })
 }
 

@@ -5,21 +5,19 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 /// Columns that a text may be padded to.
-const MAX_WIDTH: usize = 1_000;
-/// Bytes of the texts that a function is given, so that no template grows without end.
-const MAX_BYTES: usize = 16 << 20;
+const MAX_WIDTH: usize = 256;
 
-pub const FUNCTIONS: [&str; 23] = [
+pub const FUNCTIONS: [&str; 24] = [
     "json", "upper", "lower", "title", "len", "join", "split", "slice", "truncate", "pad", "index", "print", "println",
-    "printf", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not",
+    "printf", "urlquery", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not",
 ];
 
-/// The result of a function; the error says what it does not take.
+/// Those that only the data of secrets and configs may call.
+pub const LOOKUPS: [&str; 3] = ["env", "secret", "config"];
+
+/// The result of one of [`FUNCTIONS`]; the error says what it does not take, and tells none of `arguments`.
 pub fn apply(name: &str, arguments: &[Value]) -> Result<Value, String> {
     let wrong = || Err(format!("{name} does not take {} values of these kinds", arguments.len()));
-    if bytes(arguments) > MAX_BYTES {
-        return Err(format!("{name} is given more than {MAX_BYTES} bytes"));
-    }
     Ok(match (name, arguments) {
         ("json", [value]) => value.to_string().into(),
         ("upper", [value]) => plain(value).to_uppercase().into(),
@@ -28,6 +26,7 @@ pub fn apply(name: &str, arguments: &[Value]) -> Result<Value, String> {
         ("print", values) => printed(values).into(),
         ("println", values) => format!("{}\n", values.iter().map(plain).collect::<Vec<_>>().join(" ")).into(),
         ("printf", [Value::String(format), values @ ..]) => printf(format, values)?.into(),
+        ("urlquery", [value]) => url_escaped(&plain(value)).into(),
         ("len", [value]) => match value {
             Value::Array(list) => list.len().into(),
             Value::Object(map) => map.len().into(),
@@ -69,13 +68,6 @@ pub fn apply(name: &str, arguments: &[Value]) -> Result<Value, String> {
     })
 }
 
-/// Of texts; each item of a list may stand beside each text.
-fn bytes(arguments: &[Value]) -> usize {
-    let texts = arguments.iter().filter_map(Value::as_str).map(str::len).sum::<usize>();
-    let items = arguments.iter().filter_map(Value::as_array).map(Vec::len).max().unwrap_or(0);
-    texts.saturating_mul(items.max(1))
-}
-
 fn count(value: &Value) -> Option<usize> {
     value.as_u64().map(|count| usize::try_from(count).unwrap_or(usize::MAX))
 }
@@ -84,7 +76,7 @@ fn count(value: &Value) -> Option<usize> {
 fn entry<'v>(value: &'v Value, key: &Value) -> Result<&'v Value, String> {
     match (value, key) {
         (Value::Array(list), Value::Number(_)) => Ok(count(key).and_then(|at| list.get(at)).unwrap_or(&Value::Null)),
-        (Value::Array(_), _) => Err(format!("index: {} is no place in a list", plain(key))),
+        (Value::Array(_), _) => Err("index: a place in a list is a number".into()),
         (value, key) => Ok(value.get(plain(key)).unwrap_or(&Value::Null)),
     }
 }
@@ -104,6 +96,20 @@ fn compared(one: &Value, other: &Value) -> Ordering {
     let numbers = (one.is_number() || other.is_number()).then(|| Some((number(one)?, number(other)?))).flatten();
     let as_numbers = numbers.and_then(|(one, other): (f64, f64)| one.partial_cmp(&other));
     as_numbers.unwrap_or_else(|| plain(one).cmp(&plain(other)))
+}
+
+/// As in the query of a URL: a blank is a plus.
+fn url_escaped(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b' ' => out.push('+'),
+            b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
 }
 
 fn titled(text: &str) -> String {

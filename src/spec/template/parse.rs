@@ -2,18 +2,24 @@
 
 use serde_json::Value;
 
-use super::functions::FUNCTIONS;
-use super::{MAX_DEPTH, Operand, Part, Pipeline};
+use super::functions::{FUNCTIONS, LOOKUPS};
+use super::{MAX_DEPTH, Operand, Part, PartKind, Pipeline};
 use crate::spec::stack::nearest;
 
-pub(super) fn template(text: &str) -> Result<Vec<Part>, String> {
-    let mut reader = Reader { rest: text, trim: false, variables: Vec::new() };
-    let (parts, end) = reader.parts(0)?;
-    match end {
+/// Variables that are known at one place.
+const MAX_VARIABLES: usize = 100;
+/// What Go's templates have, and these do not.
+const NOT_SUPPORTED: [&str; 8] = ["define", "template", "block", "break", "continue", "call", "html", "js"];
+
+/// The error with the line of what is wrong.
+pub(super) fn template(text: &str) -> Result<Vec<Part>, (usize, String)> {
+    let mut reader = Reader { rest: text, rest_line: 1, line: 1, trim: false, variables: Vec::new() };
+    let whole = reader.parts(0).and_then(|(parts, end)| match end {
         Stop::Text => Ok(parts),
         Stop::Else(_) => Err("{{else}} without {{if}}, {{with}} or {{range}} before it".into()),
         Stop::End => Err("{{end}} without {{if}}, {{with}} or {{range}} before it".into()),
-    }
+    });
+    whole.map_err(|why| (reader.line, why))
 }
 
 /// What ended a list of parts.
@@ -26,6 +32,10 @@ enum Stop {
 
 struct Reader<'t> {
     rest: &'t str,
+    /// In which `rest` begins, from 1.
+    rest_line: usize,
+    /// In which the action begins that is read.
+    line: usize,
     /// The action before ended in `-}}`.
     trim: bool,
     /// Those that are set here.
@@ -45,16 +55,25 @@ impl Reader<'_> {
                 parts.extend(self.text(rest, false));
                 break Stop::Text;
             };
+            self.line = self.rest_line + lines(text);
             let action = action(rest)?;
             parts.extend(self.text(text, action.trims_before));
+            self.rest_line = self.line + lines(&rest[..rest.len() - action.rest.len()]);
             self.rest = action.rest;
             self.trim = action.trims_behind;
             match action.text.split_once(char::is_whitespace).unwrap_or((action.text, "")) {
                 _ if action.text.starts_with("/*") => {}
                 ("end", "") => break Stop::End,
                 ("else", rest) => break Stop::Else(rest.trim().to_owned()),
-                (word @ ("if" | "with" | "range"), rest) => parts.push(self.block(word, rest, depth)?),
-                _ => parts.push(self.print(action.text)?),
+                (word @ ("if" | "with" | "range"), rest) => {
+                    let line = self.line;
+                    let kind = self.block(word, rest, depth)?;
+                    parts.push(Part { line, kind });
+                }
+                _ => {
+                    let kind = self.print(action.text)?;
+                    parts.push(Part { line: self.line, kind });
+                }
             }
         };
         self.variables.truncate(outside);
@@ -64,30 +83,44 @@ impl Reader<'_> {
     fn text(&self, text: &str, trims_end: bool) -> Option<Part> {
         let text = if self.trim { text.trim_start() } else { text };
         let text = if trims_end { text.trim_end() } else { text };
-        (!text.is_empty()).then(|| Part::Text(text.replace("\\t", "\t").replace("\\n", "\n")))
+        (!text.is_empty()).then(|| Part { line: self.rest_line, kind: PartKind::Text(text.to_owned()) })
     }
 
-    fn print(&mut self, text: &str) -> Result<Part, String> {
-        let (mut variables, pipeline) = self.pipeline(text, 1)?;
-        Ok(match variables.pop() {
-            None => Part::Print(pipeline),
-            Some(name) => {
-                self.variables.push(name.clone());
-                Part::Set(name, pipeline)
+    /// A value to print, or a variable that gets one.
+    fn print(&mut self, text: &str) -> Result<PartKind, String> {
+        let (mut set, pipeline) = self.pipeline(text, 1)?;
+        Ok(match (set.names.pop(), set.declares) {
+            (None, _) => PartKind::Print(pipeline),
+            (Some(name), false) => PartKind::Assign(name, pipeline),
+            (Some(name), true) => {
+                self.declare(&[name.clone()])?;
+                PartKind::Declare(name, pipeline)
             }
         })
     }
 
+    fn declare(&mut self, names: &[String]) -> Result<(), String> {
+        self.variables.extend(names.iter().cloned());
+        match self.variables.len() > MAX_VARIABLES {
+            true => Err(format!("there are more than {MAX_VARIABLES} variables")),
+            false => Ok(()),
+        }
+    }
+
     /// `if`, `with` or `range`, up to its end.
-    fn block(&mut self, word: &str, text: &str, depth: usize) -> Result<Part, String> {
-        let (variables, pipeline) = self.pipeline(text, if word == "range" { 2 } else { 1 })?;
+    fn block(&mut self, word: &str, text: &str, depth: usize) -> Result<PartKind, String> {
+        let (set, pipeline) = self.pipeline(text, if word == "range" { 2 } else { 1 })?;
+        if !set.declares && !set.names.is_empty() {
+            return Err(format!("{{{{{word}}}}} declares a variable with :=, and does not assign one"));
+        }
+        let variables = set.names;
         let outside = self.variables.len();
-        self.variables.extend(variables.iter().cloned());
+        self.declare(&variables)?;
         let (first, otherwise) = self.branches(word, depth)?;
         self.variables.truncate(outside);
         Ok(match word {
-            "range" => Part::Range { over: pipeline, variables, each: first, otherwise },
-            _ => Part::Branch {
+            "range" => PartKind::Range { over: pipeline, variables, each: first, otherwise },
+            _ => PartKind::Branch {
                 is_dot: word == "with",
                 variable: variables.into_iter().next(),
                 condition: pipeline,
@@ -98,47 +131,58 @@ impl Reader<'_> {
     }
 
     fn branches(&mut self, what: &str, depth: usize) -> Result<(Vec<Part>, Vec<Part>), String> {
-        let open = || format!("{{{{{what}}}}} is not closed by {{{{end}}}}");
+        let line = self.line;
         match self.parts(depth + 1)? {
-            (_, Stop::Text) => Err(open()),
+            (_, Stop::Text) => self.not_closed(what, line),
             (first, Stop::End) => Ok((first, Vec::new())),
             (first, Stop::Else(rest)) => match rest.split_once(char::is_whitespace) {
                 // Its end is the whole's.
                 Some((word, rest)) if word == what && what != "range" => {
-                    Ok((first, vec![self.block(what, rest, depth + 1)?]))
+                    let line = self.line;
+                    let kind = self.block(what, rest, depth + 1)?;
+                    Ok((first, vec![Part { line, kind }]))
                 }
                 _ if rest.is_empty() => match self.parts(depth + 1)? {
                     (second, Stop::End) => Ok((first, second)),
-                    _ => Err(open()),
+                    _ => self.not_closed(what, line),
                 },
-                _ => Err(format!("{{{{else {rest}}}}} does not follow {{{{{what}}}}}")),
+                _ => Err(format!("{{{{else}}}} of {{{{{what}}}}} is followed by what is none of its conditions")),
             },
         }
     }
 
+    fn not_closed<T>(&mut self, what: &str, line: usize) -> Result<T, String> {
+        self.line = line;
+        Err(format!("{{{{{what}}}}} is not closed by {{{{end}}}}"))
+    }
+
     /// The variables that it sets, `most` of them at most, and what they are set to.
-    fn pipeline(&self, text: &str, most: usize) -> Result<(Vec<String>, Pipeline), String> {
+    fn pipeline(&self, text: &str, most: usize) -> Result<(Set, Pipeline), String> {
         let mut tokens = tokens(text)?;
-        let mut set = Vec::new();
-        if let Some(at) = tokens.iter().position(|token| *token == Token::Set) {
+        let mut set = Set::default();
+        if let Some(at) = tokens.iter().position(|token| matches!(token, Token::Set { .. })) {
             for token in tokens.drain(..=at) {
                 match token {
                     Token::Word(word) if word.len() > 1 && word.starts_with('$') && !word.contains('.') => {
-                        set.push(word[1..].to_owned());
+                        set.names.push(word[1..].to_owned());
                     }
-                    Token::Comma | Token::Set => {}
-                    _ => return Err(format!("only variables stand before := in {{{{{text}}}}}, for example $name")),
+                    Token::Comma => {}
+                    Token::Set { declares } => set.declares = declares,
+                    _ => return Err("only variables stand before := and =, for example $name".into()),
                 }
             }
-            if set.is_empty() || set.len() > most {
-                return Err(format!("{{{{{text}}}}} sets {} variables at once", set.len()));
+            if set.names.is_empty() || set.names.len() > most {
+                return Err(format!("{} variables are set at once", set.names.len()));
+            }
+            if let Some(name) = set.names.iter().find(|name| !set.declares && !self.variables.contains(name)) {
+                return Err(format!("there is no variable ${name} here: declare it with :="));
             }
         }
         let mut tokens = tokens.into_iter().peekable();
         let pipeline = self.calls(&mut tokens, 0)?;
         match tokens.next() {
             None => Ok((set, pipeline)),
-            Some(_) => Err(format!("there is a ) too many in {{{{{text}}}}}")),
+            Some(_) => Err("there is a ) too many".into()),
         }
     }
 
@@ -158,7 +202,7 @@ impl Reader<'_> {
                 }
                 Token::Word(word) => call.push(self.operand(&word)?),
                 Token::Comma => return Err("a comma stands between values: blanks do".into()),
-                Token::Set => return Err(":= stands where no variable is set".into()),
+                Token::Set { .. } => return Err("a second := or = stands where no variable is set".into()),
                 Token::Close(_) => unreachable!("it ends the loop"),
             }
         }
@@ -183,14 +227,16 @@ impl Reader<'_> {
             return Ok(Operand::Literal(text.into()));
         }
         if word.starts_with('"') || word.parse::<f64>().is_ok() || matches!(word, "true" | "false") {
-            let literal = serde_json::from_str(word).map_err(|_| format!("{word} is no text in quotes"))?;
-            return Ok(Operand::Literal(literal));
+            return literal(word).map(Operand::Literal);
         }
         if word == "nil" {
             return Ok(Operand::Literal(Value::Null));
         }
-        if FUNCTIONS.contains(&word) {
+        if FUNCTIONS.contains(&word) || LOOKUPS.contains(&word) {
             return Ok(Operand::Function(word.to_owned()));
+        }
+        if NOT_SUPPORTED.contains(&word) {
+            return Err(format!("{word} of Go's templates is not supported here"));
         }
         // Fields begin with a capital, functions never do.
         let is_field = word.starts_with(char::is_uppercase);
@@ -200,6 +246,20 @@ impl Reader<'_> {
         );
         Err(format!("there is no function {word}: {hint}"))
     }
+}
+
+/// A text in double quotes, a number, `true` or `false`.
+fn literal(word: &str) -> Result<Value, String> {
+    // JSON wants them escaped, and Go does not.
+    let escaped = word.replace('\t', "\\t").replace('\n', "\\n");
+    serde_json::from_str(&escaped).map_err(|_| match word.starts_with('"') {
+        true => "a text in quotes has an escape that is none of \\n, \\t, \\r, \\\", \\\\ and \\u00e9".into(),
+        false => "a number is written in digits, such as 10 or 2.5".into(),
+    })
+}
+
+fn lines(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte == b'\n').count()
 }
 
 fn names(path: &str) -> Vec<String> {
@@ -254,8 +314,17 @@ enum Token {
     /// With the fields that are asked of what the parentheses hold.
     Close(Vec<String>),
     Comma,
-    /// `:=`.
-    Set,
+    /// `:=`, or `=` of a variable that there is.
+    Set {
+        declares: bool,
+    },
+}
+
+/// The variables that an action sets.
+#[derive(Default)]
+struct Set {
+    names: Vec<String>,
+    declares: bool,
 }
 
 type Tokens = std::iter::Peekable<std::vec::IntoIter<Token>>;
@@ -281,7 +350,12 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
             }
             '`' => {
                 word.push(c);
-                word.extend(chars.by_ref().take_while(|c| *c != '`'));
+                loop {
+                    match chars.next().ok_or("a quote is not closed")? {
+                        '`' => break,
+                        c => word.push(c),
+                    }
+                }
                 word.push(c);
                 continue;
             }
@@ -295,7 +369,8 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
                 Some(Token::Close(names(&path)))
             }
             ',' => Some(Token::Comma),
-            ':' if chars.next_if_eq(&'=').is_some() => Some(Token::Set),
+            ':' if chars.next_if_eq(&'=').is_some() => Some(Token::Set { declares: true }),
+            '=' => Some(Token::Set { declares: false }),
             c if c.is_whitespace() => None,
             c => {
                 word.push(c);

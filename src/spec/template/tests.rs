@@ -8,7 +8,7 @@ fn shown(template: &str) -> Result<String, String> {
         "Spec": {"Labels": {"a.b": "c", "a": "é"}, "Tasks": [{"N": "x"}, {"N": "y", "Slot": 2}]},
         "Labels": "a.b=c,x=1", "Label": {"a.b": "c", "x": "1"},
     });
-    Template::parse(template)?.render(&value, &["UpdateStatus"])
+    Template::of_format(template)?.render(&value, &Manner::of_output(&["UpdateStatus"]))
 }
 
 #[test]
@@ -62,6 +62,7 @@ fn templates_of_any_words_are_printed_or_refused() {
         let _ = shown(&String::from_utf8_lossy(bytes));
         let text: String = bytes.iter().map(|byte| words[usize::from(*byte) % words.len()]).collect();
         let _ = shown(&text);
+        let _ = expanded(&text);
     });
     assert!(shown(&"{{if (".repeat(20_000)).is_err());
     assert!(shown(&format!("{{{{{}}}}}", "(".repeat(100_000))).is_err());
@@ -71,9 +72,14 @@ fn templates_of_any_words_are_printed_or_refused() {
 #[test]
 fn templates_that_would_grow_or_go_round_for_ever_end() {
     let around = "{{range $.Ports}}".repeat(30) + &"{{end}}".repeat(30);
-    assert!(shown(&around).unwrap_err().contains("parts to fill in"));
+    let around = around.as_str();
+    assert!(shown(around).unwrap_err().contains("parts to fill in"));
+    assert!(expanded(&around.replace(".Ports", ".Service.Labels")).unwrap_err().contains("parts to fill in"));
     let doubled = r#"{{$x := "12345678"}}"#.to_owned() + &r#"{{$x := printf "%s%s" $x $x}}"#.repeat(40);
     assert!(shown(&doubled).unwrap_err().contains("bytes"));
+    assert!(expanded(&doubled).unwrap_err().contains("bytes"));
+    let declared = r#"{{$x := ""}}"#.repeat(101);
+    assert!(shown(&declared).unwrap_err().contains("more than 100 variables"));
     assert!(shown(r#"{{printf "%99999s" .Name}}"#).unwrap_err().contains("a width of more than"));
 }
 
@@ -96,6 +102,7 @@ fn templates_print_what_gos_would() {
         ("{{range $p:=.Ports}}{{$p}}.{{end}}", "80.443."),
         ("{{range .None}}x{{else}}none{{end}}", "none"),
         ("{{$n := .Name}}{{with .Spec}}{{len .Tasks}} {{$n}}{{end}}", "2 web"),
+        ("{{$n := ``}}{{range .Spec.Tasks}}{{$n = .N}}{{end}}{{$n}} {{urlquery `a b/é&`}}", "y a+b%2F%C3%A9%26"),
         ("{{with $x := .None}}x{{else}}none{{end}}{{with .None}}x{{else with .Count}}{{.}}{{end}}", "none3"),
         ("{{if .None}}a{{else}}b{{end}}{{if .Name}}c{{end}}", "bc"),
         ("{{if .None}}a{{else if eq .Name `x` `web`}}b{{else}}c{{end}}", "b"),
@@ -134,11 +141,22 @@ fn what_is_wrong_is_named() {
         ("{{Name}}", "a field is written with a dot: .Name"),
         ("{{$x}}", "there is no variable $x here"),
         ("{{if .Name}}{{$x := 1}}{{end}}{{$x}}", "there is no variable $x here"),
-        ("{{$a, $b := 1}}", "sets 2 variables at once"),
+        ("{{$a, $b := 1}}", "2 variables are set at once"),
         ("{{.Name := 1}}", "only variables stand before :="),
+        ("{{$a = 1}}", "there is no variable $a here: declare it"),
+        ("{{$a := 1}}{{if $a = 2}}{{end}}", "{{if}} declares a variable with :="),
+        ("{{define \"a\"}}", "define of Go's templates is not supported"),
+        ("{{env `A`}}", "for the data of secrets and configs alone"),
+        ("{{\"\\q\"}}", "has an escape that is none of"),
+        ("a\n{{if .Name}}\n{{.Nam}}{{end}}", "line 3: there is no field .Nam"),
+        ("a\n{{if .Name}}\n{{.Name}}", "line 2: {{if}} is not closed"),
+        ("{{/* a\nb */}}\n{{Name}}", "line 3: there is no function Name"),
         ("{{if .Name}}", "{{if}} is not closed by {{end}}"),
         ("{{range .Ports}}{{else}}", "{{range}} is not closed by {{end}}"),
-        ("{{with .Ports}}{{else if .Name}}{{end}}", "{{else if .Name}} does not follow {{with}}"),
+        (
+            "{{with .Ports}}{{else if .Name}}{{end}}",
+            "{{else}} of {{with}} is followed by what is none of its conditions",
+        ),
         ("{{end}}", "{{end}} without"),
         ("{{/* a", "a remark is not closed"),
         ("{{}}", "there is nothing to print"),
@@ -157,4 +175,106 @@ fn what_is_wrong_is_named() {
         assert!(error.contains(expected), "{template}: {error}");
     }
     assert!(Template::parse(&"{{if .}}".repeat(1000)).is_err(), "and nothing overflows");
+}
+
+fn with_words<T>(look: impl FnOnce(&Words) -> T) -> T {
+    let labels = [("team", "a"), ("com.example.tier", "front")].map(|(k, v)| (k.into(), v.into())).into();
+    let context = Context {
+        service_id: "s1",
+        service_name: "web",
+        service_labels: &labels,
+        node_id: "n1",
+        node_hostname: "host-1",
+        node_os: "linux",
+        node_architecture: "x86_64",
+        task_id: "t1",
+        task_name: "web.2.t1",
+        task_slot: "2",
+    };
+    look(&context.words())
+}
+
+fn expanded(text: &str) -> Result<String, String> {
+    with_words(|words| expand(text, words, None))
+}
+
+#[test]
+fn the_words_of_tasks_are_filled_in() {
+    for (text, wanted) in [
+        ("plain \\t", "plain \\t"),
+        ("{{.Service.Name}}-{{ .Task.Slot }}\\n", "web-2\\n"),
+        ("{{.Node.Hostname}}/{{.Node.Platform.OS}}/{{.Node.Platform.Architecture}}", "host-1/linux/x86_64"),
+        ("{{.Service.ID}}{{.Node.ID}}{{.Task.ID}} {{.Task.Name}}", "s1n1t1 web.2.t1"),
+        ("{{.Service.Labels.team}}", "a"),
+        ("{{index .Service.Labels \"com.example.tier\"}}", "front"),
+        ("{{index .Service.Labels \"none\"}}{{printf `%s` (index .Service.Labels `none`)}}", ""),
+        ("{{if index .Service.Labels `none`}}{{.Service.Labels.none}}{{else}}no{{end}}", "no"),
+        ("{{.Service.Labels}}", "map[com.example.tier:front team:a]"),
+        ("{{range $k, $v := .Service.Labels}}{{$k}}={{$v}};{{end}}", "com.example.tier=front;team=a;"),
+        ("{{with .Node}}{{.Hostname}}{{end}} {{$n := .Node}}{{$n.ID}}", "host-1 n1"),
+        ("{{join \"-\" .Service.Name .Task.Slot \"x\"}}", "web-2-x"),
+        ("{{.Task.Slot | join `,` (join \"\" `a` `b`)}}", "ab,2"),
+        ("{{if eq .Task.Slot \"1\"}}first{{else if gt .Task.Slot 1}}other{{end}}", "other"),
+        ("{{printf \"web-%03d\" .Task.Slot}}", "web-002"),
+        ("a {{- .Task.Slot -}} b", "a2b"),
+        ("{{/* a word */}}x", "x"),
+        ("{{\"}} \\\" \\n\t\"}}", "}} \" \n\t"),
+        ("}} alone", "}} alone"),
+    ] {
+        assert_eq!(expanded(text).as_deref(), Ok(wanted), "{text}");
+    }
+}
+
+#[test]
+fn what_no_task_has_is_named_in_any_branch() {
+    for (text, part) in [
+        ("{{.Node.Name}}", "there is no field .Node.Name; there are .Hostname, .ID, .Platform"),
+        ("{{.Task.Slots}}", "there is no field .Task.Slots; did you mean .Task.Slot?"),
+        ("{{.Task.Slot.x}}", "there is no field .Task.Slot.x"),
+        ("{{if false}}{{$.Task.Slots}}{{end}}", "there is no field .Task.Slots"),
+        ("{{.Service.Labels.none}}", "there is no field .Service.Labels.none; there are .com.example.tier, .team"),
+        ("{{with .Node}}{{.Slot}}{{end}}", "there is no field .Slot"),
+        ("{{range .Task.Slot}}{{end}}", "range goes through lists and maps"),
+        ("{{.Task.Slot", "not closed"),
+        ("{{}}", "nothing to print"),
+        ("{{exec \"rm\"}}", "no function exec"),
+        ("{{if false}}{{env \"A\"}}{{end}}", "for the data of secrets and configs alone"),
+        ("{{.Task.Slot .Task.ID}}", "several values stand side by side"),
+        ("{{join .Service.Labels}}", "join does not take 1 values"),
+    ] {
+        let error = expanded(text).expect_err(text);
+        assert!(error.contains(part), "{text}: {error}");
+    }
+}
+
+#[test]
+fn data_may_ask_for_the_environment_and_for_files() {
+    let lookup = |kind: &str, name: &str| match (kind, name) {
+        ("env", "LEVEL") => Ok("info".to_owned()),
+        ("secret", "key") => Ok("hid den".to_owned()),
+        _ => Err(format!("{kind} {name} not found")),
+    };
+    let data = |text: &str| with_words(|words| expand(text, words, Some(&lookup)));
+    let text = "level={{env \"LEVEL\"}}\n{{if eq (env `LEVEL`) `info`}}key={{secret `key` | urlquery}}{{end}}";
+    assert_eq!(data(text).as_deref(), Ok("level=info\nkey=hid+den"));
+    assert_eq!(data("a\n{{config \"none\"}}"), Err("line 2: config none not found".into()));
+    assert_eq!(data("{{secret}}"), Err("secret takes one name".into()));
+    for text in ["{{index (split `a,b` `,`) (secret `key`)}}", "{{lt (secret `key`)}}", "{{printf (secret `key`) 1 2}}"]
+    {
+        let error = data(text).expect_err(text);
+        assert!(!error.contains("hid den"), "{error}");
+    }
+}
+
+#[test]
+fn data_is_checked_before_any_service_has_it() {
+    for text in ["plain", "{{env `A`}} {{.Service.Labels.any}} {{.Task.Slot}}", "{{if .Node}}{{secret `a`}}{{end}}"] {
+        assert_eq!(check_data(text.as_bytes()), Ok(()), "{text}");
+    }
+    assert_eq!(
+        check_data(b"a\n{{if .Task.Slots}}{{end}}"),
+        Err("line 2: there is no field .Task.Slots; did you mean .Task.Slot?".into())
+    );
+    assert!(check_data(b"{{hidden").unwrap_err().contains("not closed"));
+    assert!(check_data(&[0xff]).unwrap_err().contains("UTF-8"));
 }
