@@ -81,11 +81,17 @@ impl Filters {
         self.0.contains_key(key)
     }
 
-    /// An id or a name: wanted values may be prefixes of the id, or a part of the name as Docker has it.
+    /// Wanted values may be prefixes of the id.
     pub fn id(&self, key: &str, id: &str) -> bool {
         self.any(key, |wanted| id.starts_with(wanted))
     }
 
+    /// Of what the swarm keeps: Docker wants the beginning of the name there.
+    pub fn name_prefix(&self, name: &str) -> bool {
+        self.any("name", |wanted| name.starts_with(wanted))
+    }
+
+    /// Of networks and volumes: a part of the name.
     pub fn name(&self, name: &str) -> bool {
         self.any("name", |wanted| name.contains(wanted))
     }
@@ -115,7 +121,8 @@ mod tests {
         let go = Filters::parse(Some(r#"{"name":{"web":true}}"#), &["name"]);
         let python = Filters::parse(Some(r#"{"name":["web"]}"#), &["name"]);
         assert_eq!(go, python);
-        assert!(go.unwrap().name("my-web-1"));
+        let filters = go.unwrap();
+        assert!(filters.name("my-web-1") && !filters.name_prefix("my-web-1") && filters.name_prefix("web-1"));
     }
 
     #[test]

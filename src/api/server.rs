@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,9 +11,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use tower::util::ServiceExt;
 
 use super::ApiError;
-use super::request_line::Lenient;
+use super::request_line::{Framing, Lenient, Rest};
 
 /// Connections at once, those that wait for a request among them.
 const MAX_CONNECTIONS: usize = 512;
@@ -107,8 +106,10 @@ async fn served(
     place: &Place,
     ending: &mut watch::Receiver<()>,
 ) -> hyper::Result<()> {
-    let asked = place.clone();
+    let (asked, framing) = (place.clone(), Framing::default());
+    let stream = TokioIo::new(Lenient::new(stream, framing.clone()));
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        framing.set(rest_of(&request));
         request.extensions_mut().insert(slot.clone());
         answer(router.clone(), asked.clone(), request)
     });
@@ -117,7 +118,7 @@ async fn served(
         .header_read_timeout(HEAD_WITHIN)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(Lenient::new(stream, Arc::clone(&place.begins_line))), service)
+        .serve_connection(stream, service)
         .with_upgrades();
     let mut served = pin!(served);
     tokio::select! {
@@ -127,6 +128,15 @@ async fn served(
             served.as_mut().graceful_shutdown();
             served.await
         }
+    }
+}
+
+/// What follows the head of a request, as the HTTP library will read it.
+fn rest_of(request: &hyper::Request<Incoming>) -> Rest {
+    let is_taken_over = request.headers().contains_key(header::UPGRADE);
+    match request.body().size_hint().exact() {
+        Some(bytes) if !is_taken_over => Rest::Body(bytes),
+        _ => Rest::Stream,
     }
 }
 
@@ -207,8 +217,6 @@ struct Place {
     waiting: Waiting,
     closed: Arc<Notify>,
     at: Arc<Mutex<u64>>,
-    /// What comes next on it begins a request.
-    begins_line: Arc<AtomicBool>,
 }
 
 impl Place {
@@ -218,7 +226,6 @@ impl Place {
         let at = line.next;
         line.places.insert(at, Arc::clone(&self.closed));
         *self.at.lock().unwrap_or_else(PoisonError::into_inner) = at;
-        self.begins_line.store(true, Ordering::Relaxed);
     }
 
     /// Whether it still waited: one that is closed does not.

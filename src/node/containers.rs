@@ -17,12 +17,13 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 
 use super::clock;
 use super::daemon::Daemon;
-use super::swarm::logs;
+use super::swarm::{Shared, logs};
 use crate::agent::{Expander, HealthLog};
 use crate::api::*;
 use crate::runtime::{self, Made, RuntimeError, explained, host};
 use crate::spec::*;
-use crate::transport::Protocol;
+use crate::state::NodeHealth;
+use crate::transport::{Protocol, TransportError};
 
 /// For a stream to another node.
 const OPEN_WITHIN: Duration = Duration::from_secs(5);
@@ -39,6 +40,10 @@ impl Containers for Daemon {
     }
 
     async fn containers(&self) -> Result<Vec<Container>, ApiError> {
+        // They run on, and what they are stands in what is locked.
+        if self.is_locked() {
+            return Err(self.outside());
+        }
         let Some(session) = self.session() else { return Ok(Vec::new()) };
         let runtime = &self.host.runtime;
         let (made, images, health) = tokio::join!(runtime.made(), runtime.images().list(), self.host.worker.health());
@@ -252,10 +257,24 @@ impl Containers for Daemon {
 
     async fn call(&self, node: NodeId, request: Request) -> Result<Response, ApiError> {
         let session = self.session().ok_or_else(|| self.outside())?;
-        let unreachable = |why: String| ApiError::Unavailable(format!("node {node} cannot be asked: {why}"));
         let opened = session.shared.transport.open(node, Protocol::Call, OPEN_WITHIN).await;
-        let stream = opened.map_err(|error| unreachable(explained(&error)))?;
-        send(stream.into_bytes(), request).await.map_err(|error| unreachable(explained(&error)))
+        let stream = opened.map_err(|error| ApiError::Unavailable(unreachable(&session.shared, node, &error)))?;
+        let answer = send(stream.into_bytes(), request).await;
+        answer.map_err(|error| ApiError::Unavailable(format!("node {node} cannot be asked: {}", explained(&error))))
+    }
+}
+
+/// Why a node does not answer, in the words of who looks after it.
+fn unreachable(shared: &Shared, node: NodeId, error: &TransportError) -> String {
+    let state = shared.log().map(|log| log.state());
+    let Some(known) = state.as_ref().and_then(|state| state.node(node)) else { return explained(error) };
+    let name = &known.description.hostname;
+    match known.health {
+        NodeHealth::Down { since, .. } => {
+            let since = timestamp(since);
+            format!("node {name} is down since {since:.0}, and what is on it cannot be asked: see flok node ls")
+        }
+        _ => format!("node {name}: {}", explained(error)),
     }
 }
 

@@ -84,7 +84,7 @@ impl Demands {
         match reason {
             Reason::Left => "left the swarm".to_owned(),
             Reason::Down => "down".to_owned(),
-            Reason::HeldDown => "back after a failure, held back for a while".to_owned(),
+            Reason::HeldDown => "back after an outage, held back for a while (see its NOTICE)".to_owned(),
             Reason::NotHeard => "not heard from yet".to_owned(),
             Reason::Leaving => "shutting down".to_owned(),
             Reason::Suspect => "suspected to be down".to_owned(),

@@ -286,7 +286,7 @@ fn nodes_that_are_not_ready_get_nothing_and_are_counted_by_their_reason() {
     swarm.tick();
     assert_eq!(
         swarm.reasons(web),
-        ["no suitable node (1 node: down; 1 node: back after a failure, held back for a while; \
+        ["no suitable node (1 node: down; 1 node: back after an outage, held back for a while (see its NOTICE); \
           2 nodes: not heard from yet; 1 node: shutting down; 1 node: suspected to be down; 1 node: drained; \
           1 node: paused)"]
     );

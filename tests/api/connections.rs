@@ -200,3 +200,20 @@ fn pipelined_and_kept_connections_are_answered_in_turn() {
     let first = Answer::read(&mut stream).unwrap();
     assert!(first.status == 200 && first.body.contains(CONTAINER));
 }
+
+#[test]
+fn bodies_that_come_after_their_answer_are_no_requests() {
+    let server = Server::start();
+    let hidden = format!("GET /containers/{CONTAINER}/json HTTP/1.1\r\nHost: f\r\n\r\n");
+    // Each quote would grow to three bytes if it were taken for a part of a request's first line.
+    let body = format!("{}\n{hidden}", "\"".repeat(hidden.len() / 2));
+    let mut stream = server.connect();
+    for asked in ["GET /_ping", "GET /version", "DELETE /services/nope", "POST /build", "POST /containers/nope/stop"] {
+        write!(stream, "{asked} HTTP/1.1\r\nHost: f\r\nContent-Length: {}\r\n\r\n", body.len()).unwrap();
+        Answer::read(&mut stream).unwrap();
+        stream.write_all(body.as_bytes()).unwrap();
+        stream.write_all(b"GET /_ping?filters={\"a\":[\"b\"]} HTTP/1.1\r\nHost: f\r\n\r\n").unwrap();
+        let next = Answer::read(&mut stream).unwrap();
+        assert_eq!((next.status, next.body.as_str()), (200, "OK"), "{asked}");
+    }
+}

@@ -31,8 +31,18 @@ const VARIABLES: [(&str, &str); 12] = [
     ("USERNAME", "root"),
 ];
 
-/// Where the two differ by design: the file, where in it, why. What is not met fails the test.
-const DIFFERENT: [(&str, &str, &str); 0] = [];
+/// What both refuse, since the swarm does: the file, and a word of each refusal. Any other refusal fails the test.
+const REFUSED: [(&str, &str); 5] = [
+    // No plugins of volumes: Docker's tasks wait for a node that has it.
+    ("bretfisher_ghost", "volume driver \"rexray/"),
+    // Docker encrypts by IPsec.
+    ("bretfisher_proxy-global", "encrypted"),
+    // Docker rejects the tasks.
+    ("bretfisher_voting", "o=size="),
+    ("docker-cli_e2e-named-resources", "must be an absolute path: \"volume2\""),
+    // Docker refuses the network as well: it has no such driver.
+    ("docker-cli_full-example", "IPAM driver"),
+];
 
 /// Every stack file at hand.
 fn files() -> Vec<PathBuf> {
@@ -211,9 +221,16 @@ fn one(at: &Host, case: &Case) -> Vec<String> {
     networks.iter().for_each(|name| drop(ok(at, &["network", "rm", name])));
     secrets.iter().for_each(|name| drop(ok(at, &["secret", "rm", name])));
     configs.iter().for_each(|name| drop(ok(at, &["config", "rm", name])));
+    let is_to_be_refused = REFUSED.iter().any(|(file, _)| *file == case.name);
     let found = match (docker, flok) {
-        (Ok(docker), Ok(flok)) => compared(&docker, &flok),
-        (Err(_), Err(_)) => Vec::new(),
+        (Ok(docker), Ok(flok)) if !is_to_be_refused => compared(&docker, &flok),
+        (Ok(_), Ok(_)) => vec!["it is no longer refused".to_owned()],
+        (Err(docker), Err(flok)) => {
+            let reason = REFUSED.iter().find(|(file, _)| *file == case.name).map(|(_, reason)| *reason);
+            let is_known = |error: &String| reason.is_some_and(|reason| error.contains(reason));
+            let others = [docker, flok].into_iter().filter(|error| !is_known(error));
+            others.map(|error| format!("refused: {error}")).collect()
+        }
         (Ok(_), Err(error)) => vec![format!("flok alone refuses it: {error}")],
         (Err(error), Ok(_)) => vec![format!("docker alone refuses it: {error}")],
     };
@@ -227,15 +244,7 @@ pub fn are_stored_alike(swarm: &Swarm) {
     let below = swarm.dir().join("stacks");
     let files = files();
     assert!(files.len() >= 4);
-    let mut found: Vec<String> = files.iter().flat_map(|file| one(at, &Case::laid_out(file, &below))).collect();
-    for (file, part, why) in DIFFERENT {
-        let before = found.len();
-        found.retain(|difference| !difference.starts_with(&format!("{file}: ")) || !difference.contains(part));
-        assert!(
-            found.len() < before || !files.iter().any(|path| path.file_stem().unwrap() == file),
-            "{file} {part}: {why}"
-        );
-    }
+    let found: Vec<String> = files.iter().flat_map(|file| one(at, &Case::laid_out(file, &below))).collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
     ok(at, &["node", "update", "--availability", "active", "n1"]);
 }

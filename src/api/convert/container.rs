@@ -44,18 +44,12 @@ pub fn container_in(spec: docker::TaskSpecContainerSpec) -> Result<ContainerSpec
         stdin_open: spec.open_stdin.unwrap_or(false),
         isolation: spec.isolation.map(|isolation| isolation.to_string()).filter(|text| !text.is_empty()),
         oom_score_adj: spec.oom_score_adj.unwrap_or(0),
-        security_opt: spec
-            .privileges
-            .and_then(|privileges| privileges.no_new_privileges)
-            .filter(|on| *on)
-            .map(|_| vec!["no-new-privileges".to_owned()])
-            .unwrap_or_default(),
+        security_opt: spec.privileges.map(privileges_in).transpose()?.unwrap_or_default(),
         ..ContainerSpec::default()
     })
 }
 
 pub fn container_out(spec: &ContainerSpec) -> docker::TaskSpecContainerSpec {
-    let no_new_privileges = spec.security_opt.iter().any(|option| option == "no-new-privileges");
     docker::TaskSpecContainerSpec {
         image: Some(spec.image.clone()),
         labels: (!spec.labels.is_empty()).then(|| labels_out(&spec.labels)).flatten(),
@@ -66,8 +60,7 @@ pub fn container_out(spec: &ContainerSpec) -> docker::TaskSpecContainerSpec {
         dir: spec.dir.clone(),
         user: spec.user.clone(),
         groups: list_out(&spec.groups),
-        privileges: no_new_privileges
-            .then(|| docker::TaskSpecContainerSpecPrivileges { no_new_privileges: Some(true), ..Default::default() }),
+        privileges: privileges_out(&spec.security_opt),
         tty: some_if(spec.tty, &false),
         open_stdin: some_if(spec.stdin_open, &false),
         read_only: some_if(spec.read_only, &false),
@@ -91,6 +84,62 @@ pub fn container_out(spec: &ContainerSpec) -> docker::TaskSpecContainerSpec {
         capability_drop: list_out(&spec.cap_drop),
         ulimits: list_out(&spec.ulimits.iter().map(ulimit_out).collect::<Vec<_>>()),
     }
+}
+
+const NO_NEW_PRIVILEGES: &str = "no-new-privileges";
+const UNCONFINED: &str = "seccomp=unconfined";
+const NO_APPARMOR: &str = "apparmor=unconfined";
+
+/// What is asked for and cannot be had is refused: a task without its profile is less safe than its user thinks.
+fn privileges_in(privileges: docker::TaskSpecContainerSpecPrivileges) -> Result<Vec<String>, ApiError> {
+    use docker::{
+        TaskSpecContainerSpecPrivilegesAppArmorModeEnum as AppArmor,
+        TaskSpecContainerSpecPrivilegesSeccompModeEnum as Seccomp,
+    };
+    let refused = |what: &str| {
+        Err(ApiError::invalid(format!(
+            "ContainerSpec.Privileges: {what} is not supported: leave it out, or ask for unconfined"
+        )))
+    };
+    let is_any_said = |texts: &[Option<String>]| texts.iter().flatten().any(|text| !text.is_empty());
+    let credentials = privileges.credential_spec.unwrap_or_default();
+    if is_any_said(&[credentials.config, credentials.file, credentials.registry]) {
+        return refused("a CredentialSpec (of Windows)");
+    }
+    let context = privileges.se_linux_context.unwrap_or_default();
+    if is_any_said(&[context.user, context.role, context.typ, context.level]) {
+        return refused("an SELinuxContext");
+    }
+    let mut options = Vec::new();
+    match privileges.seccomp.and_then(|seccomp| seccomp.mode) {
+        Some(Seccomp::CUSTOM) => return refused("a Seccomp profile of one's own"),
+        Some(Seccomp::UNCONFINED) => options.push(UNCONFINED.to_owned()),
+        Some(Seccomp::DEFAULT | Seccomp::EMPTY) | None => {}
+    }
+    if privileges.app_armor.and_then(|armor| armor.mode) == Some(AppArmor::DISABLED) {
+        options.push(NO_APPARMOR.to_owned());
+    }
+    if privileges.no_new_privileges == Some(true) {
+        options.push(NO_NEW_PRIVILEGES.to_owned());
+    }
+    Ok(options)
+}
+
+fn privileges_out(options: &[String]) -> Option<docker::TaskSpecContainerSpecPrivileges> {
+    use docker::{
+        TaskSpecContainerSpecPrivilegesAppArmorModeEnum as AppArmor,
+        TaskSpecContainerSpecPrivilegesSeccompModeEnum as Seccomp,
+    };
+    let has = |wanted: &str| options.iter().any(|option| option == wanted);
+    let privileges = docker::TaskSpecContainerSpecPrivileges {
+        no_new_privileges: has(NO_NEW_PRIVILEGES).then_some(true),
+        seccomp: has(UNCONFINED)
+            .then(|| docker::TaskSpecContainerSpecPrivilegesSeccomp { mode: Some(Seccomp::UNCONFINED), profile: None }),
+        app_armor: has(NO_APPARMOR)
+            .then(|| docker::TaskSpecContainerSpecPrivilegesAppArmor { mode: Some(AppArmor::DISABLED) }),
+        ..Default::default()
+    };
+    (privileges != Default::default()).then_some(privileges)
 }
 
 fn mount_in(mount: docker::Mount) -> Result<Mount, ApiError> {

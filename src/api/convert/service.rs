@@ -15,7 +15,9 @@ use crate::state::{Service, State, UpdateState};
 /// Reads a spec as a client sent it. Names of networks stay names; [`ServiceSpec`]'s own validation is the state's.
 pub fn service_spec_from_docker(spec: docker::ServiceSpec) -> Result<ServiceSpec, ApiError> {
     let template = spec.task_template.unwrap_or_default();
-    if template.plugin_spec.is_some() || template.network_attachment_spec.is_some() {
+    let runtime = template.runtime.as_deref().unwrap_or_default();
+    let is_of_containers = runtime.is_empty() || runtime.eq_ignore_ascii_case("container");
+    if template.plugin_spec.is_some() || template.network_attachment_spec.is_some() || !is_of_containers {
         return Err(ApiError::NotImplemented(
             "only container services are supported, no plugins or attachments".into(),
         ));

@@ -54,10 +54,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Docker<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let Body(value) = Body::<serde_json::Value>::from_request(request, state).await?;
         let is_nothing = value.is_null();
-        match serde_json::from_value(keys::canonical(value)) {
+        match serde_path_to_error::deserialize(keys::canonical(value)) {
             Ok(value) => Ok(Docker(value)),
             Err(_) if is_nothing => Err(no_body()),
-            Err(error) => Err(ApiError::invalid(error.to_string())),
+            // The empty word, which clients send for none, is nothing to propose.
+            Err(error) => Err(ApiError::invalid(error.to_string().replace("``, ", ""))),
         }
     }
 }

@@ -26,7 +26,7 @@ pub async fn list<B: Backend>(
     let read = backend.read().await?;
     let wanted = |config: &&Arc<Config>| {
         filters.id("id", &config.id.to_string())
-            && filters.name(&config.spec.name)
+            && filters.name_prefix(&config.spec.name)
             && filters.any("names", |name| name == config.spec.name)
             && filters.labels("label", &config.spec.labels)
     };

@@ -44,11 +44,16 @@ pub struct UpdateQuery {
 
 /// An answer made from a read.
 pub fn answer(read: &Read, value: impl Serialize) -> Response {
+    answer_of(Some(read), value)
+}
+
+/// The same of what is not of the swarm alone.
+pub fn answer_of(read: Option<&Read>, value: impl Serialize) -> Response {
     let mut response = match serde_json::to_string(&value) {
         Ok(json) => ([(header::CONTENT_TYPE, "application/json")], keys::with_dockers_names(json)).into_response(),
         Err(error) => ApiError::Internal(format!("the answer cannot be written: {error}")).into_response(),
     };
-    if let Some(stale) = &read.stale {
+    if let Some(stale) = read.and_then(|read| read.stale.as_ref()) {
         let text = format!(
             "{}ms; missing={}",
             stale.age.as_millis(),

@@ -11,16 +11,24 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::images::until;
-use super::{Docker, ListQuery, answer, truthy};
+use super::{Docker, ListQuery, answer, answer_of, truthy};
 use crate::api::convert::{network_services, network_spec_from_docker, network_to_docker, node_network_to_docker};
 use crate::api::filters::Filters;
 use crate::api::query::Query;
 use crate::api::surroundings::refuse_unfit;
-use crate::api::{ApiError, Backend, WriteError, lookup};
-use crate::spec::{Labels, NetworkId, NodeNetwork};
+use crate::api::{ApiError, Backend, Membership, Read, WriteError, lookup};
+use crate::spec::{Labels, NetworkId, NodeNetwork, Role};
 use crate::state::{Command, Network, Refusal};
 
 const FILTERS: [&str; 7] = ["id", "name", "label", "driver", "scope", "type", "dangling"];
+
+/// The swarm's part; `None` on a node that cannot know it, which has its own networks all the same.
+async fn of_swarm<B: Backend>(backend: &B) -> Result<Option<Read>, ApiError> {
+    match backend.local().membership {
+        Membership::Active { role: Role::Worker, .. } | Membership::Inactive | Membership::Locked => Ok(None),
+        Membership::Active { role: Role::Manager, .. } | Membership::Pending => Ok(Some(backend.read().await?)),
+    }
+}
 
 pub async fn list<B: Backend>(
     State(backend): State<Arc<B>>,
@@ -29,7 +37,8 @@ pub async fn list<B: Backend>(
     let filters = Filters::parse(query.filters.as_deref(), &FILTERS)?;
     filters.one_of("type", &["builtin", "custom"])?;
     let dangling = filters.flag("dangling")?;
-    let read = backend.read().await?;
+    let read = of_swarm(&*backend).await?;
+    let is_used = |id| read.as_ref().is_some_and(|read| read.state.network_user(id).is_some());
     let wanted = |network: &&Arc<Network>| {
         filters.id("id", &network.id.to_string())
             && filters.name(&network.spec.name)
@@ -37,7 +46,7 @@ pub async fn list<B: Backend>(
             && filters.any("driver", |driver| driver == "overlay")
             && filters.any("scope", |scope| scope == "swarm")
             && filters.any("type", |kind| kind == "custom")
-            && dangling.is_none_or(|wanted| wanted != read.state.network_user(network.id).is_some())
+            && dangling.is_none_or(|wanted| wanted != is_used(network.id))
     };
     let of_nodes = |network: &NodeNetwork| {
         filters.id("id", network.name())
@@ -48,10 +57,11 @@ pub async fn list<B: Backend>(
             && filters.any("type", |kind| kind == "builtin")
             && filters.any("dangling", |wanted| !truthy(Some(wanted)))
     };
-    let of_swarm = read.state.networks().filter(wanted).map(|network| network_to_docker(network));
+    let of_swarm = read.iter().flat_map(|read| read.state.networks().filter(wanted));
+    let of_swarm = of_swarm.map(|network| network_to_docker(network));
     let of_nodes = NodeNetwork::ALL.into_iter().filter(of_nodes).map(node_network_to_docker);
     let shown: Vec<docker::NetworkInspect> = of_swarm.chain(of_nodes).collect();
-    Ok(answer(&read, shown))
+    Ok(answer_of(read.as_ref(), shown))
 }
 
 #[derive(Debug, Deserialize)]
@@ -65,11 +75,12 @@ pub async fn inspect<B: Backend>(
     Path(wanted): Path<String>,
     Query(query): Query<InspectQuery>,
 ) -> Result<Response, ApiError> {
-    let read = backend.read().await?;
+    let read = of_swarm(&*backend).await?;
     // A service names one as it names those of the swarm, so its scope is no matter.
     if let Some(network) = NodeNetwork::named(&wanted) {
-        return Ok(answer(&read, node_network_to_docker(network)));
+        return Ok(answer_of(read.as_ref(), node_network_to_docker(network)));
     }
+    let read = read.ok_or_else(|| ApiError::not_found("network", &wanted))?;
     let network = lookup::network(&read.state, &wanted)?;
     if query.scope.is_some_and(|scope| !matches!(scope.as_str(), "" | "swarm")) {
         return Err(ApiError::not_found("network", &wanted));
@@ -112,7 +123,9 @@ pub async fn prune<B: Backend>(
 ) -> Result<Json<docker::NetworkPruneResponse>, ApiError> {
     let filters = Filters::parse(query.filters.as_deref(), &["label", "label!", "until"])?;
     let until = until(&filters, backend.now())?;
-    let read = backend.read().await?;
+    let Some(read) = of_swarm(&*backend).await? else {
+        return Ok(Json(docker::NetworkPruneResponse { networks_deleted: Some(Vec::new()) }));
+    };
     let unused = |network: &&Arc<Network>| {
         !network.spec.ingress
             && filters.wants_labels(&network.spec.labels)

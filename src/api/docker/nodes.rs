@@ -31,7 +31,7 @@ pub async fn list<B: Backend>(
         .filter(|node| {
             let role = if node.spec.role == Role::Manager { "manager" } else { "worker" };
             filters.id("id", &node.id.to_string())
-                && filters.name(node.name())
+                && filters.name_prefix(node.name())
                 && filters.any("role", |wanted| wanted == role)
                 && filters.any("membership", |wanted| wanted == "accepted")
                 && filters.labels("label", &node.description.engine_labels)

@@ -25,7 +25,7 @@ pub async fn list<B: Backend>(
     let read = backend.read().await?;
     let wanted = |secret: &&Arc<Secret>| {
         filters.id("id", &secret.id.to_string())
-            && filters.name(&secret.spec.name)
+            && filters.name_prefix(&secret.spec.name)
             && filters.any("names", |name| name == secret.spec.name)
             && filters.labels("label", &secret.spec.labels)
     };

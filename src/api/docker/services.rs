@@ -38,7 +38,7 @@ pub async fn list<B: Backend>(
         .services()
         .filter(|service| {
             filters.id("id", &service.id.to_string())
-                && filters.name(&service.spec.name)
+                && filters.name_prefix(&service.spec.name)
                 && filters.labels("label", &service.spec.labels)
                 && filters.any("mode", |wanted| wanted == mode_name(service.spec.mode))
                 && filters.any("runtime", |wanted| wanted == "container")
