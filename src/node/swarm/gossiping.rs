@@ -107,7 +107,7 @@ pub async fn describe(shared: Arc<Shared>) {
         }
         let report = reports.borrow_and_update().clone();
         shared.observed.set_tasks(report.tasks);
-        shared.observed.set_stores(report.images, report.volumes);
+        shared.observed.set_stores(report.images.names, report.volumes);
     }
 }
 
