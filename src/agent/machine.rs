@@ -7,15 +7,18 @@ use std::time::Duration;
 use super::health::{HealthLog, Prober};
 use super::step::Step;
 use super::task::{Phase, Task};
-use super::turns::Turns;
+use super::turns::{Need, Turns};
 use super::{Action, Event, Exit, Found, FoundState};
 use crate::spec::*;
+
+/// Of tasks that were found and are in no assignment: they are only to end.
+const NO_SERVICE: ServiceId = ServiceId(0);
 
 /// The tasks of one node. See the room's documentation for its promises.
 #[derive(Debug)]
 pub struct Machine {
     tasks: BTreeMap<TaskId, Task>,
-    /// Tasks made ready to run, or started, at once.
+    /// Tasks made ready to run, or started, at once, and tasks that are sent a signal at once.
     room: usize,
     /// Of the newest input.
     now: MonoMs,
@@ -27,7 +30,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts from what was found on this node. It makes `room` tasks ready to run, or starts them, at once; at least one.
+    /// Starts from what was found on this node. It makes `room` tasks ready to run, or starts them, at once, and sends
+    /// as many a signal; at least one.
     pub fn new(found: Vec<Found>, room: usize, now: MonoMs) -> Machine {
         let (tasks, actions) = (BTreeMap::new(), Vec::new());
         let mut machine = Machine { tasks, room: room.max(1), now, actions, heard: false, alone: false };
@@ -97,21 +101,23 @@ impl Machine {
         std::mem::take(&mut self.actions)
     }
 
-    /// Tasks that could go on do, as many as there is room for.
+    /// Tasks that could go on do, as many as there is room for, and few are told to end at a time.
     fn take_turns(&mut self) {
         let (heard, alone, now) = (self.heard, self.alone, self.now);
-        let mut turns = Turns::new(self.room);
+        let (mut turns, mut signals) = (Turns::new(self.room), Turns::new(self.room));
         for task in self.tasks.values_mut() {
             task.waits = false;
-            let Some(service) = task.assignment.as_ref().map(|assignment| assignment.service) else { continue };
-            let (id, is_under_way) = (task.id, task.is_under_way());
+            let service = task.assignment.as_ref().map_or(NO_SERVICE, |assignment| assignment.service);
+            let (id, is_under_way, is_signalled) = (task.id, task.is_under_way(), task.is_signalled());
             match Step::new(task, &mut self.actions, (heard, alone), now).need() {
+                Some(Need::Signal) => signals.waits(service, Need::Signal, id),
                 Some(need) => turns.waits(service, need, id),
                 None if is_under_way => turns.under_way(service),
+                None if is_signalled => signals.under_way(service),
                 None => {}
             }
         }
-        while let Some(id) = turns.next() {
+        while let Some(id) = signals.next().or_else(|| turns.next()) {
             if let Some(mut step) = self.step(id, now) {
                 step.go_on();
             }

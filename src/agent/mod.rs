@@ -47,9 +47,9 @@ pub enum Action {
     Probe { task: TaskId, number: u32, command: Vec<String>, timeout: Duration },
     /// Keep this for the next daemon. Not answered: where it fails, the next one finds the task `starting`.
     NoteHealth { task: TaskId, noted: NotedHealth },
-    /// Send the stop signal; the end comes as [`EventKind::Exited`].
+    /// Send the stop signal; the end comes as [`EventKind::Exited`]. Answered by [`EventKind::Signalled`], also when it failed.
     Stop { task: TaskId },
-    /// Send SIGKILL to every process of the task.
+    /// Send SIGKILL to every process of the task. Answered as [`Action::Stop`] is.
     Kill { task: TaskId },
     /// The process has ended or never was: give back network, ports and process resources; keep files and logs.
     /// Answered by [`EventKind::Released`], also when parts of it failed.
@@ -107,6 +107,7 @@ pub enum EventKind {
         number: u32,
         result: ProbeResult,
     },
+    Signalled,
     Released,
     Persisted,
     PersistFailed(String),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::health::{ProbeResult, Prober};
 use super::machine::ending;
-use super::task::{Phase, Task};
+use super::task::{Phase, Signal, Task};
 use super::turns::Need;
 use super::{Action, EventKind, Exit, KILL_BOUND};
 use crate::spec::*;
@@ -72,6 +72,7 @@ impl Step<'_> {
             }
             EventKind::Exited(exit) => self.exited(exit),
             EventKind::Probed { number, result } => self.probed(number, result),
+            EventKind::Signalled => self.signalled(),
             EventKind::Released => self.released(),
             EventKind::Persisted => {
                 if let Phase::Persisting(outcome) = &self.task.phase {
@@ -117,9 +118,11 @@ impl Step<'_> {
                 self.task.restarts_in_place += 1;
                 self.start(true);
             }
-            Phase::Stopping { until, killed, instead } if *until <= self.now => {
-                let (killed, instead) = (*killed, instead.clone());
-                self.out_of_patience(killed, instead);
+            Phase::Stopping { signal: Signal::UnderWay { kills, until } | Signal::Sent { kills, until }, instead }
+                if *until <= self.now =>
+            {
+                let (kills, instead) = (*kills, instead.clone());
+                self.out_of_patience(kills, instead);
             }
             // Nobody asks for the outcome any more, and removing makes room.
             Phase::Unpersisted { .. } if self.wanted == Wanted::Gone => self.remove(),
@@ -134,6 +137,7 @@ impl Step<'_> {
     pub fn need(&self) -> Option<Need> {
         match (&self.task.phase, self.wanted) {
             (Phase::Found, Wanted::Prepared | Wanted::Running) => Some(Need::Preparation),
+            (Phase::Stopping { signal: Signal::Waits { .. }, .. }, _) => Some(Need::Signal),
             (Phase::Ready, Wanted::Running) => self.task.start_at().filter(|at| *at <= self.now).map(|_| Need::Start),
             _ => None,
         }
@@ -148,6 +152,7 @@ impl Step<'_> {
                 self.act(Action::Prepare { task: self.task.id });
             }
             Some(Need::Start) => self.start(false),
+            Some(Need::Signal) => self.signal(),
             None => {}
         }
     }
@@ -317,10 +322,24 @@ impl Step<'_> {
     }
 
     fn stop(&mut self, instead: Option<String>) {
-        let spec = self.task.assignment.as_ref().map(|assignment| &assignment.spec.container);
-        let grace = spec.and_then(|container| container.stop_grace).unwrap_or(DEFAULT_STOP_GRACE);
-        self.task.phase = Phase::Stopping { until: self.now + grace, killed: false, instead };
-        self.act(Action::Stop { task: self.task.id });
+        self.task.phase = Phase::Stopping { signal: Signal::Waits { kills: false }, instead };
+    }
+
+    fn signal(&mut self) {
+        let task = self.task.id;
+        let Phase::Stopping { signal: Signal::Waits { kills }, instead } = &self.task.phase else { return };
+        let (kills, instead) = (*kills, instead.clone());
+        let until = self.now + self.task.grace(kills);
+        self.task.phase = Phase::Stopping { signal: Signal::UnderWay { kills, until }, instead };
+        self.act(if kills { Action::Kill { task } } else { Action::Stop { task } });
+    }
+
+    /// The process has its whole grace, however long the signal was on its way.
+    fn signalled(&mut self) {
+        let Phase::Stopping { signal: Signal::UnderWay { kills, .. }, instead } = &self.task.phase else { return };
+        let (kills, instead) = (*kills, instead.clone());
+        let until = self.now + self.task.grace(kills);
+        self.task.phase = Phase::Stopping { signal: Signal::Sent { kills, until }, instead };
     }
 
     fn out_of_patience(&mut self, killed: bool, instead: Option<String>) {
@@ -328,8 +347,7 @@ impl Step<'_> {
             let message = format!("did not end within {} s of SIGKILL; given up", KILL_BOUND.as_secs());
             self.end(TaskState::Failed, &message);
         } else {
-            self.task.phase = Phase::Stopping { until: self.now + KILL_BOUND, killed: true, instead };
-            self.act(Action::Kill { task: self.task.id });
+            self.task.phase = Phase::Stopping { signal: Signal::Waits { kills: true }, instead };
         }
     }
 

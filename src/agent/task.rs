@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::backoff::Restarts;
 use super::health::{Check, Prober};
-use super::{Exit, MAX_MESSAGE_CHARS};
+use super::{Exit, KILL_BOUND, MAX_MESSAGE_CHARS};
 use crate::spec::*;
 
 /// Where a task stands. Each phase that waits for the executor has exactly one action under way.
@@ -33,9 +33,7 @@ pub(super) enum Phase {
     },
     /// Told to end. `instead`: why the outcome is not simply that it was asked to.
     Stopping {
-        /// End of the grace, or of the patience after SIGKILL.
-        until: MonoMs,
-        killed: bool,
+        signal: Signal,
         instead: Option<String>,
     },
     Releasing(Outcome),
@@ -51,6 +49,26 @@ pub(super) enum Phase {
     Unremoved {
         retry_at: MonoMs,
     },
+}
+
+/// The signal that is to end a task: the one that asks, then, with `kills`, SIGKILL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// Others have their turn first.
+    Waits { kills: bool },
+    /// The executor sends it. `until` as in `Sent`: what comes of a call that hangs is not waited for.
+    UnderWay { kills: bool, until: MonoMs },
+    /// The grace, or the patience after SIGKILL, goes on until then.
+    Sent { kills: bool, until: MonoMs },
+}
+
+impl Signal {
+    fn until(self) -> Option<MonoMs> {
+        match self {
+            Signal::Waits { .. } => None,
+            Signal::UnderWay { until, .. } | Signal::Sent { until, .. } => Some(until),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -122,6 +140,20 @@ impl Task {
         matches!(self.phase, Phase::Preparing { .. } | Phase::Starting { .. })
     }
 
+    /// Whether it counts among those that the node sends a signal.
+    pub fn is_signalled(&self) -> bool {
+        matches!(self.phase, Phase::Stopping { signal: Signal::UnderWay { .. }, .. })
+    }
+
+    /// Time for a process to end after a signal.
+    pub fn grace(&self, kills: bool) -> Duration {
+        if kills {
+            return KILL_BOUND;
+        }
+        let spec = self.assignment.as_ref().map(|assignment| &assignment.spec.container);
+        spec.and_then(|container| container.stop_grace).unwrap_or(DEFAULT_STOP_GRACE)
+    }
+
     pub fn reach(&mut self, state: TaskState) {
         self.reached = self.reached.max(state);
     }
@@ -151,7 +183,8 @@ impl Task {
             Phase::Ready => self.start_at(),
             Phase::Running => self.prober.as_ref()?.due(),
             Phase::BackingOff { until } => Some(*until),
-            Phase::Draining { until, .. } | Phase::Stopping { until, .. } => Some(*until),
+            Phase::Draining { until, .. } => Some(*until),
+            Phase::Stopping { signal, .. } => signal.until(),
             Phase::Unpersisted { retry_at, .. } | Phase::Unremoved { retry_at } => Some(*retry_at),
             _ => None,
         }

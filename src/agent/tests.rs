@@ -469,6 +469,8 @@ mod any_order {
         Desire(DesiredState),
         Recorded,
         Forget,
+        /// Late, or of nothing.
+        Signalled,
         Quorum(bool),
         Pass(u64),
         Answer(bool),
@@ -486,6 +488,7 @@ mod any_order {
             .prop_map(Input::Desire),
             Just(Input::Recorded),
             Just(Input::Forget),
+            Just(Input::Signalled),
             any::<bool>().prop_map(Input::Quorum),
             (0u64..40_000).prop_map(Input::Pass),
             any::<bool>().prop_map(Input::Answer),
@@ -525,6 +528,7 @@ mod any_order {
                     Input::Recorded if case.assignments.is_empty() => continue,
                     Input::Recorded => case.assign(|assignment| assignment.outcome_recorded = true),
                     Input::Forget => case.forget(),
+                    Input::Signalled => case.event(EventKind::Signalled),
                     Input::Quorum(quorum) => {
                         case.machine.handle_quorum(quorum);
                         Vec::new()

@@ -1,5 +1,6 @@
 //! Whose turn it is: a node makes few tasks ready to run at a time, so that thousands of new ones neither take its processors from
-//! what runs, nor all run at last instead of one after the other. A service with few tasks is not behind one with many.
+//! what runs, nor all run at last instead of one after the other. A service with few tasks is not behind one with many. Signals
+//! have turns of their own: few are sent at a time, and none waits for a start.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +29,7 @@ struct Queue {
 pub(super) enum Need {
     Start,
     Preparation,
+    Signal,
 }
 
 impl Turns {

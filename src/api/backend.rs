@@ -83,7 +83,11 @@ pub struct LocalNode {
     /// What this node knows of the members, oldest knowledge included; empty where it is in no swarm.
     pub managers: Vec<(NodeId, SocketAddr)>,
     pub members: usize,
-    pub running_tasks: usize,
+    /// Of tasks, whether they run or not.
+    pub containers: usize,
+    /// Those of them that have a process.
+    pub running: usize,
+    /// As last listed, since asking for them takes long while many containers are made.
     pub images: usize,
     /// 1 or 2.
     pub cgroup_version: u8,

@@ -126,6 +126,12 @@ impl Publisher {
         self.note(changed, now);
     }
 
+    pub fn set_init(&mut self, has_init: bool, now: MonoMs) {
+        let changed = self.record.has_init != has_init;
+        self.record.has_init = has_init;
+        self.note(changed, now);
+    }
+
     pub fn set_load(&mut self, load: Load) {
         self.record.load = load;
     }
@@ -308,6 +314,16 @@ mod tests {
         assert!(one.poll_publish(MonoMs(2100)).is_none(), "nothing changed");
         one.set_conditions(Vec::new(), MonoMs(3000));
         assert!(one.poll_publish(MonoMs(3030)).unwrap().conditions.is_empty());
+    }
+
+    #[test]
+    fn an_init_goes_out_when_it_is_installed() {
+        let mut one = publisher();
+        assert!(!one.poll_publish(MonoMs(0)).unwrap().has_init);
+        one.set_init(true, MonoMs(1000));
+        assert!(one.poll_publish(MonoMs(1030)).unwrap().has_init);
+        one.set_init(true, MonoMs(2000));
+        assert!(one.poll_publish(MonoMs(2100)).is_none(), "nothing changed");
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct NodeRecord {
     /// What its operator has to mend of its network; at most [`MAX_CONDITIONS`].
     pub conditions: Vec<Condition>,
     pub surroundings: Surroundings,
+    /// An init is there to put into containers that ask for one.
+    pub has_init: bool,
 }
 
 impl NodeRecord {
@@ -52,6 +54,7 @@ impl NodeRecord {
             leaving: false,
             conditions: Vec::new(),
             surroundings: Surroundings::default(),
+            has_init: false,
         }
     }
 }

@@ -99,7 +99,8 @@ impl Backend for Daemon {
         let view = shared.map(|shared| shared.view());
         let members = view.iter().flat_map(|view| view.members.list.iter());
         let managers = members.clone().filter(|(_, member)| member.role == Role::Manager);
-        let reports = host.reports().borrow().clone();
+        let reports = host.reports();
+        let reports = reports.borrow();
         LocalNode {
             id: host.node(),
             hostname: host.description().hostname,
@@ -108,8 +109,9 @@ impl Backend for Daemon {
             membership,
             managers: managers.map(|(id, member)| (*id, member.transport)).collect(),
             members: members.count(),
-            running_tasks: reports.tasks.values().filter(|report| report.state == TaskState::Running).count(),
-            images: reports.images.len(),
+            containers: reports.tasks.values().filter(|report| report.container_id.is_some()).count(),
+            running: reports.tasks.values().filter(|report| report.pid.is_some()).count(),
+            images: reports.images.count,
             cgroup_version: host.facts.cgroup_version,
             kernel_version: host.facts.kernel_version.clone(),
             operating_system: host.facts.operating_system.clone(),

@@ -19,7 +19,7 @@ use crate::dispatcher::{Members, Networks, View};
 use crate::gossip::{Load, Surroundings};
 use crate::network::dns::ResolverConfig;
 use crate::network::{self, NetworkConfig, Overlay, SwarmView, TaskNetworks};
-use crate::runtime::host::LoadSampler;
+use crate::runtime::host::{LoadSampler, init_binary};
 use crate::runtime::logs::LogDefaults;
 use crate::runtime::{Runtime, RuntimeConfig};
 use crate::spec::*;
@@ -152,6 +152,11 @@ impl Host {
         let differs = *known != found;
         *known = found;
         differs
+    }
+
+    /// Whether there is an init for containers that ask for one. Reads files, blocking.
+    pub fn has_init(&self) -> bool {
+        init_binary().is_some()
     }
 
     pub fn log_key(&self) -> anyhow::Result<consensus::SealingKey> {

@@ -62,8 +62,17 @@ pub struct WorkerReport {
     /// When it was made: `ran_for` of a running task counts up to here.
     pub at: Instant,
     pub tasks: BTreeMap<TaskId, TaskReport>,
-    pub images: Vec<String>,
+    pub images: Images,
     pub volumes: Vec<String>,
+}
+
+/// The images of this node, as they were listed when one had last changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Images {
+    /// Newest first; at most [`MAX_RECORD_IMAGES`].
+    pub names: Vec<String>,
+    /// Of all images: one goes by several names.
+    pub count: usize,
 }
 
 /// A handle on the running worker. Dropping it stops the work on the containers, not the containers.
@@ -116,7 +125,7 @@ impl Worker {
         let (report_out, report) = watch::channel(WorkerReport {
             at: clock.instant(),
             tasks: machine.reports(clock.now()),
-            images: Vec::new(),
+            images: Images::default(),
             volumes: Vec::new(),
         });
         let hands = Hands {
@@ -345,21 +354,25 @@ impl Driver {
         }
     }
 
-    fn tell(&self, images: &[String], volumes: &[String]) {
+    fn tell(&self, images: &Images, volumes: &[String]) {
         let tasks = self.machine.reports(self.clock.now());
         let at = self.clock.instant();
         self.report.send_if_modified(|last| {
-            let same = last.images == images && last.volumes == volumes && same_reports(&last.tasks, &tasks);
+            let same = last.images == *images && last.volumes == volumes && same_reports(&last.tasks, &tasks);
             if !same {
-                *last = WorkerReport { at, tasks, images: images.to_vec(), volumes: volumes.to_vec() };
+                *last = WorkerReport { at, tasks, images: images.clone(), volumes: volumes.to_vec() };
             }
             !same
         });
     }
 
-    async fn images(&self) -> Vec<String> {
+    async fn images(&self) -> Images {
         match self.runtime.images().list().await {
-            Ok(images) => images.into_iter().map(|image| image.name).take(MAX_RECORD_IMAGES).collect(),
+            Ok(images) => {
+                let digests: BTreeSet<&str> = images.iter().map(|image| image.digest.as_str()).collect();
+                let count = digests.len();
+                Images { names: images.into_iter().map(|image| image.name).take(MAX_RECORD_IMAGES).collect(), count }
+            }
             Err(error) => {
                 tracing::warn!(%error, "listing images failed");
                 self.report.borrow().images.clone()

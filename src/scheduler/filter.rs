@@ -29,7 +29,7 @@ pub(super) struct Asked<'a> {
 type Filter = fn(&Demands, Asked<'_>) -> Result<(), Reason>;
 
 /// In the order in which they are asked: first what never changes, so that the sentence names the lasting reason.
-const PIPELINE: [Filter; 6] = [platform, constraints, mounts, max_replicas, resources, host_ports];
+const PIPELINE: [Filter; 7] = [platform, constraints, mounts, init, max_replicas, resources, host_ports];
 
 /// What a task spec asks of a node, made ready to be asked ten thousand times.
 pub(super) struct Demands {
@@ -37,6 +37,7 @@ pub(super) struct Demands {
     conditions: Vec<Condition>,
     /// What is wrong with mounts that no node can make.
     mounts: Vec<String>,
+    init: bool,
     max_replicas: u64,
     pub reservations: ResourceReservations,
     /// Host ports the user chose.
@@ -57,6 +58,7 @@ impl Demands {
             platforms: spec.placement.platforms.iter().map(Platform::normalized).collect(),
             conditions: constraints.into_iter().map(|constraint| known.of(constraint, nodes)).collect(),
             mounts: spec.container.mounts.iter().filter_map(unmountable).collect(),
+            init: spec.container.init == Some(true),
             max_replicas: spec.placement.max_replicas,
             reservations: spec.resources.reservations.clone(),
             fixed_ports: host.iter().filter(|p| p.published != 0).map(|p| (p.protocol, p.published)).collect(),
@@ -93,6 +95,7 @@ impl Demands {
             Reason::Platform => format!("platform is not {}", platform_names(&self.platforms)),
             Reason::Constraint(at) => format!("constraint {} not met", self.conditions[at].constraint),
             Reason::Mount(at) => self.mounts[at].clone(),
+            Reason::Init => "no init (docker-init or a static tini)".to_owned(),
             Reason::MaxReplicas => format!("max replicas per node ({}) reached", self.max_replicas),
             Reason::Cpu => "insufficient CPU".to_owned(),
             Reason::Memory => "insufficient memory".to_owned(),
@@ -127,6 +130,11 @@ fn constraints(demands: &Demands, asked: Asked<'_>) -> Result<(), Reason> {
 
 fn mounts(demands: &Demands, _: Asked<'_>) -> Result<(), Reason> {
     if demands.mounts.is_empty() { Ok(()) } else { Err(Reason::Mount(0)) }
+}
+
+fn init(demands: &Demands, asked: Asked<'_>) -> Result<(), Reason> {
+    let has_one = || asked.info.record.as_ref().is_some_and(|record| record.has_init);
+    if demands.init && !has_one() { Err(Reason::Init) } else { Ok(()) }
 }
 
 fn max_replicas(demands: &Demands, asked: Asked<'_>) -> Result<(), Reason> {

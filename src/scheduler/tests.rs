@@ -346,6 +346,25 @@ fn a_platform_is_matched_in_any_spelling() {
 }
 
 #[test]
+fn a_task_with_an_init_goes_where_one_is() {
+    let mut swarm = Swarm::of(3);
+    let web = swarm.service("web", 2, |task| task.container.init = Some(true));
+    swarm.service("plain", 1, |task| task.container.init = Some(false));
+    swarm.tick();
+    let reason = "no suitable node (3 nodes: no init (docker-init or a static tini))";
+    assert_eq!(swarm.reasons(web), [reason, reason]);
+    let state = &swarm.fixture.state;
+    let fits = fits(state, &swarm.table, swarm.now(), state.service(web).unwrap(), &mut ChaCha8Rng::seed_from_u64(1));
+    let refusals: Vec<Option<String>> = fits.unwrap().into_iter().map(|fit| fit.refusal).collect();
+    assert_eq!(refusals, vec![Some("no init (docker-init or a static tini)".to_owned()); 3]);
+    assert!(state.tasks().any(|task| task.service != web && task.node.is_some()), "who asks for none runs anywhere");
+    // It is installed on one of them.
+    swarm.record(2, |record| record.has_init = true);
+    swarm.tick();
+    assert_eq!(swarm.spread(web), [0, 2, 0]);
+}
+
+#[test]
 fn a_host_port_is_given_once_on_a_node() {
     let mut swarm = Swarm::of(2);
     let web = swarm.service("web", 3, |task| task.host_ports = vec![host_port(8080, 80)]);

@@ -70,7 +70,8 @@ fn stacks_and_services_are_listed_changed_and_removed() {
 fn logs_are_read_by_tail_and_since_and_followed_to_tasks_that_come_later() {
     let swarm = Swarm::of(2);
     swarm.load("busybox");
-    swarm.deploy(0, "s", ECHO);
+    let logging = "    labels: { tier: front }\n    logging: { driver: json-file, options: { labels: tier } }\n";
+    swarm.deploy(0, "s", &format!("{ECHO}{logging}"));
     let first = swarm.running(0, "s_echo", 1).remove(0);
     let via = &swarm.hosts[1];
     eventually("some lines", PATIENCE, || match via.ok(&["service", "logs", "s_echo"]).lines().count() {
@@ -82,6 +83,10 @@ fn logs_are_read_by_tail_and_since_and_followed_to_tasks_that_come_later() {
     assert!(tail.contains("s_echo.1.") && tail.contains(" | line "), "{tail}");
     assert_eq!(via.ok(&["service", "logs", "--since", "2037-01-01T00:00:00Z", "s_echo"]), "");
     assert!(via.ok(&["service", "logs", "--since", "10m", "--raw", "s_echo"]).starts_with("line 0\n"));
+
+    let details = via.ok(&["service", "logs", "--tail", "1", "--details", "s_echo"]);
+    let ids = format!("com.docker.swarm.task.id={},tier=front line ", first.id);
+    assert!(details.contains(" | com.docker.swarm.node.id=") && details.contains(&ids), "{details}");
 
     let mut command = via.client();
     command.args(["service", "logs", "-f", "--tail", "1", "s_echo"]).stdin(Stdio::null()).stdout(Stdio::piped());

@@ -9,6 +9,14 @@ fn sleepers(replicas: u32, more: &str) -> String {
     )
 }
 
+/// Is replaced with what it depends on.
+const FRONT: &str = "  front:
+    image: flok/busybox:latest
+    command: [sleep, '1000']
+    stop_grace_period: 0s
+    depends_on: { web: { condition: service_started, restart: true } }
+";
+
 #[test]
 #[ignore = "needs root, containerd and network namespaces"]
 fn a_plan_says_what_a_deployment_then_does() {
@@ -20,7 +28,7 @@ fn a_plan_says_what_a_deployment_then_does() {
         let told = String::from_utf8_lossy(&output.stdout).into_owned();
         (output.status.code().expect("it ends by itself"), told + &String::from_utf8_lossy(&output.stderr))
     };
-    let first = swarm.stack_file("first", &sleepers(2, ""));
+    let first = swarm.stack_file("first", &(sleepers(2, "") + FRONT));
     let (code, told) = plan(&first);
     assert_eq!(code, 3, "{told}");
     assert!(told.contains("+ network s_default") && told.contains("+ service s_web"), "{told}");
@@ -31,14 +39,19 @@ fn a_plan_says_what_a_deployment_then_does() {
     let (code, told) = plan(&first);
     assert_eq!((code, told.as_str()), (0, "Stack s: nothing to change.\n"));
 
-    let second = swarm.stack_file("second", &sleepers(3, "environment: { A: '1' }"));
+    let second = swarm.stack_file("second", &(sleepers(3, "environment: { A: '1' }") + FRONT));
     let (code, told) = plan(&second);
     assert_eq!(code, 3, "{told}");
-    for part in ["~ service s_web", "+ env[A]: 1", "~ replicas: 2 -> 3", "tasks: 3 would start, 2 stop"] {
+    let follows =
+        "~ service s_front\n    replaced with s_web, on which it depends with restart\n    stops s_front.1 on ";
+    for part in ["~ service s_web", "+ env[A]: 1", "~ replicas: 2 -> 3", follows, "tasks: 4 would start, 3 stop"] {
         assert!(told.contains(part), "{part} in {told}");
     }
     assert_eq!(host.ok(&["stack", "deploy", "--dry-run", "-c", &second, "s"]), told);
     assert_eq!(swarm.running(0, "s_web", 2).len(), 2, "as they were");
+    let planned = host.json(&["stack", "plan", "-c", &second, "s"]);
+    let front = planned["services"].as_array().unwrap().iter().find(|service| service["name"] == "s_front").unwrap();
+    assert_eq!((&front["action"], &front["restarts_with"]), (&"update".into(), &serde_json::json!(["s_web"])));
 
     let nowhere = swarm.stack_file("nowhere", &sleepers(2, "").replace("memory: 8M", "memory: 100000G"));
     let (code, told) = plan(&nowhere);

@@ -128,6 +128,7 @@ impl Daemon {
         let incarnation = Incarnation(parts.standing.incarnation);
         let mut publisher = Publisher::new(me, context.rng.random(), incarnation, parts.description.clone());
         publisher.set_surroundings(surroundings(me), context.mono());
+        publisher.set_init(true, context.mono());
         let mut daemon = Daemon {
             me,
             life: context.life,

@@ -16,6 +16,9 @@ use rand::RngExt;
 
 use crate::context::{Context, Effect, Ms};
 
+/// How long a signal is on its way, in milliseconds.
+const SIGNAL_TAKES: Ms = 5;
+
 pub type Outcomes = BTreeMap<TaskId, Outcome>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,8 +205,7 @@ impl Runtime {
                 }
                 None
             }
-            Action::Stop { .. } => None,
-            Action::Kill { .. } => None,
+            Action::Stop { .. } | Action::Kill { .. } => Some(EventKind::Signalled),
             Action::Release { .. } => Some(EventKind::Released),
             Action::Persist { outcome, .. } if !done.fails => {
                 self.outcomes.insert(task, outcome.clone());
@@ -350,6 +352,8 @@ impl Worker {
                         let code = if kills { 137 } else { 143 };
                         context.effects.push(Effect::Exit { after, task, pid, code });
                     }
+                    let done = Done { action, assignment, fails: false, lives_for: None, deaf: false };
+                    context.effects.push(Effect::Execute { after: SIGNAL_TAKES, done });
                     continue;
                 }
                 Action::Cancel { .. } => continue,

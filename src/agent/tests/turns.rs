@@ -1,5 +1,7 @@
 //! How many tasks a node makes ready to run at once, and whose turn it is.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 const ROOM: usize = 4;
@@ -49,11 +51,18 @@ impl Node {
             Action::Start { .. } => EventKind::Started { pid: 1 },
             Action::Release { .. } => EventKind::Released,
             Action::Persist { .. } => EventKind::Persisted,
+            Action::Stop { .. } | Action::Kill { .. } => EventKind::Signalled,
             other => panic!("{other:?}"),
         };
         self.machine.handle_event(Event { task: action.task(), kind }, self.now);
         self.act();
         action
+    }
+
+    fn pass(&mut self, until_ms: u64) {
+        self.now = MonoMs(until_ms);
+        self.machine.handle_tick(self.now);
+        self.act();
     }
 
     fn message(&self, task: u128) -> String {
@@ -134,6 +143,60 @@ fn what_is_to_stop_waits_for_nobody() {
     let cancelled = node.under_way.iter().filter(|action| matches!(action, Action::Cancel { .. })).count();
     let released = node.under_way.iter().filter(|action| matches!(action, Action::Release { .. })).count();
     assert_eq!((cancelled, released), (ROOM, 10 - ROOM));
+}
+
+/// A node whose first service has so many tasks that run and are told to stop.
+fn stopping(count: u128) -> Node {
+    let mut node = Node::new();
+    node.assign(1, count, DesiredState::Running);
+    while node.of(1) > 0 {
+        node.work(|_| true);
+    }
+    node.assign(1, count, DesiredState::Shutdown);
+    node
+}
+
+#[test]
+fn few_signals_are_on_their_way_at_once_and_all_are_sent() {
+    let mut node = stopping(100);
+    let (mut sent, mut most) = (BTreeSet::new(), 0);
+    while node.of(1) > 0 {
+        most = most.max(node.of(1));
+        sent.insert(node.work(|action| matches!(action, Action::Stop { .. })).task());
+    }
+    assert_eq!((sent.len(), most), (100, ROOM));
+    assert_eq!(node.machine.next_deadline(), Some(MonoMs(3000)), "their graces pass side by side");
+    node.pass(3000);
+    assert_eq!(node.of(1), ROOM, "nor are they killed all at once");
+    assert!(node.under_way.iter().all(is_kill), "{:?}", node.under_way);
+}
+
+#[test]
+fn signals_and_starts_do_not_wait_for_one_another() {
+    let mut node = stopping(100);
+    node.assign(2, 100, DesiredState::Running);
+    node.assign(3, 1, DesiredState::Running);
+    assert_eq!((node.of(1), node.of(2), node.of(3)), (ROOM, ROOM, 1));
+}
+
+#[test]
+fn a_grace_begins_when_the_signal_has_been_sent_and_a_call_that_hangs_holds_up_nobody() {
+    let mut node = stopping(ROOM as u128 + 1);
+    node.pass(2000);
+    let slow = node.work(|_| true).task();
+    let last = TaskId(1000 + ROOM as u128);
+    assert!(node.under_way.contains(&Action::Stop { task: last }), "its turn has come: {:?}", node.under_way);
+    node.pass(3000);
+    let killed: Vec<TaskId> = node.under_way.iter().filter(|action| is_kill(action)).map(Action::task).collect();
+    assert_eq!(killed.len(), ROOM - 1, "those whose signal is not out yet: {:?}", node.under_way);
+    assert!(!killed.contains(&slow) && !killed.contains(&last));
+    node.pass(5000);
+    let killed = node.under_way.iter().filter(|action| is_kill(action)).count();
+    assert_eq!(killed, ROOM, "the grace of both is over, and there is room for one: {:?}", node.under_way);
+}
+
+fn is_kill(action: &Action) -> bool {
+    matches!(action, Action::Kill { .. })
 }
 
 #[test]

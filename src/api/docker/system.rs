@@ -93,17 +93,15 @@ pub async fn info<B: Backend>(State(backend): State<Arc<B>>) -> Json<docker::Sys
     let local = backend.local();
     let swarm = swarm_info(&*backend, &local).await;
     let resources = &local.description.resources;
-    // One goes by several names.
-    let images = backend.images().await.map_or(local.images, |images| images.len());
     let words = |words: &[&str]| Some(words.iter().map(|&word| word.to_owned()).collect());
     Json(docker::SystemInfo {
         id: Some(local.id.to_string()),
         name: Some(local.hostname.clone()),
-        containers: i64::try_from(local.running_tasks).ok(),
-        containers_running: i64::try_from(local.running_tasks).ok(),
+        containers: i64::try_from(local.containers).ok(),
+        containers_running: i64::try_from(local.running).ok(),
         containers_paused: Some(0),
-        containers_stopped: Some(0),
-        images: i64::try_from(images).ok(),
+        containers_stopped: i64::try_from(local.containers.saturating_sub(local.running)).ok(),
+        images: i64::try_from(local.images).ok(),
         driver: Some("overlayfs".into()),
         docker_root_dir: Some(local.data_dir.clone()),
         logging_driver: Some("json-file".into()),

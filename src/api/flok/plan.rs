@@ -26,15 +26,7 @@ pub async fn plan<B: Backend>(
     let forecast = backend.foresee(&read, commands.clone()).await?;
     let mut plan = shown(&read.state, &commands, &forecast);
     plan.stack = name;
-    let unchanged = changed.unchanged.into_iter().map(|name| ServicePlan {
-        action: Action::Unchanged,
-        name,
-        fields: Vec::new(),
-        starts: Vec::new(),
-        stops: Vec::new(),
-        waits_for: Vec::new(),
-    });
-    plan.services.extend(unchanged);
+    add_unchanged(&mut plan, changed.unchanged);
     Ok(answer(&read, plan))
 }
 
@@ -55,12 +47,29 @@ fn shown(before: &state::State, commands: &[Command], forecast: &Forecast) -> St
         named.insert(id);
         plan.services.extend(service(before, after, action, id));
     }
-    // Those that are not the stack's, but get new data of it.
+    // Those that no command names, but that get new data or are replaced with one that they depend on.
     let others = before.services().filter(|service| !named.contains(&service.id));
-    let container = |service: &Service| service.spec.task.container.clone();
-    let updated = others.filter(|old| after.service(old.id).is_some_and(|new| container(new) != container(old)));
-    plan.services.extend(updated.filter_map(|old| service(before, after, Action::Update, old.id)));
+    let follows = |old: &&Arc<Service>| {
+        let has_new_data = |new: &Service| new.spec.task.container != old.spec.task.container;
+        after.service(old.id).is_some_and(|new| has_new_data(new)) || !restarts_with(before, after, old.id).is_empty()
+    };
+    plan.services.extend(others.filter(follows).filter_map(|old| service(before, after, Action::Update, old.id)));
     plan
+}
+
+/// Those of the stack's `names` to which nothing happens.
+fn add_unchanged(plan: &mut StackPlan, names: Vec<String>) {
+    let named: BTreeSet<String> = plan.services.iter().map(|service| service.name.clone()).collect();
+    let unchanged = names.into_iter().filter(|name| !named.contains(name)).map(|name| ServicePlan {
+        action: Action::Unchanged,
+        name,
+        fields: Vec::new(),
+        starts: Vec::new(),
+        stops: Vec::new(),
+        waits_for: Vec::new(),
+        restarts_with: Vec::new(),
+    });
+    plan.services.extend(unchanged);
 }
 
 fn service(before: &state::State, after: &state::State, action: Action, id: ServiceId) -> Option<ServicePlan> {
@@ -68,7 +77,22 @@ fn service(before: &state::State, after: &state::State, action: Action, id: Serv
     let (starts, stops) = tasks(before, after, id, &name);
     let fields = fields(before, after, id);
     let waits_for = if starts.is_empty() { Vec::new() } else { waits_for(after, id) };
-    Some(ServicePlan { action, name, fields, starts, stops, waits_for })
+    let restarts_with = restarts_with(before, after, id);
+    Some(ServicePlan { action, name, fields, starts, stops, waits_for, restarts_with })
+}
+
+/// Whose update replaces its tasks, though it has nothing new to run itself.
+fn restarts_with(before: &state::State, after: &state::State, id: ServiceId) -> Vec<String> {
+    let (Some(old), Some(new)) = (before.service(id), after.service(id)) else { return Vec::new() };
+    if old.spec_version == new.spec_version || old.spec.task != new.spec.task {
+        return Vec::new();
+    }
+    let is_updated = |name: &str| {
+        let versions = [before, after].map(|state| Some(state.service_by_name(name)?.spec_version));
+        versions[0].is_some() && versions[1].is_some() && versions[0] != versions[1]
+    };
+    let with = new.spec.depends_on.iter().filter(|one| one.restart && is_updated(&one.service));
+    with.map(|one| one.service.clone()).collect()
 }
 
 /// In words, whether it would still have to wait or not.
@@ -211,6 +235,32 @@ mod tests {
         texts.remove(attached.expect("the network by its name"));
         texts.sort();
         assert_eq!(texts, ["env[A] - \"1\"".to_owned(), image, "replicas 0 2".to_owned()]);
+    }
+
+    #[test]
+    fn what_is_replaced_with_a_service_it_depends_on_says_with_which() {
+        let mut swarm = Fixture::nodes(1);
+        let on = |text: &'static str| {
+            move |spec: &mut ServiceSpec| spec.depends_on = vec![DependsOn::parse(text).expect("it is one")]
+        };
+        let db = swarm.service("db", 1, |_| {});
+        let api = swarm.service("api", 1, on("db:restart"));
+        let web = swarm.service("web", 1, on("api:restart"));
+        let log = swarm.service("log", 1, on("db"));
+        let before = swarm.state.clone();
+        swarm.update(db, |spec| spec.task.container.env = vec!["A=1".into()]);
+        let with = |id| restarts_with(&before, &swarm.state, id);
+        assert_eq!((with(db), with(log)), (vec![], vec![]));
+        assert_eq!((with(api), with(web)), (vec!["db".to_owned()], vec!["api".to_owned()]));
+
+        let forecast = Forecast { state: swarm.state.clone(), is_settled: true };
+        let mut plan = shown(&before, &[Command::RemoveService { id: log }], &forecast);
+        add_unchanged(&mut plan, ["api", "log", "more"].map(Into::into).into());
+        let told: Vec<(&str, Action)> = plan.services.iter().map(|one| (one.name.as_str(), one.action)).collect();
+        let find =
+            |name: &str| told.iter().filter(|(one, _)| *one == name).map(|(_, action)| *action).collect::<Vec<_>>();
+        assert_eq!((find("api"), find("web")), (vec![Action::Update], vec![Action::Update]));
+        assert_eq!((find("log"), find("more")), (vec![Action::Remove], vec![Action::Unchanged]));
     }
 
     #[test]

@@ -43,6 +43,10 @@ pub struct ServicePlan {
     /// What new tasks would wait for before they start: `db to be healthy`.
     #[serde(default)]
     pub waits_for: Vec<String>,
+    /// The services whose update replaces the tasks of this one, whose own spec asks for nothing new: it depends on them with
+    /// `restart`.
+    #[serde(default)]
+    pub restarts_with: Vec<String>,
 }
 
 /// One field, by its path in the spec. `None`: it is not there, or says nothing.

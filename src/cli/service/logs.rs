@@ -5,6 +5,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context;
+use bollard::BollardRequest;
 use bollard::container::LogOutput;
 use bollard::models::Task;
 use bollard::query_parameters::{ListNodesOptions, LogsOptions};
@@ -42,7 +43,7 @@ pub struct Logs {
     /// Print when each line was written
     #[arg(long, short)]
     timestamps: bool,
-    /// Print the ids of node, service and task with each line
+    /// Print with each line the ids of node, service and task, and what the log options "labels" and "env" choose
     #[arg(long)]
     details: bool,
     /// Print lines without the task they come from
@@ -82,7 +83,8 @@ impl Logs {
             tail: self.tail.clone(),
             ..LogsOptions::default()
         };
-        let docker = client.patient(Duration::from_secs(60));
+        let patient = client.patient(Duration::from_secs(60));
+        let docker = if self.details { patient.with_request_modifier(with_details) } else { patient };
         let mut lines = SelectAll::new();
         let mut known = BTreeSet::new();
         loop {
@@ -133,7 +135,7 @@ impl Logs {
             nodes.iter().map(|node| (node.id.clone().unwrap_or_default(), display_name(node))).collect();
         let started = tasks.into_iter().filter(|task| task.node_id.is_some() && has_started(task));
         let started: Vec<Task> = started.collect();
-        Ok(Sources { sources: prefixed(&service, started, &nodes, self), of_service })
+        Ok(Sources { sources: prefixed(&service, started, &nodes, self.raw), of_service })
     }
 
     async fn copy(&self, client: &Client, lines: &mut SelectAll<BoxStream<'_, Line>>) -> anyhow::Result<()> {
@@ -144,9 +146,8 @@ impl Logs {
                     (message, false)
                 }
             };
-            let (stamp, bytes) = bytes.split_at(if self.timestamps { behind_stamp(&bytes) } else { 0 });
             let end: &[u8] = if bytes.ends_with(b"\n") { b"" } else { b"\n" };
-            let text = [origin.prefix.as_bytes(), stamp, origin.details.as_bytes(), bytes, end].concat();
+            let text = [origin.prefix.as_bytes(), &bytes, end].concat();
             if to_stderr {
                 std::io::stderr().write_all(&text)?;
             } else {
@@ -165,8 +166,6 @@ type Line = (Origin, Result<LogOutput, bollard::errors::Error>);
 struct Origin {
     /// Stands before each line.
     prefix: String,
-    /// Stand behind its time.
-    details: String,
     /// Id.
     task: String,
 }
@@ -195,13 +194,16 @@ fn has_started(task: &Task) -> bool {
     )
 }
 
-/// Where the text begins behind its time and a blank.
-fn behind_stamp(line: &[u8]) -> usize {
-    line.iter().position(|byte| *byte == b' ').map_or(0, |at| at + 1)
+/// Logs with their details, which bollard's options do not know.
+fn with_details(mut request: BollardRequest) -> BollardRequest {
+    let separator = if request.uri().query().is_some() { '&' } else { '?' };
+    let uri = format!("{}{separator}details=true", request.uri());
+    *request.uri_mut() = uri.parse().expect("a URI with one more word in its query is a URI");
+    request
 }
 
 /// Prefixes `web.1.<task>@host    | `, all of one width.
-fn prefixed(service: &str, tasks: Vec<Task>, nodes: &BTreeMap<String, String>, asked: &Logs) -> Vec<Origin> {
+fn prefixed(service: &str, tasks: Vec<Task>, nodes: &BTreeMap<String, String>, raw: bool) -> Vec<Origin> {
     let name = |task: &Task| {
         let node = task.node_id.as_deref().unwrap_or_default();
         let slot = task.slot.map_or_else(|| node.to_string(), |slot| slot.to_string());
@@ -210,18 +212,10 @@ fn prefixed(service: &str, tasks: Vec<Task>, nodes: &BTreeMap<String, String>, a
     };
     let width = tasks.iter().map(|task| name(task).chars().count()).max().unwrap_or(0);
     let source = |task: Task| {
-        let prefix = if asked.raw { String::new() } else { format!("{:width$}    | ", name(&task)) };
-        let details = if asked.details { details(&task) } else { String::new() };
-        Origin { prefix, details, task: task.id.unwrap_or_default() }
+        let prefix = if raw { String::new() } else { format!("{:width$}    | ", name(&task)) };
+        Origin { prefix, task: task.id.unwrap_or_default() }
     };
     tasks.into_iter().map(source).collect()
-}
-
-/// As Docker writes them.
-fn details(task: &Task) -> String {
-    let id = |id: &Option<String>| id.clone().unwrap_or_default();
-    let (node, service, task) = (id(&task.node_id), id(&task.service_id), id(&task.id));
-    format!("com.docker.swarm.node.id={node},com.docker.swarm.service.id={service},com.docker.swarm.task.id={task} ")
 }
 
 #[cfg(test)]
@@ -243,23 +237,21 @@ mod tests {
             serde_json::from_value(serde_json::json!({"ID": id, "NodeID": "n", "Slot": slot})).unwrap()
         };
         let nodes = [("n".to_string(), "host".to_string())].into();
-        let asked = |raw, details| Logs {
-            follow: false,
-            tail: "all".into(),
-            since: None,
-            timestamps: true,
-            details,
-            raw,
-            name: "web".into(),
-        };
         let tasks = vec![task("abcdefghijklmnop", 1), task("x", 10)];
-        let origins = prefixed("web", tasks.clone(), &nodes, &asked(false, false));
+        let origins = prefixed("web", tasks.clone(), &nodes, false);
         assert_eq!(origins[0].prefix, "web.1.abcdefghijkl@host    | ");
-        assert_eq!((origins[0].task.as_str(), origins[0].details.as_str()), ("abcdefghijklmnop", ""));
+        assert_eq!(origins[0].task, "abcdefghijklmnop");
         assert_eq!(origins[1].prefix, "web.10.x@host              | ");
-        let origins = prefixed("web", tasks, &nodes, &asked(true, true));
-        let details = "com.docker.swarm.node.id=n,com.docker.swarm.service.id=,com.docker.swarm.task.id=x ";
-        assert_eq!((origins[1].prefix.as_str(), origins[1].details.as_str()), ("", details));
-        assert_eq!(behind_stamp(b"2026-01-01T00:00:00Z said"), 21);
+        assert_eq!(prefixed("web", tasks, &nodes, true)[1].prefix, "");
+    }
+
+    #[test]
+    fn details_are_asked_for_beside_what_is_asked_anyway() {
+        let asked = |uri: &str| {
+            let request = hyper::Request::builder().uri(uri).body(bollard::body_full(Default::default())).unwrap();
+            with_details(request).uri().to_string()
+        };
+        assert_eq!(asked("http://flok/tasks/x/logs?tail=1"), "http://flok/tasks/x/logs?tail=1&details=true");
+        assert_eq!(asked("http://flok/tasks/x/logs"), "http://flok/tasks/x/logs?details=true");
     }
 }

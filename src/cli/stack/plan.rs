@@ -75,6 +75,9 @@ pub(super) fn render(plan: &StackPlan) -> String {
 
 fn service_lines(out: &mut String, service: &ServicePlan) {
     line(out, 0, format_args!("{} service {}", sign(service.action), service.name));
+    for other in &service.restarts_with {
+        line(out, 1, format_args!("replaced with {other}, on which it depends with restart"));
+    }
     for field in &service.fields {
         line(out, 1, format_args!("{}", change(field)));
     }
@@ -169,6 +172,7 @@ mod tests {
             starts: Vec::new(),
             stops: Vec::new(),
             waits_for: Vec::new(),
+            restarts_with: Vec::new(),
         }
     }
 
@@ -192,10 +196,12 @@ mod tests {
         web.stops = vec![task("s_web.1", Some("n1"), "")];
         web.starts = vec![task("s_web.1", Some("n2"), ""), task("s_web.2", None, "no suitable node (1 node: drained)")];
         web.waits_for = vec!["s_db to be healthy".into()];
+        let mut api = service(Action::Update, "s_api");
+        api.restarts_with = vec!["s_web".into()];
         let plan = StackPlan {
             stack: "s".into(),
             objects: vec![ObjectPlan { action: Action::Create, kind: "network".into(), name: "s_default".into() }],
-            services: vec![web, service(Action::Unchanged, "s_db"), service(Action::Remove, "s_old")],
+            services: vec![web, api, service(Action::Unchanged, "s_db"), service(Action::Remove, "s_old")],
             complete: true,
         };
         let expected = "\
@@ -208,9 +214,11 @@ mod tests {
     first waits for s_db to be healthy
     starts s_web.1 on n2
     WAITS s_web.2: no suitable node (1 node: drained)
+~ service s_api
+    replaced with s_web, on which it depends with restart
 - service s_old
 
-Stack s: 1 to create, 1 to update, 1 to remove, 1 unchanged; tasks: 2 would start, 1 stop.
+Stack s: 1 to create, 2 to update, 1 to remove, 1 unchanged; tasks: 2 would start, 1 stop.
 1 task would find no place.
 ";
         assert_eq!(render(&plan), expected);

@@ -107,14 +107,14 @@ pub async fn describe(shared: Arc<Shared>) {
         }
         let report = reports.borrow_and_update().clone();
         shared.observed.set_tasks(report.tasks);
-        shared.observed.set_stores(report.images, report.volumes);
+        shared.observed.set_stores(report.images.names, report.volumes);
     }
 }
 
 async fn look_around(shared: &Arc<Shared>) {
     let host = Arc::clone(&shared.host);
-    let look = move || (host.surroundings(), host.look_for_devices());
-    let Ok((surroundings, has_other_devices)) = tokio::task::spawn_blocking(look).await else {
+    let look = move || (host.surroundings(), host.look_for_devices(), host.has_init());
+    let Ok((surroundings, has_other_devices, has_init)) = tokio::task::spawn_blocking(look).await else {
         // The runtime ends.
         return;
     };
@@ -122,6 +122,7 @@ async fn look_around(shared: &Arc<Shared>) {
         tracing::info!("other devices than before are described on this node");
         shared.observed.set_description(shared.host.description());
     }
+    shared.observed.set_init(has_init);
     match surroundings {
         Ok(surroundings) => shared.observed.set_surroundings(surroundings),
         Err(error) => tracing::warn!(%error, "this host's routes cannot be read: what was read last counts on"),

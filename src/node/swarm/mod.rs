@@ -170,6 +170,7 @@ impl Session {
         publisher.set_tasks(host.reports().borrow().tasks.clone(), clock::mono());
         // Nor may a network get a subnet before the leader knows what is around its nodes.
         publisher.set_surroundings(host.surroundings().context("read this host's routes")?, clock::mono());
+        publisher.set_init(host.has_init(), clock::mono());
         let observed = Arc::new(Observed::new(host.dir.identity()?, publisher));
         let view = watch::Sender::new(Arc::new(View::default()));
         let managers = {

@@ -102,6 +102,10 @@ impl Observed {
         self.write(|publisher, now| publisher.set_surroundings(surroundings, now));
     }
 
+    pub fn set_init(&self, has_init: bool) {
+        self.write(|publisher, now| publisher.set_init(has_init, now));
+    }
+
     pub fn set_load(&self, load: Load) {
         self.write(|publisher, _| publisher.set_load(load));
     }

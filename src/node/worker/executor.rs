@@ -124,11 +124,11 @@ impl Tools {
             }
             Action::Stop { .. } => {
                 log_failure(task, "signalling", self.runtime.stop_task(task).await);
-                None
+                Some(EventKind::Signalled)
             }
             Action::Kill { .. } => {
                 log_failure(task, "killing", self.runtime.kill_task(task).await);
-                None
+                Some(EventKind::Signalled)
             }
             Action::Release { .. } => {
                 self.release(task).await;

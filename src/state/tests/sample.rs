@@ -503,6 +503,7 @@ pub fn record() -> NodeRecord {
             overlay_mtu: Some(1450),
             ..Surroundings::new(routes, "172.29.0.0/16".parse().ok())
         },
+        has_init: true,
         ..NodeRecord::new(NodeId(1), version, node().description)
     }
 }
