@@ -94,8 +94,9 @@ unit_systemd() {
   # Its own words are checked; that /usr/bin/flok is not installed here is no fault of the unit.
   local told
   sed "s|/usr/bin/flok|/bin/true|" config/flok.service >"$work/flok.service"
-  told=$(systemd-analyze verify --man=no "$work/flok.service" 2>&1) || { echo "$told"; return 1; }
-  ! grep -F "flok.service" <<<"$told"
+  cp config/flok.socket "$work/"
+  told=$(systemd-analyze verify --man=no "$work/flok.service" "$work/flok.socket" 2>&1) || { echo "$told"; return 1; }
+  ! grep -E "flok\.(service|socket)" <<<"$told"
 }
 
 summary() {

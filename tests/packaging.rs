@@ -25,7 +25,7 @@ fn stopping_the_unit_leaves_the_containers_alone() {
         ("Delegate", "yes"),
         ("Type", "notify"),
         ("Restart", "on-failure"),
-        ("RuntimeDirectoryPreserve", "restart"),
+        ("RuntimeDirectoryPreserve", "yes"),
         ("TasksMax", "infinity"),
     ];
     for (key, value) in expected {

@@ -51,6 +51,7 @@ pub fn all<B: Backend>() -> Vec<Route<B>> {
         Node get "/_ping" system::ping::<B>;
         Node get "/version" system::version::<B>;
         Node get "/info" system::info::<B>;
+        Node get "/plugins" system::plugins;
         Node get "/events" events::events::<B>;
 
         Swarm get "/swarm" swarm::inspect::<B>;

@@ -42,7 +42,7 @@ const REST: Duration = Duration::from_millis(100);
 pub struct Slot(#[expect(dead_code, reason = "it is given back when it is dropped")] Arc<OwnedSemaphorePermit>);
 
 /// Serves until `shutdown` resolves; requests under way are answered.
-pub async fn serve(listener: UnixListener, router: Router, shutdown: impl Future<Output = ()> + Send) {
+pub async fn serve(listeners: Vec<UnixListener>, router: Router, shutdown: impl Future<Output = ()> + Send) {
     let (slots, refusals) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Arc::new(Semaphore::new(MAX_REFUSED)));
     let waiting = Waiting::default();
     let (ending, ended) = watch::channel(());
@@ -51,10 +51,10 @@ pub async fn serve(listener: UnixListener, router: Router, shutdown: impl Future
     loop {
         let accepted = tokio::select! {
             () = &mut shutdown => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listeners) => accepted,
         };
         let stream = match accepted {
-            Ok((stream, _)) => stream,
+            Ok(stream) => stream,
             Err(error) => {
                 tracing::warn!(%error, "no connection to the API can be taken");
                 tokio::time::sleep(REST).await;
@@ -72,12 +72,21 @@ pub async fn serve(listener: UnixListener, router: Router, shutdown: impl Future
             }
         }
     }
-    drop(listener);
+    drop(listeners);
     drop(ended);
     // All of them answer what they were asked and end.
     let _ = ending.send(());
     tracker.close();
     tracker.wait().await;
+}
+
+/// Of whichever of them has one.
+async fn accept(listeners: &[UnixListener]) -> std::io::Result<UnixStream> {
+    std::future::poll_fn(|cx| {
+        let accepted = listeners.iter().map(|listener| listener.poll_accept(cx)).find(Poll::is_ready);
+        accepted.map_or(Poll::Pending, |accepted| accepted.map_ok(|(stream, _)| stream))
+    })
+    .await
 }
 
 /// Where all are taken, the one that has been waiting the longest gives its own up. `None`: none waits.

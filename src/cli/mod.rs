@@ -107,7 +107,14 @@ const SHUTDOWN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The whole grammar, with what help shows.
 fn command() -> Command {
-    examples::with_examples(Cli::command())
+    examples::with_examples(arguments_apart(Cli::command()))
+}
+
+/// What stands without a flag has a heading of its own, not that of the options declared before it.
+fn arguments_apart(command: Command) -> Command {
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    let apart = |arg: clap::Arg| if arg.is_positional() { arg.help_heading(None::<&str>) } else { arg };
+    names.iter().fold(command.mut_args(apart), |command, name| command.mut_subcommand(name, arguments_apart))
 }
 
 /// Runs the command line; usage errors end with code 2, all others with 1.

@@ -157,14 +157,15 @@ fn every_command_explains_itself() {
     fn check(command: &clap::Command, path: &str) {
         let path = format!("{path} {}", command.get_name());
         assert!(command.get_about().is_some(), "{path} says nothing about itself");
-        for arg in command.get_arguments().filter(|arg| arg.get_long().is_some()) {
+        for arg in command.get_arguments() {
             assert!(arg.get_help().is_some(), "{path}: {} says nothing about itself", arg.get_id());
+            assert!(!arg.is_positional() || arg.get_help_heading().is_none(), "{path}: {} is no option", arg.get_id());
         }
         for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
             check(sub, &path);
         }
     }
-    check(&Cli::command(), "");
+    check(&command(), "");
 }
 
 #[tokio::test]

@@ -37,6 +37,9 @@ pub struct Settings {
     /// Unix socket of the API [default: /run/flok/flok.sock]
     #[arg(long, env = "FLOK_SOCKET", value_name = "PATH")]
     pub socket: Option<PathBuf>,
+    /// A second socket of the API, for programs that look for Docker's: /run/docker.sock [default: none]
+    #[arg(long, env = "FLOK_DOCKER_SOCKET", value_name = "PATH")]
+    pub docker_socket: Option<PathBuf>,
     /// Address on which other nodes reach this one, TCP and UDP [default: 0.0.0.0:2377]
     #[arg(long, env = "FLOK_LISTEN_ADDR", value_name = "IP[:PORT]")]
     pub listen_addr: Option<String>,
@@ -89,6 +92,8 @@ pub struct Settings {
 pub struct Config {
     pub data_dir: PathBuf,
     pub socket: PathBuf,
+    /// A second one, where Docker's is looked for.
+    pub docker_socket: Option<PathBuf>,
     pub listen_addr: SocketAddr,
     pub advertise_addr: Option<Advertise>,
     pub containerd: Option<PathBuf>,
@@ -167,6 +172,7 @@ impl Config {
         Ok(Config {
             data_dir: absolute("data-dir", settings.data_dir, "/var/lib/flok")?,
             socket: absolute("socket", settings.socket, "/run/flok/flok.sock")?,
+            docker_socket: settings.docker_socket.map(|path| absolute("docker-socket", Some(path), "")).transpose()?,
             listen_addr,
             advertise_addr,
             containerd: settings.containerd.map(|path| absolute("containerd", Some(path), "")).transpose()?,
@@ -198,6 +204,13 @@ impl Config {
     }
 }
 
+impl Config {
+    /// All that the API is served on.
+    pub fn sockets(&self) -> impl Iterator<Item = &Path> {
+        [Some(&self.socket), self.docker_socket.as_ref()].into_iter().flatten().map(PathBuf::as_path)
+    }
+}
+
 impl Settings {
     /// Each key from here, or where it is not given from `lower`.
     fn or(self, lower: Settings) -> Settings {
@@ -205,6 +218,7 @@ impl Settings {
         Settings {
             data_dir: self.data_dir.or(lower.data_dir),
             socket: self.socket.or(lower.socket),
+            docker_socket: self.docker_socket.or(lower.docker_socket),
             listen_addr: self.listen_addr.or(lower.listen_addr),
             advertise_addr: self.advertise_addr.or(lower.advertise_addr),
             containerd: self.containerd.or(lower.containerd),

@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use self::config::Config;
 use self::daemon::Daemon;
 use self::host::{Inbox, Order};
+use self::socket::Sockets;
 use self::standing::DataDir;
 pub use self::swarm::decisions;
 use crate::api::Journal;
@@ -55,21 +56,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let dir = DataDir::open(&config.data_dir)?;
     preflight::check(&config)?;
     let socket = config.socket.clone();
-    let listener = socket::bind(&socket)?;
-    let (daemon, inbox) = match Daemon::start(config, dir).await {
-        Ok(started) => started,
-        Err(error) => {
-            socket::remove(&socket);
-            return Err(error);
-        }
-    };
+    let mut sockets = Sockets::open(config.sockets())?;
+    let (daemon, inbox) = Daemon::start(config, dir).await?;
 
     let Inbox { mut orders, calls } = inbox;
     let journal = Journal::default();
     tokio::spawn(containers::serve(Arc::clone(&daemon), calls, journal.clone()));
     let closing = CancellationToken::new();
     let shutdown = closing.clone().cancelled_owned();
-    let serving = tokio::spawn(crate::api::serve(listener, Arc::clone(&daemon), journal, shutdown));
+    let serving = tokio::spawn(crate::api::serve(sockets.take(), Arc::clone(&daemon), journal, shutdown));
     systemd::ready();
     tracing::info!(socket = %socket.display(), node = %daemon.host.node(), "ready");
 
@@ -100,7 +95,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if stopped.await.is_err() {
         tracing::warn!("not everything stopped in time");
     }
-    socket::remove(&socket);
+    drop(sockets);
     match reason {
         Some(reason) => Err(anyhow::anyhow!(reason)),
         None => Ok(()),

@@ -1,22 +1,94 @@
-//! The API's unix socket: one daemon behind it, root's alone.
+//! The API's unix sockets: one daemon behind them, root's alone.
+//!
+//! A socket that the service manager opened (systemd.socket(5)) is taken over from it and outlives the daemon: who has it
+//! mounted in a container keeps what it leads to. Others are made when the daemon starts and removed when it stops.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::os::unix::net::{self, UnixStream};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use listenfd::ListenFd;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tokio::net::UnixListener;
 
+/// Those that the daemon listens on.
+pub struct Sockets {
+    listeners: Vec<UnixListener>,
+    /// Removed with this.
+    made: Vec<PathBuf>,
+}
+
+impl Sockets {
+    /// One at each path, taken over where the service manager has it.
+    pub fn open<'p>(paths: impl IntoIterator<Item = &'p Path>) -> anyhow::Result<Sockets> {
+        let mut handed = handed_over(ListenFd::from_env())?;
+        let mut sockets = Sockets { listeners: Vec::new(), made: Vec::new() };
+        for path in paths {
+            sockets.listeners.push(match handed.iter().position(|socket| leads_to(socket, path)) {
+                Some(at) => UnixListener::from_std(handed.swap_remove(at))?,
+                None => {
+                    let listener = bind(path)?;
+                    sockets.made.push(path.to_owned());
+                    listener
+                }
+            });
+        }
+        for unwanted in handed {
+            let address = unwanted.local_addr()?;
+            tracing::warn!(?address, "the service manager opened a socket that no setting names: nobody answers there");
+        }
+        Ok(sockets)
+    }
+
+    pub fn take(&mut self) -> Vec<UnixListener> {
+        std::mem::take(&mut self.listeners)
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        for path in &self.made {
+            // Gone already, or replaced by somebody else's: nothing to do about either.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn handed_over(mut from: ListenFd) -> anyhow::Result<Vec<net::UnixListener>> {
+    let mut sockets = Vec::new();
+    for at in 0..from.len() {
+        let socket = from.take_unix_listener(at).context("take a socket over from the service manager")?;
+        let Some(socket) = socket else { continue };
+        // Not for containerd and what else is started.
+        fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).context("keep a socket to this process")?;
+        socket.set_nonblocking(true).with_context(|| format!("wait for connections on {}", socket.as_raw_fd()))?;
+        sockets.push(socket);
+    }
+    Ok(sockets)
+}
+
+/// However the two are written: `/var/run` is `/run`.
+fn leads_to(socket: &net::UnixListener, path: &Path) -> bool {
+    let address = socket.local_addr().ok();
+    let own = address.as_ref().and_then(|address| address.as_pathname());
+    own.is_some_and(|own| {
+        own == path || fs::canonicalize(own).is_ok_and(|own| fs::canonicalize(path).is_ok_and(|path| own == path))
+    })
+}
+
 /// Binds the socket. One that nobody answers on is left over and replaced; one in use is an error.
-pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).with_context(|| format!("create {} for the socket", dir.display()))?;
     }
     if path.exists() {
         if UnixStream::connect(path).is_ok() {
             bail!(
-                "{} is in use: another daemon answers there. Stop it, or give this one another with --socket",
+                "{} is in use: another daemon answers there. Stop it, or give this one another with --socket or \
+                 --docker-socket",
                 path.display()
             );
         }
@@ -28,7 +100,32 @@ pub fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
-pub fn remove(path: &Path) {
-    // Gone already, or replaced by somebody else's: nothing to do about either.
-    let _ = fs::remove_file(path);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_made_is_removed_and_what_is_left_over_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = [folder.path().join("a/one.sock"), folder.path().join("two.sock")];
+        drop(net::UnixListener::bind(&paths[1]).unwrap());
+        let sockets = Sockets::open(paths.iter().map(PathBuf::as_path)).unwrap();
+        assert_eq!(sockets.listeners.len(), 2);
+        assert!(paths.iter().all(|path| UnixStream::connect(path).is_ok()));
+        let twice = Sockets::open([paths[0].as_path()]).err().unwrap().to_string();
+        assert!(twice.contains("is in use: another daemon answers there"), "{twice}");
+        drop(sockets);
+        assert!(!paths.iter().any(|path| path.exists()));
+    }
+
+    #[test]
+    fn a_socket_is_known_however_its_path_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("run"), folder.path().join("var-run"));
+        fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        let socket = net::UnixListener::bind(real.join("s")).unwrap();
+        assert!(leads_to(&socket, &real.join("s")) && leads_to(&socket, &link.join("s")));
+        assert!(!leads_to(&socket, &real.join("other")));
+    }
 }

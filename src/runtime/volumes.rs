@@ -196,7 +196,12 @@ fn bind(mount: &Mount) -> Result<MountSource> {
     if !path.exists() {
         if !mount.bind.create_host_path {
             return Err(wrong(format!(
-                "bind source path does not exist on this node: {source}; make it, or use a volume"
+                "bind source path does not exist on this node: {source}; {}",
+                if source.ends_with("/docker.sock") {
+                    "docker-socket in flok's configuration puts flok's API there"
+                } else {
+                    "make it, or use a volume"
+                }
             )));
         }
         fs::create_dir_all(&path).map_err(RuntimeError::io("creating bind source", &path))?;

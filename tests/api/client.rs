@@ -32,7 +32,7 @@ impl Server {
         let (ending, ended) = oneshot::channel();
         let backend = Arc::new(Bench::new());
         let listener = runtime.block_on(async { UnixListener::bind(&socket) }).unwrap();
-        let served = flok::api::serve(listener, Arc::clone(&backend), Journal::default(), async move {
+        let served = flok::api::serve(vec![listener], Arc::clone(&backend), Journal::default(), async move {
             let _ = ended.await;
         });
         runtime.spawn(served);

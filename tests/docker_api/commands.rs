@@ -161,6 +161,7 @@ fn a_stack(swarm: &Swarm, at: &Host) {
 
 /// What the swarm wants stays.
 fn what_is_not_used(at: &Host) {
+    assert_eq!(ok(at, &["plugin", "ls", "--quiet"]), "");
     ok(at, &["network", "create", "--driver", "overlay", "idle"]);
     let before = ok(at, &["ps", "--all", "--quiet", "--no-trunc"]);
     assert!(ok(at, &["container", "prune", "--force"]).contains("Total reclaimed space: 0B"));

@@ -71,4 +71,11 @@ fn containers_answer_from_every_other_node() {
     assert_eq!(ok(worker, &["exec", &own.container, "hostname"]).trim(), &own.container[..12]);
     let refused = super::docker_command::refused(worker, &["exec", &task.container, "hostname"]);
     assert!(refused.contains("No such container") && refused.contains("worker"), "{refused}");
+    let networks = ok(worker, &["network", "ls", "--format", "{{.Name}}"]);
+    assert!(networks.lines().any(|name| name == "bridge"), "{networks}");
+    store::holds_images(&swarm, 1);
+    store::holds_volumes(&swarm, 1);
+    store::tells_what_happens(&swarm, 1);
+    typed::fits_its_models(&swarm);
+    commands::print_what_dockers_do(&swarm);
 }

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Duration;
 
-use super::lab::{Lab, eventually, kill_all_of, run};
+use super::lab::{Host, Lab, eventually, kill_all_of, run};
 use super::swarm::{PATIENCE, Swarm, containers_of};
 
 const WEB: &str = "
@@ -223,6 +223,35 @@ fn the_service_manager_is_told_when_the_daemon_is_ready_and_when_it_stops() {
     lab.hosts[0].ok(&["version"]);
     lab.hosts[0].stop_daemon();
     assert_eq!(told(), "STOPPING=1");
+}
+
+#[test]
+#[ignore = "needs root, containerd and network namespaces"]
+fn a_socket_of_the_service_manager_in_a_container_outlives_the_daemon() {
+    let mut swarm = Swarm::of(1);
+    swarm.load("whoami");
+    swarm.hosts[0].stop_daemon();
+    assert!(!swarm.hosts[0].socket().exists(), "its own is removed");
+    let second = swarm.dir().join("docker.sock");
+    let settings = ["--docker-socket", second.to_str().unwrap()];
+    swarm.hosts[0].hand_socket_over();
+    swarm.hosts[0].start_daemon(&settings);
+    let pings = |host: &Host, socket: &str| {
+        let asked = ["-sS", "--max-time", "10", "--unix-socket", socket, "http://flok/_ping"];
+        let output = host.command("curl").args(asked).output().unwrap();
+        (String::from_utf8_lossy(&output.stdout) == "OK").then_some(()).ok_or(format!("{output:?}"))
+    };
+    let mount = format!("type=bind,source={},target=/run/docker.sock", swarm.hosts[0].socket().display());
+    swarm.hosts[0].ok(&["service", "create", "--name", "web", "--mount", &mount, "flok/whoami:latest"]);
+    let process = swarm.hosts[0].running_processes();
+    let inside = format!("/proc/{}/root/run/docker.sock", process[0]);
+    assert_eq!(pings(&swarm.hosts[0], &inside), Ok(()));
+    assert_eq!(pings(&swarm.hosts[0], settings[1]), Ok(()));
+    swarm.hosts[0].stop_daemon();
+    assert!(swarm.hosts[0].socket().exists() && !second.exists());
+    swarm.hosts[0].start_daemon(&settings);
+    assert_eq!(swarm.hosts[0].running_processes(), process);
+    assert_eq!(pings(&swarm.hosts[0], &inside), Ok(()), "after a restart");
 }
 
 #[test]

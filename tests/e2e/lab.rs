@@ -7,11 +7,15 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 /// Between two looks at a state that is waited for.
 const POLL: Duration = Duration::from_millis(50);
@@ -185,6 +189,8 @@ pub struct Host {
     pub by_ipv6: bool,
     init: Option<Child>,
     daemon: Option<Child>,
+    /// The API's socket, where daemons are given it.
+    handed_over: Option<UnixListener>,
 }
 
 impl Host {
@@ -194,7 +200,18 @@ impl Host {
         let dir = dir.join(format!("n{index}"));
         fs::create_dir_all(dir.join("data")).unwrap();
         let switch = switch.to_owned();
-        let mut host = Host { index, segment, name, link, switch, dir, by_ipv6: false, init: None, daemon: None };
+        let mut host = Host {
+            index,
+            segment,
+            name,
+            link,
+            switch,
+            dir,
+            by_ipv6: false,
+            init: None,
+            daemon: None,
+            handed_over: None,
+        };
         host.boot();
         host
     }
@@ -362,7 +379,16 @@ impl Host {
     pub fn launch_daemon_with(&mut self, extra: &[&str], variables: &[(&str, &str)]) {
         assert!(self.daemon.is_none(), "the daemon runs");
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = self.command("env");
+        let mut command = match &self.handed_over {
+            None => self.command("env"),
+            // As systemd does, for a unit with a socket.
+            Some(socket) => {
+                let mut command = self.command("sh");
+                let script = "exec 3<&\"$0\"; eval \"exec $0<&-\"; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
+                command.args(["-c", script, &socket.as_raw_fd().to_string(), "env"]);
+                command
+            }
+        };
         command
             .args(variables.iter().map(|(name, value)| format!("{name}={value}")))
             .arg(flok())
@@ -404,6 +430,14 @@ impl Host {
     /// The daemon's own process: nsenter forks it into the PID namespace.
     fn daemon_pid(&self) -> Option<String> {
         child_of(self.daemon.as_ref()?)
+    }
+
+    /// The next daemons are given their socket, which outlives them.
+    pub fn hand_socket_over(&mut self) {
+        assert!(self.daemon.is_none(), "the daemon runs, on a socket of its own");
+        let socket = UnixListener::bind(self.socket()).unwrap();
+        fcntl(&socket, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        self.handed_over = Some(socket);
     }
 
     /// SIGTERM, and waits for the end.

@@ -5,13 +5,14 @@ use std::fs;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::docker_command;
 use super::images;
 use super::lab::{Lab, run};
 use super::registry::{ACCOUNT, PRIVATE_ADDR, Registry};
 use super::swarm::Swarm;
 
 #[test]
-#[ignore = "needs root, containerd and network namespaces"]
+#[ignore = "needs root, containerd, network namespaces and the docker command"]
 fn a_private_registry_is_pulled_from_by_every_node_with_the_users_login() {
     let mut lab = Lab::new(2);
     let ca = Registry::make_ca(&lab);
@@ -51,6 +52,13 @@ fn a_private_registry_is_pulled_from_by_every_node_with_the_users_login() {
         assert!(!log.contains(ACCOUNT.1) && !log.contains(&pair), "the password is in the log of {}", host.name());
     }
     assert!(!stored.contains(&pair) && !stored.contains("secret"), "{stored}");
+    registry.push("whoami", "team/whoami:2");
+    let other = registry.name("team/whoami:2");
+    let create = ["service", "create", "--with-registry-auth", "--resolve-image", "never", "--name", "d", &other];
+    let mut command = docker_command::command(&swarm.hosts[1], "docker");
+    let created = command.env("DOCKER_CONFIG", swarm.dir().join("logins")).args(create).output().unwrap();
+    assert!(created.status.success(), "{created:?}");
+    swarm.running(0, "d", 1);
     the_store_is_looked_after_by_hand(&swarm, &image);
 }
 

@@ -83,6 +83,20 @@ pub fn node_to_docker(node: &Node, read: &Read) -> docker::Node {
     }
 }
 
+/// What every node has of the kinds that plugins can be.
+fn plugins() -> Vec<docker::EngineDescriptionPlugins> {
+    let kinds: [(&str, &[&str]); 3] = [
+        ("Log", &["json-file", "local", "journald", "syslog", "none"]),
+        ("Network", &["bridge", "host", "null", "overlay"]),
+        ("Volume", &["local"]),
+    ];
+    let plugin = |kind: &str, name: &str| docker::EngineDescriptionPlugins {
+        typ: Some(kind.to_owned()),
+        name: Some(name.to_owned()),
+    };
+    kinds.iter().flat_map(|(kind, names)| names.iter().map(move |name| plugin(kind, name))).collect()
+}
+
 fn description_out(description: &NodeDescription, tls_info: Option<docker::TlsInfo>) -> docker::NodeDescription {
     let resources = &description.resources;
     docker::NodeDescription {
@@ -96,7 +110,7 @@ fn description_out(description: &NodeDescription, tls_info: Option<docker::TlsIn
         engine: Some(docker::EngineDescription {
             engine_version: Some(description.engine_version.clone()),
             labels: labels_out(&description.engine_labels),
-            plugins: None,
+            plugins: Some(plugins()),
         }),
         tls_info,
     }

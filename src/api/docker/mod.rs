@@ -66,6 +66,18 @@ pub fn answer_of(read: Option<&Read>, value: impl Serialize) -> Response {
     response
 }
 
+/// A query value that is neither way of a boolean is refused, where Docker refuses it.
+pub fn boolean(name: &str, value: Option<&str>) -> Result<bool, ApiError> {
+    match value.map(str::to_ascii_lowercase).as_deref() {
+        None | Some("" | "0" | "f" | "false") => Ok(false),
+        Some("1" | "t" | "true") => Ok(true),
+        Some(_) => {
+            let value = value.unwrap_or_default();
+            Err(ApiError::invalid(format!("invalid value for {name}: {value}: true or false is wanted")))
+        }
+    }
+}
+
 /// Query values as Docker's clients write booleans: `1`, `true`, `True`.
 pub fn truthy(value: Option<&str>) -> bool {
     matches!(value.map(str::to_ascii_lowercase).as_deref(), Some("1" | "true" | "t" | "yes"))

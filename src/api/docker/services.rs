@@ -10,7 +10,7 @@ use bollard::models as docker;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Docker, answer, names, truthy};
+use super::{Docker, answer, boolean, names};
 use crate::api::convert::{ServiceShown, service_spec_from_docker};
 use crate::api::filters::Filters;
 use crate::api::query::Query;
@@ -32,7 +32,7 @@ pub async fn list<B: Backend>(
 ) -> Result<Response, ApiError> {
     let filters = Filters::parse(query.filters.as_deref(), &["id", "name", "label", "mode", "runtime"])?;
     let read = backend.read().await?;
-    let with_status = truthy(query.status.as_deref());
+    let with_status = boolean("status", query.status.as_deref())?;
     let shown: Vec<ServiceShown> = read
         .state
         .services()
@@ -59,10 +59,11 @@ pub async fn inspect<B: Backend>(
     Path(wanted): Path<String>,
     Query(query): Query<InspectQuery>,
 ) -> Result<Response, ApiError> {
+    let with_defaults = boolean("insertDefaults", query.insert_defaults.as_deref())?;
     let read = backend.read().await?;
     let service = lookup::service(&read.state, &wanted)?;
     let shown = show(&service, &read, false);
-    let shown = if truthy(query.insert_defaults.as_deref()) { shown.with_defaults() } else { shown };
+    let shown = if with_defaults { shown.with_defaults() } else { shown };
     Ok(answer(&read, shown))
 }
 

@@ -89,12 +89,32 @@ pub async fn version<B: Backend>(State(backend): State<Arc<B>>) -> Json<docker::
     })
 }
 
-pub async fn info<B: Backend>(State(backend): State<Arc<B>>) -> Json<docker::SystemInfo> {
+/// As Docker says of a program whose version it did not ask.
+const NOT_ASKED: &str = "N/A";
+
+/// The plugins that were installed: there are none.
+pub async fn plugins() -> Json<Value> {
+    Json(json!([]))
+}
+
+pub async fn info<B: Backend>(State(backend): State<Arc<B>>) -> Result<Response, ApiError> {
+    let mut info = serde_json::to_value(system_info(&*backend).await)
+        .map_err(|error| ApiError::Internal(format!("the answer cannot be written: {error}")))?;
+    // Docker's command before 23 warns where these are not there. No network of flok's needs the two of bridges.
+    for key in ["BridgeNfIptables", "BridgeNfIp6tables", "KernelMemory"] {
+        info[key] = json!(true);
+    }
+    Ok(Json(info).into_response())
+}
+
+async fn system_info<B: Backend>(backend: &B) -> docker::SystemInfo {
     let local = backend.local();
-    let swarm = swarm_info(&*backend, &local).await;
+    let swarm = swarm_info(backend, &local).await;
     let resources = &local.description.resources;
     let words = |words: &[&str]| Some(words.iter().map(|&word| word.to_owned()).collect());
-    Json(docker::SystemInfo {
+    let commit = |id: &str| Some(docker::Commit { id: Some(id.to_owned()) });
+    let runtime = docker::Runtime { path: Some("runc".into()), ..Default::default() };
+    docker::SystemInfo {
         id: Some(local.id.to_string()),
         name: Some(local.hostname.clone()),
         containers: i64::try_from(local.containers).ok(),
@@ -106,6 +126,24 @@ pub async fn info<B: Backend>(State(backend): State<Arc<B>>) -> Json<docker::Sys
         docker_root_dir: Some(local.data_dir.clone()),
         logging_driver: Some("json-file".into()),
         cgroup_driver: Some(docker::SystemInfoCgroupDriverEnum::CGROUPFS),
+        memory_limit: Some(true),
+        swap_limit: Some(true),
+        cpu_cfs_period: Some(true),
+        cpu_cfs_quota: Some(true),
+        cpu_shares: Some(true),
+        cpu_set: Some(true),
+        pids_limit: Some(true),
+        oom_kill_disable: Some(local.cgroup_version == 1),
+        ipv4_forwarding: Some(true),
+        debug: Some(false),
+        system_time: Some(backend.now().to_string()),
+        index_server_address: Some("https://index.docker.io/v1/".into()),
+        registry_config: Some(docker::RegistryServiceConfig::default()),
+        runtimes: Some([("runc".to_owned(), runtime)].into()),
+        containerd_commit: commit(&local.containerd_version),
+        runc_commit: commit(NOT_ASKED),
+        init_commit: commit(NOT_ASKED),
+        warnings: Some(Vec::new()),
         cgroup_version: Some(match local.cgroup_version {
             2 => docker::SystemInfoCgroupVersionEnum::_2,
             _ => docker::SystemInfoCgroupVersionEnum::_1,
@@ -130,7 +168,7 @@ pub async fn info<B: Backend>(State(backend): State<Arc<B>>) -> Json<docker::Sys
         }),
         swarm: Some(swarm),
         ..Default::default()
-    })
+    }
 }
 
 /// As Docker's clients send it; what is not there is `null` or empty.

@@ -76,6 +76,7 @@ pub struct Create {
     images: ImageArgs,
     #[command(flatten)]
     wait: WaitArgs,
+    /// Image to run
     #[arg(value_name = "IMAGE", value_parser = image)]
     image: String,
     /// Arguments in place of the image's command

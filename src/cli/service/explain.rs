@@ -19,6 +19,7 @@ the service's tasks there, what the node's load counts for (BUSY), and half a ta
 pub struct Explain {
     #[command(flatten)]
     format: FormatArg,
+    /// Name or id
     #[arg(value_name = "SERVICE")]
     service: String,
 }

@@ -13,6 +13,7 @@ use crate::cli::tasks;
 pub struct Ps {
     #[command(flatten)]
     ps: ListArgs,
+    /// Names or ids
     #[arg(required = true, value_name = "SERVICE")]
     services: Vec<String>,
 }

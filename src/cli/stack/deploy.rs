@@ -22,13 +22,13 @@ Examples:
   TAG=1.2 flok stack deploy -c stack.yml --timeout 2m shop      ${TAG} is filled in
   flok stack config -c stack.yml | flok stack deploy -c - shop")]
 pub struct Deploy {
+    /// Show what would be done, as `flok stack plan` does, and do nothing
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     request: Request,
     #[command(flatten)]
     wait: WaitArgs,
-    /// Show what would be done, as `flok stack plan` does, and do nothing
-    #[arg(long)]
-    dry_run: bool,
     /// Name of the stack
     #[arg(value_name = "NAME", value_parser = stack_name)]
     name: String,

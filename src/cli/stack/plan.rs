@@ -28,13 +28,13 @@ Examples:
 With --detailed-exitcode the command ends with 0 where nothing would change, with 3 where something would, and with 4
 where it would but some task finds no place. Errors end with 1, wrong arguments with 2.")]
 pub struct Plan {
-    #[command(flatten)]
-    request: Request,
     /// Say by the exit code whether something would change
     #[arg(long)]
     detailed_exitcode: bool,
     #[command(flatten)]
     format: FormatArg,
+    #[command(flatten)]
+    request: Request,
     /// Name of the stack
     #[arg(value_name = "NAME", value_parser = stack_name)]
     name: String,

@@ -147,6 +147,24 @@ fn used_up_attempts_leave_the_last_failure_in_sight() {
 }
 
 #[test]
+fn restarts_from_before_the_window_count_no_more() {
+    let tried = |delay: u32| {
+        let mut sim = Sim::nodes(1);
+        let web = sim.swarm.service("web", 1, |spec| {
+            image(CRASHES)(spec);
+            spec.task.restart.delay = Some(SECOND * delay);
+            spec.task.restart.max_attempts = Some(2);
+            spec.task.restart.window = Some(SECOND * 30);
+        });
+        let restarts = restarts_of(&mut sim, web, 600).len();
+        (sim.live(web).len(), restarts)
+    };
+    assert_eq!(tried(5).0, 0, "two within the window are all");
+    let (live, restarts) = tried(20);
+    assert!(live == 1 && restarts > 2, "{restarts}");
+}
+
+#[test]
 fn a_dead_nodes_tasks_are_replaced_at_once() {
     let mut sim = Sim::nodes(3);
     let web = sim.swarm.service("web", 6, |spec| spec.task.restart.condition = RestartCondition::None);
