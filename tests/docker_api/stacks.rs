@@ -31,17 +31,18 @@ const VARIABLES: [(&str, &str); 12] = [
     ("USERNAME", "root"),
 ];
 
-/// What both refuse, since the swarm does: the file, and a word of each refusal. Any other refusal fails the test.
-const REFUSED: [(&str, &str); 5] = [
+/// What both refuse, since the swarm does: the file, a word of each refusal, and the networks that must be there before that
+/// is told. Any other refusal fails the test.
+const REFUSED: [(&str, &str, &[&str]); 5] = [
     // No plugins of volumes: Docker's tasks wait for a node that has it.
-    ("bretfisher_ghost", "volume driver \"rexray/"),
+    ("bretfisher_ghost", "volume driver \"rexray", &["proxy"]),
     // Docker encrypts by IPsec.
-    ("bretfisher_proxy-global", "encrypted"),
+    ("bretfisher_proxy-global", "encrypted", &[]),
     // Docker rejects the tasks.
-    ("bretfisher_voting", "o=size="),
-    ("docker-cli_e2e-named-resources", "must be an absolute path: \"volume2\""),
+    ("bretfisher_voting", "o=size=", &["proxy"]),
+    ("docker-cli_e2e-named-resources", "must be an absolute path: \"volume2\"", &[]),
     // Docker refuses the network as well: it has no such driver.
-    ("docker-cli_full-example", "IPAM driver"),
+    ("docker-cli_full-example", "IPAM driver", &[]),
 ];
 
 /// Every stack file at hand.
@@ -212,7 +213,9 @@ fn tried(at: &Host, case: &Case, by: Command, more: &[&str]) -> Result<Stored, S
 }
 
 fn one(at: &Host, case: &Case) -> Vec<String> {
-    let [networks, secrets, configs] = case.externals();
+    let [mut networks, secrets, configs] = case.externals();
+    let refused = REFUSED.iter().filter(|(file, ..)| *file == case.name);
+    networks.extend(refused.flat_map(|(.., taken)| *taken).map(|name| (*name).to_owned()));
     networks.iter().for_each(|name| drop(ok(at, &["network", "create", "--driver", "overlay", "--attachable", name])));
     secrets.iter().for_each(|name| drop(ok(at, &["secret", "create", name, "/etc/hostname"])));
     configs.iter().for_each(|name| drop(ok(at, &["config", "create", name, "/etc/hostname"])));
@@ -221,12 +224,12 @@ fn one(at: &Host, case: &Case) -> Vec<String> {
     networks.iter().for_each(|name| drop(ok(at, &["network", "rm", name])));
     secrets.iter().for_each(|name| drop(ok(at, &["secret", "rm", name])));
     configs.iter().for_each(|name| drop(ok(at, &["config", "rm", name])));
-    let is_to_be_refused = REFUSED.iter().any(|(file, _)| *file == case.name);
+    let is_to_be_refused = REFUSED.iter().any(|(file, ..)| *file == case.name);
     let found = match (docker, flok) {
         (Ok(docker), Ok(flok)) if !is_to_be_refused => compared(&docker, &flok),
         (Ok(_), Ok(_)) => vec!["it is no longer refused".to_owned()],
         (Err(docker), Err(flok)) => {
-            let reason = REFUSED.iter().find(|(file, _)| *file == case.name).map(|(_, reason)| *reason);
+            let reason = REFUSED.iter().find(|(file, ..)| *file == case.name).map(|(_, reason, _)| *reason);
             let is_known = |error: &String| reason.is_some_and(|reason| error.contains(reason));
             let others = [docker, flok].into_iter().filter(|error| !is_known(error));
             others.map(|error| format!("refused: {error}")).collect()

@@ -111,9 +111,11 @@ async fn versions(socket: &str) -> Docker {
 
 async fn nodes(docker: &Docker) {
     let all = docker.list_nodes(Some(ListNodesOptions { filters: filters("role", "manager") })).await.unwrap();
-    let node = all.first().unwrap();
-    let manager = node.manager_status.as_ref().unwrap();
-    assert_eq!((manager.leader, manager.reachability), (Some(true), Some(Reachability::REACHABLE)));
+    let standing = |node: &Node| node.manager_status.clone().unwrap_or_default();
+    assert!(all.iter().all(|node| standing(node).reachability == Some(Reachability::REACHABLE)), "{all:?}");
+    assert_eq!(all.iter().filter(|node| standing(node).leader == Some(true)).count(), 1, "{all:?}");
+    let hostname = |node: &&Node| node.description.as_ref().and_then(|it| it.hostname.as_deref()) == Some("n1");
+    let node = all.iter().find(hostname).unwrap();
     let id = node.id.as_ref().unwrap();
     let version = node.version.as_ref().unwrap().index.unwrap();
     let mut wanted = node.spec.clone().unwrap();

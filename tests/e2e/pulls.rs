@@ -54,7 +54,7 @@ fn a_private_registry_is_pulled_from_by_every_node_with_the_users_login() {
     assert!(!stored.contains(&pair) && !stored.contains("secret"), "{stored}");
     registry.push("whoami", "team/whoami:2");
     let other = registry.name("team/whoami:2");
-    let create = ["service", "create", "--with-registry-auth", "--resolve-image", "never", "--name", "d", &other];
+    let create = ["service", "create", "--with-registry-auth", "--no-resolve-image", "--name", "d", &other];
     let mut command = docker_command::command(&swarm.hosts[1], "docker");
     let created = command.env("DOCKER_CONFIG", swarm.dir().join("logins")).args(create).output().unwrap();
     assert!(created.status.success(), "{created:?}");
