@@ -24,6 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 /// Print the completion of commands, options and names for a shell
 #[derive(Debug, Args)]
 pub struct Completion {
+    /// Shell to complete in
     #[arg(value_name = "SHELL")]
     shell: Shell,
 }

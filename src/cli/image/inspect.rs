@@ -10,6 +10,7 @@ use crate::cli::output::JsonArg;
 pub struct Inspect {
     #[command(flatten)]
     format: JsonArg,
+    /// Names, digests or ids
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }

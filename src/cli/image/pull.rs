@@ -25,6 +25,7 @@ pub struct Pull {
     /// Print nothing but the images' names
     #[arg(long, short)]
     quiet: bool,
+    /// Names, with a tag or digest
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }

@@ -13,6 +13,7 @@ pub struct Rm {
     /// Also one that a container uses, or that has several names and is given by its digest
     #[arg(long, short)]
     force: bool,
+    /// Names, digests or ids
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }

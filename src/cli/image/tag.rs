@@ -8,8 +8,10 @@ use crate::api::client::Client;
 /// Give an image of this node one more name
 #[derive(Debug, Args)]
 pub struct Tag {
+    /// Name, digest or id
     #[arg(value_name = "IMAGE")]
     image: String,
+    /// Name that it gets as well
     #[arg(value_name = "NEW_NAME")]
     name: String,
 }

@@ -48,6 +48,7 @@ pub struct Create {
     /// Option of the driver; repeat it
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = key_value)]
     opt: Vec<(String, String)>,
+    /// What it is to be called
     #[arg(value_name = "NETWORK")]
     name: String,
 }

@@ -14,6 +14,7 @@ pub struct Inspect {
     verbose: bool,
     #[command(flatten)]
     format: JsonArg,
+    /// Names or ids
     #[arg(required = true, value_name = "NETWORK")]
     networks: Vec<String>,
 }

@@ -8,6 +8,7 @@ use crate::cli::{each, output::print};
 /// Remove networks that nobody uses
 #[derive(Debug, Args)]
 pub struct Rm {
+    /// Names or ids
     #[arg(required = true, value_name = "NETWORK")]
     networks: Vec<String>,
 }

@@ -12,6 +12,7 @@ pub struct Rm {
     /// Remove a node although it is up: it is cut off at once, and its tasks are replaced
     #[arg(long, short)]
     force: bool,
+    /// Names or ids
     #[arg(required = true, value_name = "NODE")]
     nodes: Vec<String>,
 }

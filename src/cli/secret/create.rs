@@ -23,6 +23,7 @@ pub struct Create {
     /// Fill the data in for each task, as a template of golang
     #[arg(long, value_name = "DRIVER", value_parser = ["golang"])]
     template_driver: Option<String>,
+    /// What it is to be called
     #[arg(value_name = "NAME")]
     name: String,
     /// File with the data; -: standard input

@@ -9,6 +9,7 @@ use crate::cli::{each, output::print};
 /// Remove those that no service uses
 #[derive(Debug, Args)]
 pub struct Rm {
+    /// Names or ids
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }

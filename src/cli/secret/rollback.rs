@@ -15,6 +15,7 @@ pub struct Rollback {
     to: Option<u64>,
     #[command(flatten)]
     rollout: RolloutArgs,
+    /// Name or id
     #[arg(value_name = "NAME")]
     name: String,
 }

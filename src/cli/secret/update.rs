@@ -27,6 +27,7 @@ pub struct Update {
     label_rm: Vec<String>,
     #[command(flatten)]
     rollout: RolloutArgs,
+    /// Name or id
     #[arg(value_name = "NAME")]
     name: String,
     /// File with the new data; -: standard input; left out: the data stays

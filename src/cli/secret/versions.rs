@@ -12,6 +12,7 @@ use crate::cli::output::{FormatArg, Table, print};
 pub struct Versions {
     #[command(flatten)]
     format: FormatArg,
+    /// Name or id
     #[arg(value_name = "NAME")]
     name: String,
 }

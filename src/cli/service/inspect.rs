@@ -20,6 +20,7 @@ pub struct Inspect {
     pretty: bool,
     #[command(flatten)]
     format: JsonArg,
+    /// Names or ids
     #[arg(required = true, value_name = "SERVICE")]
     services: Vec<String>,
 }

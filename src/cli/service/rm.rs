@@ -8,6 +8,7 @@ use crate::cli::{each, output::print};
 /// Remove services and their tasks
 #[derive(Debug, Args)]
 pub struct Rm {
+    /// Names or ids
     #[arg(required = true, value_name = "SERVICE")]
     services: Vec<String>,
 }

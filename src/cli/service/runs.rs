@@ -19,6 +19,7 @@ Examples:
 pub struct Runs {
     #[command(flatten)]
     format: FormatArg,
+    /// Name or id
     #[arg(value_name = "SERVICE")]
     service: String,
 }
@@ -40,6 +41,7 @@ Examples:
 
 It is a run like those that the schedule begins, by the same rule for runs that overlap, and does not put off the next one.")]
 pub struct Run {
+    /// Name or id
     #[arg(value_name = "SERVICE")]
     service: String,
 }

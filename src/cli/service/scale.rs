@@ -15,6 +15,7 @@ use crate::cli::waiting::{self, WaitArgs};
 pub struct Scale {
     #[command(flatten)]
     wait: WaitArgs,
+    /// Names or ids, each with how many tasks it is to have
     #[arg(required = true, value_name = "SERVICE=REPLICAS", value_parser = wanted)]
     wanted: Vec<(String, u32)>,
 }

@@ -10,6 +10,7 @@ use crate::cli::{each, output::print};
 /// Remove stacks and their tasks; named volumes stay
 #[derive(Debug, Args)]
 pub struct Rm {
+    /// Names of stacks
     #[arg(required = true, value_name = "NAME", value_parser = stack_name)]
     names: Vec<String>,
 }

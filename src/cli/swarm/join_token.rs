@@ -32,6 +32,7 @@ pub struct JoinToken {
     rotate: bool,
     #[command(flatten)]
     format: FormatArg,
+    /// What joins with it
     role: Role,
 }
 

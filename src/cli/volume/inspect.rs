@@ -10,6 +10,7 @@ use crate::cli::output::JsonArg;
 pub struct Inspect {
     #[command(flatten)]
     format: JsonArg,
+    /// Names
     #[arg(required = true, value_name = "VOLUME")]
     volumes: Vec<String>,
 }

@@ -12,6 +12,7 @@ pub struct Rm {
     /// One that is not there is no error
     #[arg(long, short)]
     force: bool,
+    /// Names
     #[arg(required = true, value_name = "VOLUME")]
     volumes: Vec<String>,
 }
