@@ -292,12 +292,14 @@ fn given_up(tasks: &[&Task]) -> Option<String> {
 
 fn failed(service: &Service) -> Option<String> {
     let update = service.update_status.as_ref()?;
+    let what = match update.state? {
+        UpdateState::PAUSED => "update paused",
+        UpdateState::ROLLBACK_PAUSED => "rollback paused",
+        _ => return None,
+    };
+    // The daemon's messages say so themselves.
     let message = update.message.clone().unwrap_or_default();
-    match update.state? {
-        UpdateState::PAUSED => Some(format!("update paused: {message}")),
-        UpdateState::ROLLBACK_PAUSED => Some(format!("rollback paused: {message}")),
-        _ => None,
-    }
+    Some(if message.starts_with(what) { message } else { format!("{what}: {message}") })
 }
 
 /// What tasks that do not run yet wait for, most frequent first: `2 pulling 42%; 1 no suitable node (...)`.
@@ -593,5 +595,9 @@ mod tests {
         service.update_status =
             serde_json::from_value(serde_json::json!({"State": "paused", "Message": "task x failed"})).ok();
         assert_eq!(of_service(&service, &[]).failed.as_deref(), Some("update paused: task x failed"));
+        for (state, said) in [("paused", "update paused due to x"), ("rollback_paused", "rollback paused due to x")] {
+            service.update_status = serde_json::from_value(serde_json::json!({"State": state, "Message": said})).ok();
+            assert_eq!(of_service(&service, &[]).failed.as_deref(), Some(said));
+        }
     }
 }

@@ -69,9 +69,33 @@ pub struct Host {
     pub namespace: Namespace,
     pub node: NodeId,
     pub address: IpAddr,
-    dir: TempDir,
     runtime: Runtime,
     networks: Option<TaskNetworks>,
+    /// Last: what runs may still make a namespace in it.
+    dir: Dir,
+}
+
+/// A room's directory, removed with the namespaces that are held in it.
+pub struct Dir(TempDir);
+
+impl Dir {
+    pub fn new() -> Dir {
+        Dir(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(self.path()).into_iter().flatten().flatten() {
+            if namespace::is_held(&entry.path()) {
+                let _ = namespace::remove(&entry.path());
+            }
+        }
+    }
 }
 
 impl Host {
@@ -83,8 +107,7 @@ impl Host {
             .on_thread_start(move || setns(&*inside.0, CloneFlags::CLONE_NEWNET).unwrap())
             .build()
             .unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        Host { namespace, node, address, dir, runtime, networks: None }
+        Host { namespace, node, address, runtime, networks: None, dir: Dir::new() }
     }
 
     pub fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {

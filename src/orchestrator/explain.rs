@@ -84,7 +84,10 @@ fn of_ended(fleet: &Fleet<'_>, slot: &SlotTasks<'_>, last: &Task, update: &str) 
     }
     let policy = fleet.restart_policy(last);
     if restart::next(policy, last) != Next::Never {
-        return format!("{how}; the leader makes another one");
+        return match waits_for_its_node(fleet, slot) {
+            true => format!("{how}; another one comes once the node is back, and takes tasks of this service"),
+            false => format!("{how}; the leader makes another one"),
+        };
     }
     let why = match (policy.condition, outcome.map(|outcome| outcome.state)) {
         (RestartCondition::None, _) => "its restart condition is none".to_owned(),
@@ -98,6 +101,12 @@ fn of_ended(fleet: &Fleet<'_>, slot: &SlotTasks<'_>, last: &Task, update: &str) 
         }
     };
     format!("{how}; not restarted: {why}. An update or scaling of the service brings the slot back")
+}
+
+/// A global service has a task for each node, and none elsewhere.
+fn waits_for_its_node(fleet: &Fleet<'_>, slot: &SlotTasks<'_>) -> bool {
+    let Slot::Node(node) = slot.slot() else { return false };
+    !fleet.state.node(node).is_some_and(|node| fleet.eligible.may_come(node))
 }
 
 /// Where the service's update stands, for slots that wait for it.

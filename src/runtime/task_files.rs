@@ -43,7 +43,7 @@ impl TaskFiles {
         for (at, file) in files.iter().enumerate() {
             let path = dir.join(at.to_string());
             write(&path, file).map_err(RuntimeError::io("writing", &path))?;
-            let source = MountSource::Path { path, propagation: None, recursive: false };
+            let source = MountSource::Path { path, propagation: None, recursive: false, submounts_stay: false };
             mounts.push(ResolvedMount { target: file.target.clone(), source, read_only: true });
         }
         Ok(mounts)

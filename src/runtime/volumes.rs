@@ -90,7 +90,11 @@ impl Volumes {
         for (at, mount) in mounts.iter().enumerate() {
             let source = match mount.kind {
                 MountKind::Bind => bind(mount)?,
-                MountKind::Tmpfs => MountSource::Tmpfs { size_bytes: mount.tmpfs.size_bytes, mode: mount.tmpfs.mode },
+                MountKind::Tmpfs => MountSource::Tmpfs {
+                    size_bytes: mount.tmpfs.size_bytes,
+                    mode: mount.tmpfs.mode,
+                    exec: mount.tmpfs.exec.unwrap_or(false),
+                },
                 MountKind::Volume => self.volume(mount, at, holder, image).await?,
                 MountKind::Cluster => {
                     return Err(RuntimeError::Unsupported(format!("cluster volume at {}", mount.target)));
@@ -131,7 +135,7 @@ impl Volumes {
                 aside(&home, move || below(&data, &subpath, &target)).await?
             }
         };
-        Ok(MountSource::Path { path, propagation: None, recursive: true })
+        Ok(MountSource::Path { path, propagation: None, recursive: true, submounts_stay: false })
     }
 
     /// Makes the volume beside its place and moves it there, so that a half-copied one is never taken for whole.
@@ -206,7 +210,12 @@ fn bind(mount: &Mount) -> Result<MountSource> {
         }
         fs::create_dir_all(&path).map_err(RuntimeError::io("creating bind source", &path))?;
     }
-    Ok(MountSource::Path { path, propagation: mount.bind.propagation.clone(), recursive: !mount.bind.non_recursive })
+    Ok(MountSource::Path {
+        path,
+        propagation: mount.bind.propagation.clone(),
+        recursive: !mount.bind.non_recursive,
+        submounts_stay: mount.bind.read_only_non_recursive,
+    })
 }
 
 fn below(data: &Path, subpath: &str, target: &str) -> Result<PathBuf> {

@@ -248,8 +248,13 @@ pub enum MountKind {
 pub struct BindOptions {
     /// `private`, `rprivate`, `shared`, `rshared`, `slave` or `rslave`.
     pub propagation: Option<String>,
+    /// Without what is mounted below the source.
     pub non_recursive: bool,
     pub create_host_path: bool,
+    /// Where the mount is read-only: what is mounted below its source stays as writable as it is.
+    pub read_only_non_recursive: bool,
+    /// Read-only with all that is mounted below the source, or not at all.
+    pub read_only_force_recursive: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -265,6 +270,8 @@ pub struct VolumeOptions {
 pub struct TmpfsOptions {
     pub size_bytes: Option<u64>,
     pub mode: Option<u32>,
+    /// Whether programs in it can run; `None` is no.
+    pub exec: Option<bool>,
 }
 
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

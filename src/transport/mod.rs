@@ -67,7 +67,7 @@ pub enum TransportError {
     Unreachable { node: NodeId, reason: String },
     #[error("node {node} did not take {}: {reason}", protocol.as_str())]
     Refused { node: NodeId, protocol: Protocol, reason: String },
-    #[error("node {node} did not answer on {} within {} ms", protocol.as_str(), deadline.as_millis())]
+    #[error("node {node} did not answer within {} s", deadline.as_secs_f64())]
     TimedOut { node: NodeId, protocol: Protocol, deadline: Duration },
     #[error("the conversation with node {node} broke off")]
     Broken { node: NodeId, source: StreamError },

@@ -22,6 +22,8 @@ use tokio::sync::{broadcast, mpsc};
 const NODE: NodeId = NodeId(1);
 /// The container that is always there.
 pub const CONTAINER: &str = "c0ffee00c0ffee00";
+/// And one that has ended.
+pub const ENDED: &str = "deadbeefdeadbeef";
 const AT: UnixMs = UnixMs(1_700_000_000_000);
 
 pub struct Bench {
@@ -233,7 +235,7 @@ impl Containers for Bench {
     }
 
     async fn containers(&self) -> Result<Vec<Container>, ApiError> {
-        Ok(vec![container()])
+        Ok(vec![container(), ended()])
     }
 
     fn containers_changed(&self) -> BoxStream<'static, ()> {
@@ -325,6 +327,19 @@ impl Containers for Bench {
     async fn call(&self, _: NodeId, _: Request) -> Result<Response, ApiError> {
         no("other node")
     }
+}
+
+fn ended() -> Container {
+    let mut ended = container();
+    ended.id = ENDED.into();
+    ended.task.task = TaskId(7);
+    ended.task.slot = Slot::Replica(2);
+    ended.task.name = format!("there.2.{}", TaskId(7));
+    ended.task.desired = DesiredState::Shutdown;
+    ended.state = TaskState::Complete;
+    ended.pid = None;
+    ended.exit_code = Some(0);
+    ended
 }
 
 fn container() -> Container {

@@ -39,9 +39,9 @@ fn service(name: &str) -> Value {
                 "Mounts": [
                     {"Type": "volume", "Source": "v", "Target": "/v", "VolumeOptions": {"NoCopy": true, "Subpath": "s",
                         "Labels": {"a": "b"}, "DriverConfig": {"Name": "local", "Options": {"type": "nfs", "o": "addr=10.0.0.1", "device": ":/x"}}}},
-                    {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 1, "Mode": 511}},
+                    {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 1, "Mode": 511, "Options": [["exec"]]}},
                     {"Type": "bind", "Source": "/b", "Target": "/b", "ReadOnly": true,
-                        "BindOptions": {"Propagation": "rprivate", "CreateMountpoint": true}},
+                        "BindOptions": {"Propagation": "rprivate", "CreateMountpoint": true, "ReadOnlyForceRecursive": true}},
                 ],
                 "Secrets": [], "Configs": [],
             },

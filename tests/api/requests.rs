@@ -271,6 +271,9 @@ fn faults_are_told_as_json_with_what_is_wrong() {
         ("GET", "/containers/json?limit=abc", 400, "limit"),
         ("POST", &format!("/containers/{container}/stop?t=abc"), 400, "t:"),
         ("POST", &format!("/containers/{container}/resize?w=1"), 400, "h"),
+        ("POST", &format!("/containers/{}/resize?h=1&w=1", super::backend::ENDED), 409, "is not running"),
+        ("GET", "/services/web/logs?stdout=1&tail=abc", 400, "tail"),
+        ("GET", "/services/web/logs?stdout=1&tail=-1", 400, "tail"),
         ("GET", "/services/%ff%fe", 400, "UTF-8"),
         ("POST", "/services/create", 400, "no body"),
         ("POST", "/secrets/create", 400, "no body"),
@@ -292,6 +295,11 @@ fn faults_are_told_as_json_with_what_is_wrong() {
     // Of a key that is there twice the first counts, as in Docker.
     assert_eq!(server.ask("GET", "/services?status=1&status=0", b"").unwrap().status, 200);
     assert_eq!(server.ask("GET", "/containers/json?limit=", b"").unwrap().status, 200);
+    // A container's log is printed whole where the number of lines is none.
+    for tail in ["abc", "-1", "all", "2"] {
+        let answer = server.ask("GET", &format!("/containers/{container}/logs?stdout=1&tail={tail}"), b"").unwrap();
+        assert_eq!(answer.status, 200, "{tail}: {}", answer.body);
+    }
 }
 
 #[test]
@@ -327,6 +335,12 @@ fn filters_that_mean_nothing_are_refused() {
         ("containers/json", "exited", "bogus", 400),
         ("containers/json", "health", "bogus", 400),
         ("containers/json", "exited", "137", 200),
+        ("containers/json", "since", "there.1", 200),
+        ("containers/json", "before", "there.2", 200),
+        ("containers/json", "since", "there.3", 404),
+        ("containers/json", "publish", "7000-7100/tcp", 200),
+        ("containers/json", "publish", "80:80", 400),
+        ("containers/json", "expose", "7100-7000", 400),
     ] {
         let path = format!("/{path}?filters={}", escaped(&serde_json::json!({key: [value]}).to_string()));
         let answer = server.ask("GET", &path, b"").unwrap();

@@ -60,7 +60,7 @@ fn limits_are_in_force_and_mounts_are_where_they_were_asked_for() {
             spec.resources.limits.memory_bytes = 32 << 20;
             spec.resources.limits.nano_cpus = 500_000_000;
             let mut small = mount(MountKind::Tmpfs, None, "/small");
-            small.tmpfs = TmpfsOptions { size_bytes: Some(1 << 20), mode: Some(0o1770) };
+            small.tmpfs = TmpfsOptions { size_bytes: Some(1 << 20), mode: Some(0o1770), exec: None };
             let bound = Mount { read_only: true, ..mount(MountKind::Bind, Some(&source), "/bound") };
             spec.container.mounts = vec![small, bound];
             spec.container.ulimits = vec![Ulimit { name: "nofile".into(), soft: 77, hard: 99 }];

@@ -69,6 +69,7 @@ fn a_volume_with_options_is_mounted_from_its_first_task_to_its_last() {
         assert_eq!(fs::read_dir(&data).unwrap().count(), 0);
 
         binds_a_directory(&mut host, &runtime, &worker).await;
+        shuts_what_is_mounted_below(&mut host, &worker).await;
         tells_what_is_wrong(&mut host, &worker).await;
         worker.shutdown().await;
     });
@@ -103,6 +104,28 @@ async fn binds_a_directory(host: &mut Host, runtime: &Runtime, worker: &Worker) 
     until("its files are removed", || !runtime.task_dir(TaskId(4)).exists()).await;
     runtime.volumes().remove("bound").unwrap();
     assert!(!host.path().join("volumes/bound").exists() && disk.join("sub/here").exists());
+}
+
+/// A read-only bind shuts what is mounted below its source as well, unless it says that this stays writable.
+async fn shuts_what_is_mounted_below(host: &mut Host, worker: &Worker) {
+    let outer = host.path().join("outer");
+    let below = outer.join("below");
+    fs::create_dir_all(&below).unwrap();
+    nix::mount::mount(Some("tmpfs"), &below, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
+    for (task, stays, state, code) in [(10, false, TaskState::Complete, 0), (11, true, TaskState::Failed, 8)] {
+        let script = "if echo >no; then exit 7; fi; if echo >below/yes; then exit 8; fi";
+        let mut given = with_volume(task, script, "", &[]);
+        let mount = &mut given.spec.container.mounts[0];
+        mount.kind = MountKind::Bind;
+        mount.source = Some(outer.display().to_string());
+        mount.read_only = true;
+        mount.bind.read_only_non_recursive = stays;
+        host.want(worker, given);
+        assert_eq!(reaches(worker, task, state).await.exit_code, Some(code));
+        assert_eq!(below.join("yes").exists(), stays);
+    }
+    assert!(!outer.join("no").exists());
+    nix::mount::umount(&below).unwrap();
 }
 
 async fn tells_what_is_wrong(host: &mut Host, worker: &Worker) {

@@ -167,6 +167,8 @@ fn mount_in(mount: docker::Mount) -> Result<Mount, ApiError> {
             propagation: bind.propagation.map(|p| p.to_string()).filter(|text| !text.is_empty()),
             non_recursive: bind.non_recursive.unwrap_or(false),
             create_host_path: bind.create_mountpoint.unwrap_or(false),
+            read_only_non_recursive: bind.read_only_non_recursive.unwrap_or(false),
+            read_only_force_recursive: bind.read_only_force_recursive.unwrap_or(false),
         },
         volume: VolumeOptions {
             no_copy: volume.no_copy.unwrap_or(false),
@@ -178,8 +180,31 @@ fn mount_in(mount: docker::Mount) -> Result<Mount, ApiError> {
         tmpfs: TmpfsOptions {
             size_bytes: tmpfs.size_bytes.map(|size| unsigned("TmpfsOptions.SizeBytes", Some(size))).transpose()?,
             mode: tmpfs.mode.and_then(|mode| u32::try_from(mode).ok()),
+            exec: exec_in(tmpfs.options.unwrap_or_default())?,
         },
     })
+}
+
+/// Docker's options of a tmpfs, `[["exec"]]` or `[["noexec"]]`; the last one counts.
+fn exec_in(options: Vec<Vec<String>>) -> Result<Option<bool>, ApiError> {
+    let mut exec = None;
+    for option in options {
+        exec = match option.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            ["exec"] => Some(true),
+            ["noexec"] => Some(false),
+            _ => {
+                let text = option.join("=");
+                return Err(ApiError::invalid(format!(
+                    "TmpfsOptions.Options: invalid option {text:?}: write [\"exec\"] or [\"noexec\"]"
+                )));
+            }
+        };
+    }
+    Ok(exec)
+}
+
+fn exec_out(exec: bool) -> Vec<Vec<String>> {
+    vec![vec![if exec { "exec" } else { "noexec" }.to_owned()]]
 }
 
 pub fn mount_out(mount: &Mount) -> docker::Mount {
@@ -203,7 +228,8 @@ pub fn mount_out(mount: &Mount) -> docker::Mount {
             propagation: mount.bind.propagation.as_deref().and_then(|text| text.parse().ok()),
             non_recursive: some_if(mount.bind.non_recursive, &false),
             create_mountpoint: some_if(mount.bind.create_host_path, &false),
-            ..Default::default()
+            read_only_non_recursive: some_if(mount.bind.read_only_non_recursive, &false),
+            read_only_force_recursive: some_if(mount.bind.read_only_force_recursive, &false),
         }),
         volume_options: (mount.volume != VolumeOptions::default()).then(|| docker::MountVolumeOptions {
             no_copy: some_if(mount.volume.no_copy, &false),
@@ -214,7 +240,7 @@ pub fn mount_out(mount: &Mount) -> docker::Mount {
         tmpfs_options: (mount.tmpfs != TmpfsOptions::default()).then(|| docker::MountTmpfsOptions {
             size_bytes: mount.tmpfs.size_bytes.and_then(signed),
             mode: mount.tmpfs.mode.map(i64::from),
-            options: None,
+            options: mount.tmpfs.exec.map(exec_out),
         }),
         ..Default::default()
     }
@@ -312,4 +338,45 @@ fn ulimit_in(ulimit: docker::ResourcesUlimits) -> Ulimit {
 
 pub fn ulimit_out(ulimit: &Ulimit) -> docker::ResourcesUlimits {
     docker::ResourcesUlimits { name: Some(ulimit.name.clone()), soft: Some(ulimit.soft), hard: Some(ulimit.hard) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn read(mount: Value) -> Result<Mount, ApiError> {
+        mount_in(serde_json::from_value(mount).unwrap())
+    }
+
+    #[test]
+    fn how_far_a_bind_is_read_only_comes_back_as_it_was_sent() {
+        for (key, non_recursive, force) in
+            [("ReadOnlyNonRecursive", true, false), ("ReadOnlyForceRecursive", false, true)]
+        {
+            let sent =
+                json!({"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": true, "BindOptions": {key: true}});
+            let mount = read(sent.clone()).unwrap();
+            let bind = &mount.bind;
+            assert_eq!((bind.read_only_non_recursive, bind.read_only_force_recursive), (non_recursive, force));
+            assert_eq!(serde_json::to_value(mount_out(&mount)).unwrap(), sent);
+        }
+    }
+
+    #[test]
+    fn a_tmpfs_has_dockers_options_and_no_others() {
+        let tmpfs = |options: Value| json!({"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"Options": options}});
+        for (word, exec) in [("exec", true), ("noexec", false)] {
+            let sent = tmpfs(json!([[word]]));
+            let mount = read(sent.clone()).unwrap();
+            assert_eq!(mount.tmpfs.exec, Some(exec));
+            assert_eq!(serde_json::to_value(mount_out(&mount)).unwrap(), sent);
+        }
+        assert_eq!(read(tmpfs(json!([]))).unwrap().tmpfs.exec, None);
+        for wrong in [json!([["huge", "always"]]), json!([["exec", "x"]]), json!([[]])] {
+            let ApiError::Invalid(said) = read(tmpfs(wrong.clone())).unwrap_err() else { panic!("{wrong}") };
+            assert!(said.contains("TmpfsOptions.Options"), "{said}");
+        }
+    }
 }

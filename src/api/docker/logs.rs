@@ -44,7 +44,7 @@ pub async fn of_service<B: Backend>(
     let read = backend.read().await?;
     let service = lookup::service(&read.state, &wanted)?;
     let tasks: Vec<TaskId> = read.state.tasks_of_service(service.id).map(|task| task.id).collect();
-    let (options, tty) = (options(&query)?, is_tty(&read, &tasks));
+    let (options, tty) = (options(&query, tail(&query)?)?, is_tty(&read, &tasks));
     let lines = match options.follow {
         true => followed(backend, service.id, options),
         false => backend.logs(tasks, options).await?,
@@ -59,7 +59,7 @@ pub async fn of_task<B: Backend>(
 ) -> Result<Response, ApiError> {
     let read = backend.read().await?;
     let task = lookup::task(&read.state, &wanted)?;
-    let (options, tty) = (options(&query)?, is_tty(&read, &[task.id]));
+    let (options, tty) = (options(&query, tail(&query)?)?, is_tty(&read, &[task.id]));
     let lines = backend.logs(vec![task.id], options).await?;
     Ok(answer(lines, task.service, tty, &query))
 }
@@ -133,17 +133,27 @@ fn answer(lines: BoxStream<'static, LogLine>, service: ServiceId, tty: bool, que
     ([(header::CONTENT_TYPE, content_type(tty))], Body::from_stream(frames)).into_response()
 }
 
-pub fn options(query: &LogsQuery) -> Result<LogOptions, ApiError> {
+/// Lines from the end; `None`: all.
+fn tail(query: &LogsQuery) -> Result<Option<u64>, ApiError> {
+    match query.tail.as_deref() {
+        None | Some("" | "all") => Ok(None),
+        Some(text) => match text.parse() {
+            Ok(lines) => Ok(Some(lines)),
+            Err(_) => Err(ApiError::invalid(format!("tail: {text:?} is no number, nor \"all\""))),
+        },
+    }
+}
+
+/// The same for a container, of which Docker prints all where it cannot read the number.
+pub fn lenient_tail(query: &LogsQuery) -> Option<u64> {
+    query.tail.as_deref()?.parse().ok()
+}
+
+pub fn options(query: &LogsQuery, tail: Option<u64>) -> Result<LogOptions, ApiError> {
     let (stdout, stderr) = (truthy(query.stdout.as_deref()), truthy(query.stderr.as_deref()));
     if !stdout && !stderr {
         return Err(ApiError::invalid("Bad parameters: you must choose at least one stream"));
     }
-    let tail = match query.tail.as_deref() {
-        None | Some("" | "all") => None,
-        Some(text) => {
-            Some(text.parse().map_err(|_| ApiError::invalid(format!("tail: {text:?} is no number, nor \"all\"")))?)
-        }
-    };
     Ok(LogOptions {
         stdout,
         stderr,

@@ -63,8 +63,15 @@ pub struct TaskPlan {
     pub name: String,
     /// Name of the node; `None` where it found none.
     pub node: Option<String>,
-    /// Why it found none; empty where it did.
+    /// Why it found none; empty where it did, and where its turn comes later.
     pub reason: String,
+}
+
+impl TaskPlan {
+    /// It was looked for a place for it, and there is none.
+    pub fn is_unplaced(&self) -> bool {
+        self.node.is_none() && !self.reason.is_empty()
+    }
 }
 
 impl StackPlan {
@@ -72,7 +79,13 @@ impl StackPlan {
         !self.objects.is_empty() || self.services.iter().any(|service| service.action != Action::Unchanged)
     }
 
+    /// Tasks that would find no place.
     pub fn unplaced(&self) -> usize {
-        self.services.iter().flat_map(|service| &service.starts).filter(|task| task.node.is_none()).count()
+        self.services.iter().flat_map(|service| &service.starts).filter(|task| task.is_unplaced()).count()
+    }
+
+    /// Tasks that would start, at once or later.
+    pub fn starting(&self) -> usize {
+        self.services.iter().flat_map(|service| &service.starts).filter(|task| !task.is_unplaced()).count()
     }
 }

@@ -11,9 +11,10 @@ use bollard::models::Task;
 use bollard::query_parameters::{ListNodesOptions, LogsOptions};
 use clap::Args;
 use futures::StreamExt;
-use futures::stream::{BoxStream, SelectAll};
+use futures::stream::{self, BoxStream, SelectAll};
 
 use super::fetch;
+use super::pieces::{Heads, Pieces, Source};
 use crate::api::client::Client;
 use crate::cli::node::display_name;
 use crate::cli::output::now;
@@ -86,22 +87,24 @@ impl Logs {
         let patient = client.patient(Duration::from_secs(60));
         let docker = if self.details { patient.with_request_modifier(with_details) } else { patient };
         let mut lines = SelectAll::new();
+        let mut pieces = Pieces::default();
         let mut known = BTreeSet::new();
         loop {
             let found = self.sources(client).await?;
             let goes_on = self.follow && found.of_service;
             // One stream for each task, so that each line's origin is known.
             for origin in found.sources.into_iter().filter(|origin| known.insert(origin.task.clone())) {
-                let stream = docker.task_logs(&origin.task, Some(options.clone()));
-                lines.push(stream.map(move |line| (origin.clone(), line)).boxed());
+                let log = docker.task_logs(&origin.task, Some(options.clone()));
+                let ends = stream::once(std::future::ready(None));
+                lines.push(log.map(Some).chain(ends).map(move |piece| (origin.clone(), piece)).boxed());
             }
             // What the service starts from now on is told from its first line.
             options.tail = "all".into();
             if !goes_on {
-                return self.copy(client, &mut lines).await;
+                return self.copy(client, &mut lines, &mut pieces).await;
             }
             let copied = async {
-                let copied = self.copy(client, &mut lines).await;
+                let copied = self.copy(client, &mut lines, &mut pieces).await;
                 if copied.is_ok() {
                     // All have ended; others may come.
                     std::future::pending::<()>().await;
@@ -138,29 +141,47 @@ impl Logs {
         Ok(Sources { sources: prefixed(&service, started, &nodes, self.raw), of_service })
     }
 
-    async fn copy(&self, client: &Client, lines: &mut SelectAll<BoxStream<'_, Line>>) -> anyhow::Result<()> {
-        while let Some((origin, line)) = lines.next().await {
-            let (bytes, to_stderr) = match line.map_err(|error| client.explain(error)).context("the logs broke off")? {
-                LogOutput::StdErr { message } => (message, true),
-                LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message } => {
-                    (message, false)
+    /// Loses nothing where it is given up: it waits for pieces alone.
+    async fn copy(
+        &self,
+        client: &Client,
+        lines: &mut SelectAll<BoxStream<'_, Piece>>,
+        pieces: &mut Pieces,
+    ) -> anyhow::Result<()> {
+        let heads = Heads { timestamps: self.timestamps, details: self.details };
+        while let Some((origin, piece)) = lines.next().await {
+            let (bytes, is_stderr) = match piece {
+                Some(Ok(LogOutput::StdErr { message })) => (message, true),
+                Some(Ok(
+                    LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message },
+                )) => (message, false),
+                Some(Err(error)) => return Err(client.explain(error)).context("the logs broke off"),
+                None => {
+                    for (is_stderr, text) in pieces.end(&origin.task) {
+                        write(is_stderr, &text)?;
+                    }
+                    continue;
                 }
             };
-            let end: &[u8] = if bytes.ends_with(b"\n") { b"" } else { b"\n" };
-            let text = [origin.prefix.as_bytes(), &bytes, end].concat();
-            if to_stderr {
-                std::io::stderr().write_all(&text)?;
-            } else {
-                std::io::stdout().write_all(&text)?;
-                std::io::stdout().flush()?;
+            let source = Source { task: origin.task, is_stderr };
+            if let Some(text) = pieces.add(&source, &origin.prefix, &bytes, heads) {
+                write(is_stderr, &text)?;
             }
         }
         Ok(())
     }
 }
 
-/// A line and where it comes from.
-type Line = (Origin, Result<LogOutput, bollard::errors::Error>);
+fn write(to_stderr: bool, text: &[u8]) -> std::io::Result<()> {
+    if to_stderr {
+        return std::io::stderr().write_all(text);
+    }
+    std::io::stdout().write_all(text)?;
+    std::io::stdout().flush()
+}
+
+/// Of a line or a whole one, and where it comes from; `None` is the end of that log.
+type Piece = (Origin, Option<Result<LogOutput, bollard::errors::Error>>);
 
 #[derive(Debug, Clone)]
 struct Origin {

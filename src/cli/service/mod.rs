@@ -12,6 +12,7 @@ mod lists;
 mod logs;
 mod ls;
 mod mount;
+mod pieces;
 mod pretty;
 mod ps;
 mod publish;

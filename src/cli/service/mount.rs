@@ -6,7 +6,7 @@ use super::edit::signed;
 use crate::cli::key_value;
 use crate::spec::quantity::parse_size;
 
-const KEYS: &str = "type, source, target, readonly, bind-propagation, bind-nonrecursive, bind-create-src, volume-driver, \
+const KEYS: &str = "type, source, target, readonly, bind-propagation, bind-recursive, bind-nonrecursive, bind-create-src, volume-driver, \
     volume-opt, volume-nocopy, volume-subpath, volume-label, tmpfs-size, tmpfs-mode";
 
 /// `type=volume,source=data,target=/data[,readonly]`, with type bind, volume or tmpfs. A field that holds a comma stands in
@@ -18,6 +18,7 @@ pub fn mount(text: &str) -> Result<Mount, String> {
         set(&mut mount, key, value)?;
     }
     check_kind(&mount)?;
+    check_recursion(&mount)?;
     match &mount.target {
         Some(target) if target.starts_with('/') => Ok(mount),
         Some(target) => Err(format!("the target {target:?} must be an absolute path")),
@@ -37,6 +38,7 @@ fn set(mount: &mut Mount, key: &str, value: &str) -> Result<(), String> {
             mount.bind_options.get_or_insert_default().propagation = Some(propagation);
         }
         "bind-nonrecursive" => mount.bind_options.get_or_insert_default().non_recursive = Some(flag(key, value)?),
+        "bind-recursive" => recursive(mount.bind_options.get_or_insert_default(), value)?,
         "bind-create-src" => mount.bind_options.get_or_insert_default().create_mountpoint = Some(flag(key, value)?),
         "volume-driver" => {
             mount.volume_options.get_or_insert_default().driver_config.get_or_insert_default().name =
@@ -62,6 +64,32 @@ fn set(mount: &mut Mount, key: &str, value: &str) -> Result<(), String> {
             mount.tmpfs_options.get_or_insert_default().mode = Some(mode);
         }
         other => return Err(format!("{other:?} is none of {KEYS}")),
+    }
+    Ok(())
+}
+
+/// What becomes of what is mounted below the source.
+fn recursive(bind: &mut MountBindOptions, value: &str) -> Result<(), String> {
+    match value {
+        "enabled" => {}
+        "disabled" => bind.non_recursive = Some(true),
+        "writable" => bind.read_only_non_recursive = Some(true),
+        "readonly" => bind.read_only_force_recursive = Some(true),
+        other => return Err(format!("bind-recursive: {other:?} is none of enabled, disabled, writable, readonly")),
+    }
+    Ok(())
+}
+
+/// As Docker's command asks for it, so that nobody takes a mount for more read-only than it is.
+fn check_recursion(mount: &Mount) -> Result<(), String> {
+    let bind = mount.bind_options.clone().unwrap_or_default();
+    let is_forced = bind.read_only_force_recursive == Some(true);
+    let word = if is_forced { "readonly" } else { "writable" };
+    if (is_forced || bind.read_only_non_recursive == Some(true)) && mount.read_only != Some(true) {
+        return Err(format!("bind-recursive={word} needs readonly, too"));
+    }
+    if is_forced && bind.propagation != Some(MountBindOptionsPropagationEnum::RPRIVATE) {
+        return Err("bind-recursive=readonly needs bind-propagation=rprivate, too".into());
     }
     Ok(())
 }
@@ -146,6 +174,26 @@ mod tests {
     }
 
     #[test]
+    fn what_lies_below_a_bind_is_said_in_one_word() {
+        let bind =
+            |rest: &str| mount(&format!("type=bind,src=/a,dst=/b,{rest}")).map(|mount| mount.bind_options.unwrap());
+        assert_eq!(bind("bind-recursive=enabled").unwrap(), MountBindOptions::default());
+        assert_eq!(bind("bind-recursive=disabled").unwrap().non_recursive, Some(true));
+        assert_eq!(bind("readonly,bind-recursive=writable").unwrap().read_only_non_recursive, Some(true));
+        let forced = bind("readonly,bind-propagation=rprivate,bind-recursive=readonly").unwrap();
+        assert_eq!(forced.read_only_force_recursive, Some(true));
+        for (wrong, said) in [
+            ("bind-recursive=maybe", "none of enabled"),
+            ("bind-recursive=writable", "needs readonly"),
+            ("bind-recursive=readonly,bind-propagation=rprivate", "needs readonly"),
+            ("readonly,bind-recursive=readonly", "bind-propagation=rprivate"),
+        ] {
+            let error = bind(wrong).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
     fn mounts_of_any_words_are_read_or_refused() {
         let words = [
             "type=",
@@ -164,6 +212,7 @@ mod tests {
             "volume-opt=",
             "volume-label=",
             "bind-propagation=",
+            "bind-recursive=",
             "-1",
             "99999999999999999999",
             "é",

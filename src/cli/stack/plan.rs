@@ -96,8 +96,8 @@ fn service_lines(out: &mut String, service: &ServicePlan) {
 fn start(task: &TaskPlan) -> String {
     match &task.node {
         Some(node) => format!("starts {} on {node}", task.name),
-        None if task.reason.is_empty() => format!("starts {} later", task.name),
-        None => format!("WAITS {}: {}", task.name, task.reason),
+        None if task.is_unplaced() => format!("WAITS {}: {}", task.name, task.reason),
+        None => format!("starts {} later", task.name),
     }
 }
 
@@ -134,7 +134,7 @@ fn summary(plan: &StackPlan) -> String {
     let actions = plan.objects.iter().map(|object| object.action).chain(plan.services.iter().map(|s| s.action));
     let actions: Vec<Action> = actions.collect();
     let count = |wanted| actions.iter().filter(|action| **action == wanted).count();
-    let starts: usize = plan.services.iter().map(|service| service.starts.len()).sum();
+    let starts = plan.starting();
     let stops: usize = plan.services.iter().map(|service| service.stops.len()).sum();
     let mut out = format!(
         "Stack {}: {} to create, {} to update, {} to remove, {} unchanged; tasks: {starts} would start, {stops} stop.\n",
@@ -193,8 +193,12 @@ mod tests {
             field("env[A]", Value::Null, "two words".into()),
             field("init", true.into(), Value::Null),
         ];
-        web.stops = vec![task("s_web.1", Some("n1"), "")];
-        web.starts = vec![task("s_web.1", Some("n2"), ""), task("s_web.2", None, "no suitable node (1 node: drained)")];
+        web.stops = vec![task("s_web.1", Some("n1"), ""), task("s_web.3", None, "no suitable node")];
+        web.starts = vec![
+            task("s_web.1", Some("n2"), ""),
+            task("s_web.2", None, "no suitable node (1 node: drained)"),
+            task("s_web.3", None, ""),
+        ];
         web.waits_for = vec!["s_db to be healthy".into()];
         let mut api = service(Action::Update, "s_api");
         api.restarts_with = vec!["s_web".into()];
@@ -211,14 +215,16 @@ mod tests {
     + env[A]: \"two words\"
     - init: true
     stops s_web.1 on n1
+    stops s_web.3
     first waits for s_db to be healthy
     starts s_web.1 on n2
     WAITS s_web.2: no suitable node (1 node: drained)
+    starts s_web.3 later
 ~ service s_api
     replaced with s_web, on which it depends with restart
 - service s_old
 
-Stack s: 1 to create, 2 to update, 1 to remove, 1 unchanged; tasks: 2 would start, 1 stop.
+Stack s: 1 to create, 2 to update, 1 to remove, 1 unchanged; tasks: 2 would start, 2 stop.
 1 task would find no place.
 ";
         assert_eq!(render(&plan), expected);

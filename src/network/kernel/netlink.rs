@@ -199,14 +199,22 @@ impl Netlink {
 
     fn receive(&mut self) -> io::Result<Vec<Message>> {
         let mut buffer = vec![0; 64 << 10];
-        let length = match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-            Ok(length) => length,
-            Err(nix::Error::EAGAIN) => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel did not answer in time"));
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let length = receive(&self.socket, &mut buffer)?;
         Ok(messages(&buffer[..length]))
+    }
+}
+
+/// One datagram. A signal, or a process that is stopped and goes on, ends no wait.
+fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        return match recv(socket.as_raw_fd(), buffer, MsgFlags::empty()) {
+            Ok(length) => Ok(length),
+            Err(nix::Error::EINTR) => continue,
+            Err(nix::Error::EAGAIN) => {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel did not answer in time"))
+            }
+            Err(error) => Err(error.into()),
+        };
     }
 }
 
@@ -318,7 +326,45 @@ pub fn text(bytes: &[u8]) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc;
+    use std::thread;
+
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+    use nix::sys::socket::socketpair;
+
     use super::*;
+
+    #[test]
+    fn a_signal_ends_no_wait_for_the_kernel() {
+        static SEEN: AtomicBool = AtomicBool::new(false);
+        extern "C" fn see(_: libc::c_int) {
+            SEEN.store(true, Ordering::SeqCst);
+        }
+        let action = SigAction::new(SigHandler::Handler(see), SaFlags::empty(), SigSet::empty());
+        // SAFETY: the handler does nothing but store a flag.
+        unsafe { sigaction(Signal::SIGUSR2, &action) }.unwrap();
+        let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        setsockopt(&theirs, sockopt::ReceiveTimeout, &TimeVal::new(600, 0)).unwrap();
+        let (tell, told) = mpsc::channel();
+        let waiting = thread::spawn(move || {
+            tell.send(nix::unistd::gettid()).unwrap();
+            receive(&theirs, &mut [0; 8])
+        });
+        let thread = told.recv().unwrap();
+        let call = format!("{} ", libc::SYS_recvfrom);
+        while !std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).unwrap().starts_with(&call) {
+            thread::yield_now();
+        }
+        // SAFETY: the thread is of this process and waits.
+        let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread.as_raw(), libc::SIGUSR2) };
+        assert_eq!(sent, 0);
+        while !SEEN.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        send(ours.as_raw_fd(), b"there", MsgFlags::empty()).unwrap();
+        assert_eq!(waiting.join().unwrap().unwrap(), 5);
+    }
 
     #[test]
     fn attributes_read_back_as_they_were_written() {

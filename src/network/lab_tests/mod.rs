@@ -65,3 +65,19 @@ fn sorted(table: &str) -> Vec<String> {
     words.sort();
     words
 }
+
+#[test]
+#[ignore = "needs root and nftables"]
+fn a_lab_leaves_no_namespace_behind_even_where_its_test_fails() {
+    let (tell, told) = std::sync::mpsc::channel();
+    let failed = std::thread::spawn(move || {
+        let mut lab = Lab::new(&[1]);
+        let network = lab.network(1, Kind::Plain);
+        lab.service(network, WEB, Vec::new());
+        tell.send(lab.start(1, WEB, 0, &[network]).namespace).unwrap();
+        panic!("as a test does that fails");
+    });
+    let held = told.recv().unwrap();
+    assert!(failed.join().is_err());
+    assert!(!held.exists() && !held.parent().unwrap().exists(), "{}", held.display());
+}

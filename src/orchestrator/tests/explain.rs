@@ -50,6 +50,18 @@ fn a_slot_that_the_restart_policy_leaves_empty_says_so() {
 }
 
 #[test]
+fn a_global_services_slot_on_a_node_that_is_down_waits_for_the_node() {
+    let mut sim = Sim::nodes(2);
+    let agent = sim.swarm.global("agent", |_| {});
+    sim.steps(2);
+    sim.verdict(node(2));
+    sim.steps(3);
+    let said = why(&mut sim, agent);
+    assert!(said[0].is_empty() && said[1].starts_with("orphaned: "), "{said:?}");
+    assert!(said[1].ends_with("another one comes once the node is back, and takes tasks of this service"), "{said:?}");
+}
+
+#[test]
 fn a_task_in_back_off_says_for_how_long() {
     let mut sim = Sim::nodes(1);
     let web = sim.swarm.service("web", 1, |spec| {

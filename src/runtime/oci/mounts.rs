@@ -38,11 +38,15 @@ pub enum MountSource {
     Path {
         path: PathBuf,
         propagation: Option<String>,
+        /// With what is mounted below it.
         recursive: bool,
+        /// What is mounted below it stays writable where the mount itself is read-only.
+        submounts_stay: bool,
     },
     Tmpfs {
         size_bytes: Option<u64>,
         mode: Option<u32>,
+        exec: bool,
     },
 }
 
@@ -111,14 +115,20 @@ fn resolved(wished: &ResolvedMount) -> Result<OciMount, SpecError> {
     }
     let access = if wished.read_only { "ro" } else { "rw" };
     Ok(match &wished.source {
-        MountSource::Path { path, propagation, recursive } => {
+        MountSource::Path { path, propagation, recursive, submounts_stay } => {
             let bind = if *recursive { "rbind" } else { "bind" };
-            mount(&wished.target, "bind", path, &[bind, access, checked_propagation(propagation.as_deref())?])
+            let mut options = vec![bind, access];
+            if wished.read_only && *recursive && !submounts_stay {
+                // Beside "ro": a runtime that does not know the word makes the mount itself read-only at least.
+                options.push("rro");
+            }
+            options.push(checked_propagation(propagation.as_deref())?);
+            mount(&wished.target, "bind", path, &options)
         }
-        MountSource::Tmpfs { size_bytes, mode } => {
+        MountSource::Tmpfs { size_bytes, mode, exec } => {
             let size = size_bytes.map(|bytes| format!("size={bytes}"));
             let mode = mode.map(|mode| format!("mode={mode:o}"));
-            let mut options = vec!["nosuid", "nodev", "noexec", access];
+            let mut options = vec!["nosuid", "nodev", if *exec { "exec" } else { "noexec" }, access];
             options.extend(size.as_deref());
             options.extend(mode.as_deref());
             mount(&wished.target, "tmpfs", "tmpfs", &options)

@@ -89,8 +89,12 @@ fn namespace_types(spec: &Spec) -> Vec<LinuxNamespaceType> {
 }
 
 fn bind(target: &str, propagation: Option<&str>) -> ResolvedMount {
-    let source =
-        MountSource::Path { path: "/data".into(), propagation: propagation.map(str::to_owned), recursive: true };
+    let source = MountSource::Path {
+        path: "/data".into(),
+        propagation: propagation.map(str::to_owned),
+        recursive: true,
+        submounts_stay: false,
+    };
     ResolvedMount { target: target.into(), source, read_only: false }
 }
 
@@ -255,7 +259,7 @@ fn parents_are_mounted_before_what_lies_in_them() {
 
 #[test]
 fn a_mount_of_the_spec_takes_the_place_of_a_default_one() {
-    let tmpfs = MountSource::Tmpfs { size_bytes: Some(4096), mode: Some(0o1770) };
+    let tmpfs = MountSource::Tmpfs { size_bytes: Some(4096), mode: Some(0o1770), exec: false };
     let mounts = vec![
         ResolvedMount { target: "/dev/shm".into(), source: tmpfs, read_only: false },
         bind("/etc/hosts", Some("rslave")),
@@ -266,6 +270,27 @@ fn a_mount_of_the_spec_takes_the_place_of_a_default_one() {
     assert_eq!(options(mount_at(&spec, "/dev/shm")), ["nosuid", "nodev", "noexec", "rw", "size=4096", "mode=1770"]);
     assert_eq!(options(mount_at(&spec, "/etc/hosts")), ["rbind", "rw", "rslave"]);
     assert_eq!(spec.linux().as_ref().unwrap().rootfs_propagation().as_deref(), Some("rslave"));
+}
+
+#[test]
+fn what_is_mounted_below_a_read_only_bind_is_read_only_too() {
+    let bound = |recursive, submounts_stay| {
+        let source = MountSource::Path { path: "/data".into(), propagation: None, recursive, submounts_stay };
+        let mounts = vec![ResolvedMount { target: "/srv".into(), source, read_only: true }];
+        let spec = Case { mounts, ..Default::default() }.build();
+        options(mount_at(&spec, "/srv")).join(",")
+    };
+    assert_eq!(bound(true, false), "rbind,ro,rro,rprivate");
+    assert_eq!(bound(true, true), "rbind,ro,rprivate");
+    assert_eq!(bound(false, false), "bind,ro,rprivate");
+}
+
+#[test]
+fn programs_run_in_a_tmpfs_that_says_so() {
+    let source = MountSource::Tmpfs { size_bytes: None, mode: None, exec: true };
+    let mounts = vec![ResolvedMount { target: "/t".into(), source, read_only: false }];
+    let spec = Case { mounts, ..Default::default() }.build();
+    assert_eq!(options(mount_at(&spec, "/t")), ["nosuid", "nodev", "exec", "rw"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::reader::*;
 use super::yaml::{Entry, Node, Value};
 
 const KINDS: [&str; 5] = ["bind", "volume", "tmpfs", "cluster", "npipe"];
+const RECURSIONS: [&str; 4] = ["enabled", "disabled", "writable", "readonly"];
 const PROPAGATIONS: [&str; 6] = ["private", "rprivate", "shared", "rshared", "slave", "rslave"];
 
 const fn used(key: &'static str, read: Read) -> Field {
@@ -31,6 +32,7 @@ pub(super) const LONG: &[Field] = &[
 pub(super) const BIND: &[Field] = &[
     used("propagation", |reader, path, node| reader.one_of(path, node, &PROPAGATIONS)),
     used("create_host_path", boolean),
+    used("recursive", |reader, path, node| reader.one_of(path, node, &RECURSIONS)),
     ignored("selinux"),
 ];
 pub(super) const VOLUME: &[Field] = &[used("nocopy", boolean), used("subpath", text), used("labels", labels)];

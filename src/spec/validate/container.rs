@@ -167,8 +167,43 @@ fn note_mounts(mounts: &[Mount], faults: &mut Faults) {
         let known = is_template(target) || targets.insert(components(target));
         faults.require(&at, known, || format!("ContainerSpec: duplicate mount point: {target}"));
         faults.check(&at, check_source(mount));
+        faults.check(&at, check_recursion(mount));
+        let subpath = mount.volume.subpath.as_deref().unwrap_or_default();
+        faults.require(&at, stays_within(subpath), || {
+            format!("mount {target}: the volume subpath {subpath:?} must be relative, and stay in the volume")
+        });
         note_volume(target, &mount.volume, faults);
     }
+}
+
+/// A bind that is to be read-only all the way down can be so.
+fn check_recursion(mount: &Mount) -> Checked {
+    let bind = &mount.bind;
+    if !bind.read_only_force_recursive {
+        return Ok(());
+    }
+    let conflict =
+        |with: &str| format!("mount {}: ReadOnlyForceRecursive (bind-recursive=readonly) {with}", mount.target);
+    require(mount.read_only, || conflict("needs ReadOnly"))?;
+    require(!bind.non_recursive, || conflict("conflicts with NonRecursive: leave one out"))?;
+    require(!bind.read_only_non_recursive, || conflict("conflicts with ReadOnlyNonRecursive: leave one out"))?;
+    let propagation = bind.propagation.as_deref().unwrap_or_default();
+    require(["", "rprivate"].contains(&propagation), || conflict("needs the propagation rprivate"))
+}
+
+/// Relative, and nowhere above where it begins.
+fn stays_within(path: &str) -> bool {
+    let mut depth = 0;
+    let mut steps = path.split('/').map(|name| match name {
+        "" | "." => 0,
+        ".." => -1,
+        _ => 1,
+    });
+    !path.starts_with('/')
+        && steps.all(|step| {
+            depth += step;
+            depth >= 0
+        })
 }
 
 fn check_target(target: &str) -> Checked {

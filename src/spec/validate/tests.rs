@@ -117,6 +117,37 @@ fn mounts_have_absolute_and_distinct_targets() {
     assert!(refusal(with(vec![mount(MountKind::Bind, None, "/a")])).contains("source is missing"));
     assert!(refusal(with(vec![mount(MountKind::Volume, Some("../x"), "/a")])).contains("volume name"));
     assert!(refusal(with(vec![mount(MountKind::Tmpfs, Some("x"), "/a")])).contains("no source"));
+    let part = |path: &str| {
+        let volume = VolumeOptions { subpath: Some(path.into()), ..VolumeOptions::default() };
+        vec![Mount { volume, ..mount(MountKind::Volume, Some("data"), "/a") }]
+    };
+    accepted(with(part("a/../b")));
+    accepted(with(part("./a")));
+    for out in ["../x", "a/../../x", "..", "/x"] {
+        assert!(refusal(with(part(out))).contains("stay in the volume"), "{out}");
+    }
+}
+
+#[test]
+fn a_bind_that_is_read_only_all_the_way_down_can_be_so() {
+    let bound = |adjust: fn(&mut Mount)| {
+        let mut bind = mount(MountKind::Bind, Some("/data"), "/a");
+        bind.read_only = true;
+        bind.bind.read_only_force_recursive = true;
+        adjust(&mut bind);
+        move |spec: &mut ServiceSpec| spec.task.container.mounts = vec![bind]
+    };
+    accepted(bound(|_| {}));
+    accepted(bound(|mount| mount.bind.propagation = Some("rprivate".into())));
+    for (adjust, word) in [
+        ((|mount| mount.read_only = false) as fn(&mut Mount), "needs ReadOnly"),
+        (|mount| mount.bind.non_recursive = true, "conflicts with NonRecursive"),
+        (|mount| mount.bind.read_only_non_recursive = true, "conflicts with ReadOnlyNonRecursive"),
+        (|mount| mount.bind.propagation = Some("rslave".into()), "rprivate"),
+    ] {
+        let said = refusal(bound(adjust));
+        assert!(said.contains(word), "{said}");
+    }
 }
 
 #[test]

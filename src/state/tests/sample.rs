@@ -46,7 +46,13 @@ fn mount() -> Mount {
         source: text("data"),
         target: "/var/lib/data".into(),
         read_only: true,
-        bind: BindOptions { propagation: text("rshared"), non_recursive: true, create_host_path: true },
+        bind: BindOptions {
+            propagation: text("rshared"),
+            non_recursive: true,
+            create_host_path: true,
+            read_only_non_recursive: true,
+            read_only_force_recursive: true,
+        },
         volume: VolumeOptions {
             no_copy: true,
             subpath: text("sub"),
@@ -54,7 +60,7 @@ fn mount() -> Mount {
             driver: text("local"),
             driver_options: labels("driver"),
         },
-        tmpfs: TmpfsOptions { size_bytes: Some(1 << 20), mode: Some(0o1777) },
+        tmpfs: TmpfsOptions { size_bytes: Some(1 << 20), mode: Some(0o1777), exec: Some(true) },
     }
 }
 

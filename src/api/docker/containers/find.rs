@@ -64,14 +64,17 @@ fn pick<'a>(
 
 pub async fn on_this_node<B: Backend>(backend: &B, wanted: &str) -> Result<Box<Container>, ApiError> {
     let mut containers = backend.containers().await?;
+    let at = among(&containers, wanted)?;
+    Ok(Box::new(containers.swap_remove(at)))
+}
+
+/// The place of the one that goes by that name.
+pub fn among(containers: &[Container], wanted: &str) -> Result<usize, ApiError> {
     let candidates = containers.iter().map(|container| {
         let live = container.task.desired <= DesiredState::Running;
         (Candidate { id: &container.id, name: &container.task.name, task: container.task.task.to_string() }, live)
     });
-    match pick(wanted, candidates)? {
-        Some(at) => Ok(Box::new(containers.swap_remove(at))),
-        None => Err(no_such(wanted)),
-    }
+    pick(wanted, candidates)?.ok_or_else(|| no_such(wanted))
 }
 
 /// On a manager, of all nodes; on a worker, of its own.

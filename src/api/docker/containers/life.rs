@@ -163,6 +163,9 @@ pub async fn resize<B: Backend>(
     Here(container): Here,
     Query(size): Query<Size>,
 ) -> Result<StatusCode, ApiError> {
+    if show::state(&container) != "running" {
+        return Err(ApiError::Conflict(format!("container {} is not running", container.id)));
+    }
     backend.container_resize(container.task.task, size.into()).await?;
     let size = [("height", size.h.to_string()), ("width", size.w.to_string())];
     journal.container(&container, "resize", &size, backend.now());

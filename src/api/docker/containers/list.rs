@@ -1,5 +1,6 @@
 //! `GET /containers/json`: this node's containers, or with the filter `node` another's.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use axum::Json;
@@ -72,9 +73,7 @@ pub async fn list<B: Backend>(
     containers.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.id.cmp(&b.id)));
     let bound = |key: &str| -> Result<Option<UnixMs>, ApiError> {
         let Some(wanted) = filters.values(key).next() else { return Ok(None) };
-        let found =
-            containers.iter().find(|container| container.id.starts_with(wanted) || container.task.name == wanted);
-        found.map(|found| Some(found.created)).ok_or_else(|| find::no_such(wanted))
+        find::among(&containers, wanted).map(|at| Some(containers[at].created))
     };
     let (before, since) = (bound("before")?, bound("since")?);
     let limit = query.limit.and_then(|limit| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
@@ -107,10 +106,24 @@ fn refuse_bad_values(filters: &Filters) -> Result<(), ApiError> {
     filters.one_of("status", &STATUSES)?;
     filters.one_of("health", &HEALTHS)?;
     filters.flag("is-task")?;
+    for key in ["publish", "expose"] {
+        if let Some(wanted) = filters.values(key).find(|wanted| ports(wanted).is_none()) {
+            let form = "a port, or a range as in 7000-7100/tcp, is wanted";
+            return Err(ApiError::invalid(format!("invalid filter '{key}={wanted}': {form}")));
+        }
+    }
     match filters.values("exited").find(|code| code.parse::<i32>().is_err()) {
         None => Ok(()),
         Some(code) => Err(ApiError::invalid(format!("invalid filter 'exited={code}': an exit code is wanted"))),
     }
+}
+
+/// `80`, `80/udp` or `7000-7100/tcp`: the ports and their protocol.
+fn ports(wanted: &str) -> Option<(RangeInclusive<u16>, &str)> {
+    let (numbers, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let range = first.parse().ok()?..=last.parse().ok()?;
+    (!range.is_empty() && ["tcp", "udp", "sctp"].contains(&protocol)).then_some((range, protocol))
 }
 
 /// Docker's filter of names is a regular expression; what is none matches nothing.
@@ -129,8 +142,8 @@ fn matches(container: &Container, filters: &Filters, node: NodeId) -> bool {
     let task = &container.task;
     let spec = &task.spec.container;
     let port = |wanted: &str, of: fn(&PortConfig) -> u16| {
-        let (number, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
-        container.host_ports.iter().any(|port| of(port).to_string() == number && show::protocol(port) == protocol)
+        let Some((range, protocol)) = ports(wanted) else { return false };
+        container.host_ports.iter().any(|port| range.contains(&of(port)) && show::protocol(port) == protocol)
     };
     filters.id("id", &container.id)
         && filters.labels("label", &show::labels(container, node))
@@ -191,4 +204,18 @@ pub fn line(container: &Container, now: Timestamp) -> Value {
         "NetworkSettings": {"Networks": show::networks(container)},
         "Mounts": show::mounts(container),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_one_or_a_range() {
+        assert_eq!(ports("80"), Some((80..=80, "tcp")));
+        assert_eq!(ports("7000-7100/udp"), Some((7000..=7100, "udp")));
+        for wrong in ["", "x", "80:80", "70000", "7100-7000", "80/x", "80-", "1-2-3"] {
+            assert_eq!(ports(wrong), None, "{wrong}");
+        }
+    }
 }

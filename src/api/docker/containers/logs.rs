@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::{Here, show};
 use crate::api::docker::hijack::{Hijack, Streams};
-use crate::api::docker::logs::{LogsQuery, of_container, options};
+use crate::api::docker::logs::{LogsQuery, lenient_tail, of_container, options};
 use crate::api::docker::truthy;
 use crate::api::journal::Journal;
 use crate::api::query::Query;
@@ -35,7 +35,7 @@ pub async fn logs<B: Backend>(
     if container.task.spec.log_driver.as_ref().is_some_and(|driver| !driver.is_readable()) {
         return Err(ApiError::NotImplemented("configured logging driver does not support reading".into()));
     }
-    let mut options = options(&query)?;
+    let mut options = options(&query, lenient_tail(&query))?;
     // What has ended writes no more.
     options.follow &= show::finished(&container).is_none();
     let output = lines(&*backend, &container, options, move |line| of_container(line, &query));

@@ -17,6 +17,8 @@ impl Converter<'_> {
             self.report.problem(item.place, path, format!("the target {target:?} must not climb with .."));
         }
         let bind = item.get("bind");
+        let recursive = bind.and_then(|bind| bind.string("recursive"));
+        let recursive = |word| recursive.as_deref() == Some(word);
         let tmpfs = item.get("tmpfs");
         let kind = match item.string("type")?.as_str() {
             "bind" => MountKind::Bind,
@@ -31,13 +33,16 @@ impl Converter<'_> {
             read_only: item.flag("read_only"),
             bind: BindOptions {
                 propagation: bind.and_then(|bind| bind.string("propagation")),
-                non_recursive: false,
+                non_recursive: recursive("disabled"),
                 create_host_path: bind.is_some_and(|bind| bind.flag("create_host_path")),
+                read_only_non_recursive: recursive("writable"),
+                read_only_force_recursive: recursive("readonly"),
             },
             volume: VolumeOptions::default(),
             tmpfs: TmpfsOptions {
                 size_bytes: tmpfs.and_then(|tmpfs| tmpfs.bytes("size")),
                 mode: tmpfs.and_then(|tmpfs| tmpfs.count("mode")).and_then(|mode| u32::try_from(mode).ok()),
+                exec: None,
             },
         };
         let is_group = mount.source.as_deref().is_some_and(|source| source.starts_with("group:"));

@@ -176,6 +176,10 @@ fn mounts_are_read_in_every_form() {
       - {type: volume, source: own, target: /own, read_only: true}
       - {type: bind, source: ., target: /here, bind: {propagation: rslave, create_host_path: true}}
       - {type: tmpfs, target: /tm, tmpfs: {size: 10000, mode: 0700}}
+      - {type: bind, source: /c, target: /c1, bind: {recursive: disabled}}
+      - {type: bind, source: /c, target: /c2, read_only: true, bind: {recursive: writable}}
+      - {type: bind, source: /c, target: /c3, read_only: true, bind: {recursive: readonly}}
+      - {type: bind, source: /c, target: /c4, bind: {recursive: enabled}}
 ")
     );
     let mounts = Case::new(&text).service().task.container.mounts;
@@ -193,6 +197,10 @@ fn mounts_are_read_in_every_form() {
         (Volume, Some("mine"), "/own", true),
         (Bind, Some("/stack"), "/here", false),
         (Tmpfs, None, "/tm", false),
+        (Bind, Some("/c"), "/c1", false),
+        (Bind, Some("/c"), "/c2", true),
+        (Bind, Some("/c"), "/c3", true),
+        (Bind, Some("/c"), "/c4", false),
         (Tmpfs, None, "/run", false),
         (Tmpfs, None, "/t", false),
     ];
@@ -204,8 +212,14 @@ fn mounts_are_read_in_every_form() {
     assert_eq!(mounts[4].volume.labels.get(NAMESPACE_LABEL).map(String::as_str), Some("s"));
     assert!(mounts[5].volume.labels.is_empty());
     assert_eq!(mounts[8].bind.propagation.as_deref(), Some("rslave"));
-    assert_eq!(mounts[9].tmpfs, TmpfsOptions { size_bytes: Some(10000), mode: Some(0o700) });
-    assert_eq!(mounts[11].tmpfs, TmpfsOptions { size_bytes: Some(64 << 20), mode: Some(0o1777) });
+    assert_eq!(mounts[9].tmpfs, TmpfsOptions { size_bytes: Some(10000), mode: Some(0o700), exec: None });
+    assert_eq!(mounts[15].tmpfs, TmpfsOptions { size_bytes: Some(64 << 20), mode: Some(0o1777), exec: None });
+    let recursive = |mount: &Mount| {
+        let bind = &mount.bind;
+        (bind.non_recursive, bind.read_only_non_recursive, bind.read_only_force_recursive)
+    };
+    let expected = [(true, false, false), (false, true, false), (false, false, true), (false, false, false)];
+    assert_eq!(mounts[10..14].iter().map(recursive).collect::<Vec<_>>(), expected);
 }
 
 #[test]
