@@ -17,7 +17,7 @@ fn port(published: u16) -> PortConfig {
 
 /// Runs `test` on a runtime of its own whose every thread is in a fresh network namespace.
 fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(PathBuf) -> F + Send + 'static) {
-    let dir = super::lab::Dir::new();
+    let dir = crate::network::lab::Dir::new();
     let path = dir.path().to_owned();
     std::thread::spawn(move || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();

@@ -10,7 +10,8 @@ use super::swarm::{PATIENCE, Swarm};
 use super::whole::{IMAGE, start};
 
 pub fn does_the_same(swarm: &Swarm, host: usize, on: &str) {
-    let script = "echo begun; while :; do echo served | nc -l -p 4000; done";
+    let script =
+        "echo begun; head -c 40000 /dev/zero | tr '\\0' x; echo; while :; do echo served | nc -l -p 4000; done";
     let task = start(swarm, host, on, "mine", &[], &["sh", "-c", script]);
     let at = task.host;
     let output = at.flok(&["exec", "mine", "sh", "-c", "hostname; echo err >&2; exit 9"]);
@@ -24,7 +25,13 @@ pub fn does_the_same(swarm: &Swarm, host: usize, on: &str) {
     assert_eq!(String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout).trim(), "100000");
     assert!(at.refused(&["exec", "nobody", "true"]).contains("No such container: nobody"));
 
-    assert!(at.ok(&["logs", "--raw", "mine"]).contains("begun"));
+    let printed = at.ok(&["logs", "--raw", "mine"]);
+    assert!(printed.starts_with("begun\n"), "{printed}");
+    assert!(
+        printed.lines().any(|line| line == "x".repeat(40_000)),
+        "{:?}",
+        printed.lines().map(str::len).collect::<Vec<_>>()
+    );
     assert!(at.ok(&["top", "mine"]).contains("nc -l -p 4000"));
     let stats = at.ok(&["stats", "--no-stream", "mine"]);
     assert!(stats.starts_with("TASK") && stats.contains("mine") && stats.contains('%'), "{stats}");

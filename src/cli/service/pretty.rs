@@ -258,10 +258,17 @@ fn of_mount(page: &mut Page, mount: &Mount) {
     let volume = mount.volume_options.clone().unwrap_or_default();
     page.line("Subpath", volume.subpath);
     page.line("Driver", volume.driver_config.and_then(|driver| driver.name));
-    let propagation = mount.bind_options.as_ref().and_then(|bind| bind.propagation);
-    page.line("Propagation", propagation.filter(|propagation| !propagation.as_ref().is_empty()));
-    let tmpfs_bytes = mount.tmpfs_options.as_ref().and_then(|tmpfs| tmpfs.size_bytes);
-    page.line("Size", size(tmpfs_bytes));
+    let bind = mount.bind_options.clone().unwrap_or_default();
+    page.line("Propagation", bind.propagation.filter(|propagation| !propagation.as_ref().is_empty()));
+    let words = [
+        ("disabled", bind.non_recursive),
+        ("writable", bind.read_only_non_recursive),
+        ("readonly", bind.read_only_force_recursive),
+    ];
+    page.line("Recursive", words.iter().find(|(_, said)| *said == Some(true)).map(|(word, _)| *word));
+    let tmpfs = mount.tmpfs_options.clone().unwrap_or_default();
+    page.line("Size", size(tmpfs.size_bytes));
+    page.line("Options", tmpfs.options.map(|options| options.concat().join(",")));
     page.depth -= 1;
 }
 
@@ -377,7 +384,9 @@ mod tests {
                         "Image": "redis:7", "Command": ["sh"], "Args": ["-c", "true"], "Env": ["A=1", "B=2"], "Dir": "/d",
                         "User": "u", "Init": true, "Hosts": ["10.0.0.9 db"], "CapabilityAdd": ["CAP_NET_ADMIN"],
                         "Sysctls": {"a.b": "1"}, "Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}],
-                        "Mounts": [{"Target": "/data", "Source": "data", "Type": "volume", "ReadOnly": true}],
+                        "Mounts": [{"Target": "/data", "Source": "data", "Type": "volume", "ReadOnly": true},
+                        {"Type": "bind", "Source": "/a", "Target": "/b", "ReadOnly": true,
+                            "BindOptions": {"ReadOnlyNonRecursive": true}}],
                         "Secrets": [{"File": {"Name": "key"}, "SecretName": "key_1"}],
                         "Configs": [{"File": {"Name": "/etc/c"}, "ConfigName": "c_1"}],
                         "HealthCheck": {"Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000_u64, "Retries": 3},
@@ -447,6 +456,11 @@ Mounts:
   Source:               data
   ReadOnly:             true
   Type:                 volume
+ Target:                /b
+  Source:               /a
+  ReadOnly:             true
+  Type:                 bind
+  Recursive:            writable
 Configs:
  Target:                /etc/c
   Source:               c_1
