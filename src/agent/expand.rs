@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::spec::template::{self, Context, Words};
+use crate::spec::template::{self, Budget, Context, Words};
 use crate::spec::*;
 
 /// What a node says of itself in templates.
@@ -104,7 +104,8 @@ impl<'a> Expander<'a> {
     fn filled_in(&self, data: &Dependency, container: &ContainerSpec) -> Result<SecretBytes, String> {
         let text = std::str::from_utf8(&data.data.0).map_err(|_| "a template must be text in UTF-8".to_owned())?;
         let lookup = |kind: &str, name: &str| self.look_up(kind, name, container);
-        template::expand(text, &self.words, Some(&lookup)).map(|text| SecretBytes(text.into_bytes()))
+        template::expand(text, &self.words, Some(&lookup), &Budget::of_task())
+            .map(|text| SecretBytes(text.into_bytes()))
     }
 
     /// As in Docker, a secret or config is asked for by the name of its file, and a variable that is not set is empty.

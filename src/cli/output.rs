@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::fields::fields_of;
 use crate::spec::quantity::for_people;
-use crate::spec::template::{Manner, Template, plain};
+use crate::spec::template::{Budget, Manner, Template, plain};
 
 /// How something is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -52,8 +52,9 @@ impl Format {
 
 /// One line or several. `optional` are fields that it may lack.
 fn fill_in(template: &Template, value: &Value, optional: &[&str]) -> anyhow::Result<String> {
-    let filled =
-        template.render(value, &Manner::of_output(optional)).map_err(|why| anyhow::anyhow!("--format: {why}"))?;
+    let filled = template
+        .render(value, &Manner::of_output(optional, &Budget::of_output()))
+        .map_err(|why| anyhow::anyhow!("--format: {why}"))?;
     Ok(filled + "\n")
 }
 

@@ -306,7 +306,7 @@ fn filled_in(text: &str, service: &Service, task: &Task, node: &Node) -> Option<
         task_name: &task_name(&service.spec.name, task),
         task_slot: &task.slot.to_string(),
     };
-    template::expand(text, &context.words(), None).ok()
+    template::expand(text, &context.words(), None, &template::Budget::of_name()).ok()
 }
 
 /// What a task's container is called by itself where its spec says nothing: the start of its id, as in Docker.

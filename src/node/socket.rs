@@ -4,8 +4,7 @@
 //! mounted in a container keeps what it leads to. Others are made when the daemon starts and removed when it stops.
 
 use std::fs;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{self, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -17,8 +16,15 @@ use tokio::net::UnixListener;
 /// Those that the daemon listens on.
 pub struct Sockets {
     listeners: Vec<UnixListener>,
-    /// Removed with this.
-    made: Vec<PathBuf>,
+    /// Removed with this, unless another one has taken their place.
+    made: Vec<(PathBuf, Inode)>,
+}
+
+/// Device and number of a file.
+type Inode = (u64, u64);
+
+fn inode(path: &Path) -> std::io::Result<Inode> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 impl Sockets {
@@ -31,7 +37,8 @@ impl Sockets {
                 Some(at) => UnixListener::from_std(handed.swap_remove(at))?,
                 None => {
                     let listener = bind(path)?;
-                    sockets.made.push(path.to_owned());
+                    let inode = inode(path).with_context(|| format!("look at {}", path.display()))?;
+                    sockets.made.push((path.to_owned(), inode));
                     listener
                 }
             });
@@ -50,9 +57,10 @@ impl Sockets {
 
 impl Drop for Sockets {
     fn drop(&mut self) {
-        for path in &self.made {
-            // Gone already, or replaced by somebody else's: nothing to do about either.
-            let _ = fs::remove_file(path);
+        for (path, made) in &self.made {
+            if inode(path).is_ok_and(|found| found == *made) {
+                let _ = fs::remove_file(path);
+            }
         }
     }
 }
@@ -60,11 +68,13 @@ impl Drop for Sockets {
 fn handed_over(mut from: ListenFd) -> anyhow::Result<Vec<net::UnixListener>> {
     let mut sockets = Vec::new();
     for at in 0..from.len() {
-        let socket = from.take_unix_listener(at).context("take a socket over from the service manager")?;
+        let socket = from
+            .take_unix_listener(at)
+            .context("take a socket over from the service manager: its unit is to have unix sockets alone")?;
         let Some(socket) = socket else { continue };
         // Not for containerd and what else is started.
         fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).context("keep a socket to this process")?;
-        socket.set_nonblocking(true).with_context(|| format!("wait for connections on {}", socket.as_raw_fd()))?;
+        socket.set_nonblocking(true).context("wait for connections on a socket of the service manager")?;
         sockets.push(socket);
     }
     Ok(sockets)
@@ -84,7 +94,10 @@ fn bind(path: &Path) -> anyhow::Result<UnixListener> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).with_context(|| format!("create {} for the socket", dir.display()))?;
     }
-    if path.exists() {
+    if let Ok(file) = fs::symlink_metadata(path) {
+        if !file.file_type().is_socket() && !file.file_type().is_symlink() {
+            bail!("{} is no socket: remove it, or name another place in the configuration", path.display());
+        }
         if UnixStream::connect(path).is_ok() {
             bail!(
                 "{} is in use: another daemon answers there. Stop it, or give this one another with --socket or \
@@ -114,8 +127,13 @@ mod tests {
         assert!(paths.iter().all(|path| UnixStream::connect(path).is_ok()));
         let twice = Sockets::open([paths[0].as_path()]).err().unwrap().to_string();
         assert!(twice.contains("is in use: another daemon answers there"), "{twice}");
+        fs::remove_file(&paths[1]).unwrap();
+        let others = net::UnixListener::bind(&paths[1]).unwrap();
         drop(sockets);
-        assert!(!paths.iter().any(|path| path.exists()));
+        assert!(!paths[0].exists() && UnixStream::connect(&paths[1]).is_ok(), "another one's stays");
+        drop(others);
+        let folder = Sockets::open([folder.path()]).err().unwrap().to_string();
+        assert!(folder.contains("is no socket: remove it"), "{folder}");
     }
 
     #[test]

@@ -47,15 +47,23 @@ const ADDITIONS: [Addition; 7] = [
     },
     Addition {
         label: "flok.security-opt",
-        // Docker has a word for one of them, which goes with any others.
+        // Docker's words for them go with a label's.
         given: |_| false,
         read: |spec, text| {
-            merge(&mut spec.security_opt, words(text));
+            let options: Vec<String> = words(text).map(str::to_owned).collect();
+            let labelled = Security::read(&options).map_err(|option| format!("{option} is no security option"))?;
+            // What is wrong with those that are there is said where the whole is judged.
+            if let Ok(said) = Security::read(&spec.security_opt) {
+                let no_new_privileges = said.no_new_privileges || labelled.no_new_privileges;
+                spec.security_opt = Security { no_new_privileges, ..said.or(labelled) }.options();
+            }
             Ok(())
         },
+        // Clients that do not know the others say nothing of them; of new privileges all of them do.
         keep: |spec, old| {
-            let unsaid = |option: &&String| *option != NO_NEW_PRIVILEGES;
-            merge(&mut spec.security_opt, old.security_opt.iter().filter(unsaid).map(String::as_str));
+            if let (Ok(said), Ok(old)) = (Security::read(&spec.security_opt), Security::read(&old.security_opt)) {
+                spec.security_opt = said.or(old).options();
+            }
         },
     },
     Addition {
@@ -87,7 +95,7 @@ const ADDITIONS: [Addition; 7] = [
     },
 ];
 
-/// The one security option that Docker's services have.
+/// The security option that every client of Docker's services knows.
 pub const NO_NEW_PRIVILEGES: &str = "no-new-privileges";
 
 impl Addition {
@@ -120,6 +128,9 @@ impl ServiceSpec {
     pub fn read_additions(&mut self) -> Result<(), String> {
         self.labels.keys().chain(self.task.container.labels.keys()).try_for_each(|label| check_known(label))?;
         let container = &mut self.task.container;
+        if let Ok(security) = Security::read(&container.security_opt) {
+            container.security_opt = security.options();
+        }
         for addition in ADDITIONS.iter().filter(|addition| !(addition.given)(container)).collect::<Vec<_>>() {
             let Some(text) = addition.labelled(&self.labels, &container.labels).cloned() else { continue };
             let read = (addition.read)(container, text.trim());
@@ -186,8 +197,22 @@ impl DeviceMapping {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Security {
     pub no_new_privileges: bool,
-    pub seccomp_unconfined: bool,
+    /// `None`: nothing is said of it, which means the default.
+    pub seccomp: Option<Confinement>,
+    /// The same. No profile is loaded for AppArmor, so there is none to leave out.
+    pub apparmor: Option<Confinement>,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Confinement {
+    Default,
+    Unconfined,
+}
+
+const SECCOMP_DEFAULT: &str = "seccomp=builtin";
+const SECCOMP_UNCONFINED: &str = "seccomp=unconfined";
+const APPARMOR_DEFAULT: &str = "apparmor=docker-default";
+const APPARMOR_UNCONFINED: &str = "apparmor=unconfined";
 
 impl Security {
     /// The later of two that disagree counts. An error is the option that is not known.
@@ -197,27 +222,43 @@ impl Security {
             match option.replacen(':', "=", 1).as_str() {
                 NO_NEW_PRIVILEGES | "no-new-privileges=true" => security.no_new_privileges = true,
                 "no-new-privileges=false" => security.no_new_privileges = false,
-                "seccomp=unconfined" => security.seccomp_unconfined = true,
-                // No profile is loaded for AppArmor, so there is none to leave out.
-                "apparmor=unconfined" => {}
+                SECCOMP_DEFAULT => security.seccomp = Some(Confinement::Default),
+                SECCOMP_UNCONFINED => security.seccomp = Some(Confinement::Unconfined),
+                APPARMOR_DEFAULT => security.apparmor = Some(Confinement::Default),
+                APPARMOR_UNCONFINED => security.apparmor = Some(Confinement::Unconfined),
                 _ => return Err(option.clone()),
             }
         }
         Ok(security)
+    }
+
+    /// The options that come to this, in the one order and spelling in which they are stored.
+    pub fn options(self) -> Vec<String> {
+        let seccomp = self.seccomp.map(|said| match said {
+            Confinement::Default => SECCOMP_DEFAULT,
+            Confinement::Unconfined => SECCOMP_UNCONFINED,
+        });
+        let apparmor = self.apparmor.map(|said| match said {
+            Confinement::Default => APPARMOR_DEFAULT,
+            Confinement::Unconfined => APPARMOR_UNCONFINED,
+        });
+        let no_new_privileges = self.no_new_privileges.then_some(NO_NEW_PRIVILEGES);
+        [no_new_privileges, seccomp, apparmor].into_iter().flatten().map(str::to_owned).collect()
+    }
+
+    /// With what `other` says of that of which this says nothing.
+    fn or(self, other: Security) -> Security {
+        Security {
+            no_new_privileges: self.no_new_privileges,
+            seccomp: self.seccomp.or(other.seccomp),
+            apparmor: self.apparmor.or(other.apparmor),
+        }
     }
 }
 
 /// Separated by commas.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|word| !word.is_empty())
-}
-
-fn merge<'a>(options: &mut Vec<String>, more: impl Iterator<Item = &'a str>) {
-    for option in more {
-        if !options.iter().any(|known| known == option) {
-            options.push(option.to_owned());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -327,6 +368,27 @@ mod tests {
         assert_eq!(container.pid, None);
         // Docker can say this one, and did not.
         assert_eq!(container.security_opt, ["seccomp=unconfined"]);
+    }
+
+    #[test]
+    fn security_options_have_one_order_and_what_an_update_says_of_them_counts() {
+        let stored = |options: &[&str]| {
+            let mut spec = service();
+            spec.task.container.security_opt = options.iter().map(|option| (*option).to_owned()).collect();
+            spec.read_additions().unwrap();
+            spec
+        };
+        let both = stored(&["seccomp:unconfined", "no-new-privileges:true"]);
+        assert_eq!(both.task.container.security_opt, [NO_NEW_PRIVILEGES, "seccomp=unconfined"]);
+        let updated = |options: &[&str]| {
+            let mut update = stored(options);
+            update.keep_additions(&both);
+            update.task.container.security_opt
+        };
+        assert_eq!(updated(&[NO_NEW_PRIVILEGES]), both.task.container.security_opt);
+        assert_eq!(updated(&["seccomp=builtin"]), ["seccomp=builtin"]);
+        let why = labelled(&[("flok.security-opt", "label=disable")]).read_additions().unwrap_err();
+        assert!(why.contains("label=disable is no security option"), "{why}");
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::template::{Manner, Template};
+use super::template::{Budget, Manner, Template};
 use super::{Labels, LogDriver};
 
 /// Of every driver but `none`: what is written may wait for a collector in memory, so many bytes, and is dropped beyond.
 pub const DEFAULT_BUFFER_BYTES: u64 = 1 << 20;
 const DEFAULT_TAG: &str = "{{.ID}}";
+const MAX_TAG_BYTES: usize = 1024;
 const SYSLOG_PORT: u16 = 514;
 /// `daemon`.
 const DEFAULT_FACILITY: u8 = 3;
@@ -202,6 +203,9 @@ impl Logging {
                 return Err("write blocking or non-blocking".into());
             }
             "tag" => {
+                if value.len() > MAX_TAG_BYTES {
+                    return Err(format!("it has more than {MAX_TAG_BYTES} bytes"));
+                }
                 expand(value, NO_CONTAINER)?;
                 self.tag = Some(value.to_owned());
             }
@@ -259,8 +263,8 @@ impl LoggedContainer<'_> {
 
 fn expand(tag: &str, container: LoggedContainer<'_>) -> Result<String, String> {
     let (template, fields) = (Template::parse(tag)?, container.fields());
-    template.check(&fields, false)?;
-    template.render(&fields, &Manner::of_task(None))
+    template.check(&fields, &fields, false)?;
+    template.render(&fields, &Manner::of_task(None, &Budget::of_name()))
 }
 
 impl SyslogAddress {

@@ -31,7 +31,7 @@ pub mod unlock_key;
 pub mod validate;
 pub mod volume;
 
-pub use additions::{NO_NEW_PRIVILEGES, Security};
+pub use additions::{Confinement, NO_NEW_PRIVILEGES, Security};
 pub use condition::{Concern, Condition, MAX_CONDITIONS};
 pub use constraint::{Constraint, InvalidConstraint, NodeFacts, NodeField, Operator};
 pub use depends_on::{DEPENDS_ON_LABEL, DependsOn, StartCondition};

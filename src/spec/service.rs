@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigId, DataVersion, DependsOn, Labels, NetworkId, NodeNetwork, Schedule, SecretId, template};
+use crate::spec::template::Budget;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceSpec {
@@ -161,6 +162,8 @@ pub struct ContainerSpec {
     pub pid: Option<String>,
 }
 
+const HOSTNAME: &str = "hostname";
+
 impl ContainerSpec {
     /// With the templates of its hostname, environment and mounts filled in; an error says where one cannot be.
     pub fn expanded(&self, words: &template::Words) -> Result<ContainerSpec, String> {
@@ -171,13 +174,25 @@ impl ContainerSpec {
 
     /// Fills in the templates. Gives those that cannot be, each with its place in a stack file's keys, and why.
     pub fn expand(&mut self, words: &template::Words) -> Vec<(Vec<String>, String)> {
+        let (whole, name) = (Budget::of_task(), Budget::of_name());
+        self.each_template(|what, text| {
+            let budget = if what == HOSTNAME { &name } else { &whole };
+            *text = template::expand(text, words, None, budget)?;
+            Ok(())
+        })
+    }
+
+    /// The templates that cannot be filled in for any task of a service with `labels`, as [`expand`](Self::expand) has them.
+    pub fn bad_templates(&self, labels: &Labels) -> Vec<(Vec<String>, String)> {
+        self.clone().each_template(|_, text| template::check_field(text, labels))
+    }
+
+    /// `each` is told what a text is of.
+    fn each_template(&mut self, each: impl Fn(&str, &mut String) -> Result<(), String>) -> Vec<(Vec<String>, String)> {
         let mut failed = Vec::new();
         let mut fill = |what: &str, at: &[&str], text: &mut String| {
-            if !text.contains("{{") {
-                return;
-            }
-            match template::expand(text, words, None) {
-                Ok(filled) => *text = filled,
+            match each(what, text) {
+                Ok(()) => {}
                 Err(why) => {
                     // One of several is named.
                     let name = at.get(1).map(|name| format!("{name}: ")).unwrap_or_default();
@@ -191,7 +206,7 @@ impl ContainerSpec {
             fill("env", &["environment", &name], variable);
         }
         if let Some(hostname) = &mut self.hostname {
-            fill("hostname", &["hostname"], hostname);
+            fill(HOSTNAME, &["hostname"], hostname);
         }
         for mount in &mut self.mounts {
             let target = mount.target.clone();

@@ -143,7 +143,7 @@ fn templates(text: &str) {
     };
     let lookup = |_: &str, name: &str| Ok(name.repeat(2));
     for lookup in [None, Some(&lookup as template::Lookup<'_>)] {
-        if let Ok(made) = template::expand(text, &context.words(), lookup) {
+        if let Ok(made) = template::expand(text, &context.words(), lookup, &template::Budget::of_task()) {
             assert!(made.len() <= MAX_EXPANDED_BYTES.max(text.len()), "{text:?}");
         }
     }

@@ -1,9 +1,11 @@
 //! Commands of Docker's CLI that the other tests have no use for: each is run, and what it prints is judged.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
-use super::docker_command::{command, docker, has, ok, refused};
+use super::docker_command::{command, docker, ok, refused};
 use super::lab::{Host, eventually};
 use super::registry::{ACCOUNT, ADDR, Registry};
 use super::swarm::{PATIENCE, Swarm};
@@ -125,6 +127,21 @@ fn tasks_by_their_names_and_a_rollback(swarm: &Swarm, at: &Host) {
         if found.starts_with("Complete Complete") && found.lines().count() == 1 { Ok(()) } else { Err(found) }
     });
     ok(at, &["service", "rm", "once"]);
+}
+
+/// Whether the command on the path has what came with a major version of it. What it has not is counted as skipped, and
+/// named.
+fn has(host: &Host, what: &str, since: u32) -> bool {
+    static SKIPPED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let version = ok(host, &["version", "--format", "{{.Client.Version}}"]);
+    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    let has = major.expect("a version of the docker command") >= since;
+    if !has {
+        let mut skipped = SKIPPED.lock().unwrap();
+        skipped.insert(what.to_owned());
+        eprintln!("skipped with docker {}: {} ({skipped:?})", version.trim(), skipped.len());
+    }
+    has
 }
 
 fn a_stack(swarm: &Swarm, at: &Host) {

@@ -1,8 +1,6 @@
 //! The ordinary `docker` command against the flok of a host.
 
-use std::collections::BTreeSet;
 use std::process::{Command, Output};
-use std::sync::Mutex;
 
 use super::lab::{Host, eventually};
 use super::swarm::PATIENCE;
@@ -18,21 +16,6 @@ pub fn command(host: &Host, program: &str) -> Command {
     command.env("DOCKER_HOST", format!("unix://{}", host.socket().display()));
     command.env("DOCKER_CONFIG", host.dir.join("docker")).env_remove("DOCKER_CONTEXT");
     command
-}
-
-/// Whether the command on the path has what came with a major version of it. What it has not is counted as skipped, and
-/// named.
-pub fn has(host: &Host, what: &str, since: u32) -> bool {
-    static SKIPPED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let version = ok(host, &["version", "--format", "{{.Client.Version}}"]);
-    let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
-    let has = major.expect("a version of the docker command") >= since;
-    if !has {
-        let mut skipped = SKIPPED.lock().unwrap();
-        skipped.insert(what.to_owned());
-        eprintln!("skipped with docker {}: {} ({skipped:?})", version.trim(), skipped.len());
-    }
-    has
 }
 
 pub fn ok(host: &Host, args: &[&str]) -> String {

@@ -1,6 +1,8 @@
 //! `ContainerSpec` and what is in it.
 
 use bollard::models as docker;
+use bollard::models::TaskSpecContainerSpecPrivilegesAppArmorModeEnum as AppArmor;
+use bollard::models::TaskSpecContainerSpecPrivilegesSeccompModeEnum as Seccomp;
 
 use super::{duration, labels_in, labels_out, list_out, nanos, optional_duration, signed, some_if, unsigned};
 use crate::api::ApiError;
@@ -86,21 +88,10 @@ pub fn container_out(spec: &ContainerSpec) -> docker::TaskSpecContainerSpec {
     }
 }
 
-const NO_NEW_PRIVILEGES: &str = "no-new-privileges";
-const UNCONFINED: &str = "seccomp=unconfined";
-const NO_APPARMOR: &str = "apparmor=unconfined";
-
 /// What is asked for and cannot be had is refused: a task without its profile is less safe than its user thinks.
 fn privileges_in(privileges: docker::TaskSpecContainerSpecPrivileges) -> Result<Vec<String>, ApiError> {
-    use docker::{
-        TaskSpecContainerSpecPrivilegesAppArmorModeEnum as AppArmor,
-        TaskSpecContainerSpecPrivilegesSeccompModeEnum as Seccomp,
-    };
-    let refused = |what: &str| {
-        Err(ApiError::invalid(format!(
-            "ContainerSpec.Privileges: {what} is not supported: leave it out, or ask for unconfined"
-        )))
-    };
+    let refused =
+        |what: &str| Err(ApiError::invalid(format!("ContainerSpec.Privileges: {what} is not supported: leave it out")));
     let is_any_said = |texts: &[Option<String>]| texts.iter().flatten().any(|text| !text.is_empty());
     let credentials = privileges.credential_spec.unwrap_or_default();
     if is_any_said(&[credentials.config, credentials.file, credentials.registry]) {
@@ -110,35 +101,39 @@ fn privileges_in(privileges: docker::TaskSpecContainerSpecPrivileges) -> Result<
     if is_any_said(&[context.user, context.role, context.typ, context.level]) {
         return refused("an SELinuxContext");
     }
-    let mut options = Vec::new();
-    match privileges.seccomp.and_then(|seccomp| seccomp.mode) {
+    let seccomp = match privileges.seccomp.and_then(|seccomp| seccomp.mode) {
         Some(Seccomp::CUSTOM) => return refused("a Seccomp profile of one's own"),
-        Some(Seccomp::UNCONFINED) => options.push(UNCONFINED.to_owned()),
-        Some(Seccomp::DEFAULT | Seccomp::EMPTY) | None => {}
-    }
-    if privileges.app_armor.and_then(|armor| armor.mode) == Some(AppArmor::DISABLED) {
-        options.push(NO_APPARMOR.to_owned());
-    }
-    if privileges.no_new_privileges == Some(true) {
-        options.push(NO_NEW_PRIVILEGES.to_owned());
-    }
-    Ok(options)
+        Some(Seccomp::UNCONFINED) => Some(Confinement::Unconfined),
+        Some(Seccomp::DEFAULT) => Some(Confinement::Default),
+        Some(Seccomp::EMPTY) | None => None,
+    };
+    let apparmor = match privileges.app_armor.and_then(|armor| armor.mode) {
+        Some(AppArmor::DISABLED) => Some(Confinement::Unconfined),
+        Some(AppArmor::DEFAULT) => Some(Confinement::Default),
+        Some(AppArmor::EMPTY) | None => None,
+    };
+    let no_new_privileges = privileges.no_new_privileges == Some(true);
+    Ok(Security { no_new_privileges, seccomp, apparmor }.options())
 }
 
 fn privileges_out(options: &[String]) -> Option<docker::TaskSpecContainerSpecPrivileges> {
-    use docker::{
-        TaskSpecContainerSpecPrivilegesAppArmorModeEnum as AppArmor,
-        TaskSpecContainerSpecPrivilegesSeccompModeEnum as Seccomp,
-    };
-    let has = |wanted: &str| options.iter().any(|option| option == wanted);
-    let privileges = docker::TaskSpecContainerSpecPrivileges {
-        no_new_privileges: has(NO_NEW_PRIVILEGES).then_some(true),
-        seccomp: has(UNCONFINED)
-            .then(|| docker::TaskSpecContainerSpecPrivilegesSeccomp { mode: Some(Seccomp::UNCONFINED), profile: None }),
-        app_armor: has(NO_APPARMOR)
-            .then(|| docker::TaskSpecContainerSpecPrivilegesAppArmor { mode: Some(AppArmor::DISABLED) }),
-        ..Default::default()
-    };
+    let Security { no_new_privileges, seccomp, apparmor } = Security::read(options).unwrap_or_default();
+    let seccomp = seccomp.map(|said| docker::TaskSpecContainerSpecPrivilegesSeccomp {
+        mode: Some(match said {
+            Confinement::Default => Seccomp::DEFAULT,
+            Confinement::Unconfined => Seccomp::UNCONFINED,
+        }),
+        profile: None,
+    });
+    let app_armor = apparmor.map(|said| docker::TaskSpecContainerSpecPrivilegesAppArmor {
+        mode: Some(match said {
+            Confinement::Default => AppArmor::DEFAULT,
+            Confinement::Unconfined => AppArmor::DISABLED,
+        }),
+    });
+    let no_new_privileges = no_new_privileges.then_some(true);
+    let privileges =
+        docker::TaskSpecContainerSpecPrivileges { no_new_privileges, seccomp, app_armor, ..Default::default() };
     (privileges != Default::default()).then_some(privileges)
 }
 

@@ -11,7 +11,7 @@ use super::resources::resources;
 use super::{
     Cgroup, CgroupVersion, DeviceNode, EtcFiles, ResolvedMount, ResolvedUser, SpecError, devices, mounts, seccomp,
 };
-use crate::spec::{ContainerSpec, Resources};
+use crate::spec::{Confinement, ContainerSpec, Resources};
 
 /// Where the process finds its network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub fn build(inputs: &ContainerInputs<'_>) -> Result<Spec, SpecError> {
         .set_masked_paths(Some(unless(container.privileged, &MASKED_PATHS)))
         .set_readonly_paths(Some(unless(container.privileged, &READONLY_PATHS)))
         .set_rootfs_propagation(rootfs_propagation(inputs.mounts));
-    if !container.privileged && !security(container)?.seccomp_unconfined {
+    if !container.privileged && security(container)?.seccomp != Some(Confinement::Unconfined) {
         linux.set_seccomp(Some(seccomp::default_profile(&caps, inputs.architecture)));
     }
     let mut spec = Spec::default();

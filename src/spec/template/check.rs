@@ -7,8 +7,12 @@ use super::functions::LOOKUPS;
 use super::{Operand, Part, PartKind, Pipeline};
 
 /// The error with its line. See [`super::Template::check`].
-pub(super) fn parts(parts: &[Part], shape: &Value, is_data: bool) -> Result<(), (usize, String)> {
-    Checker { shape, is_data }.parts(parts, true)
+pub(super) fn parts(parts: &[Part], shape: &Value, words: &Value, is_data: bool) -> Result<(), (usize, String)> {
+    parts.iter().try_for_each(|part| {
+        let is_certain = matches!(part.kind, PartKind::Print(_) | PartKind::Declare(..) | PartKind::Assign(..));
+        let shape = if is_certain { words } else { shape };
+        Checker { shape, is_data }.parts(std::slice::from_ref(part), true)
+    })
 }
 
 struct Checker<'s> {

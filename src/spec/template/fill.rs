@@ -1,9 +1,11 @@
 //! From a template's parts to text.
 
+use std::cell::Cell;
+
 use serde_json::Value;
 
 use super::functions::{LOOKUPS, apply, is_true, plain};
-use super::{Operand, Part, PartKind, Pipeline};
+use super::{Operand, Part, PartKind, Pipeline, cut};
 use crate::spec::stack::nearest;
 
 /// Looks up `env`, `secret` or `config` by a name; an error says what is missing, and never holds data.
@@ -16,33 +18,74 @@ pub struct Manner<'m> {
     optional: Option<&'m [&'m str]>,
     /// What `env`, `secret` and `config` find.
     lookup: Option<Lookup<'m>>,
-    /// Parts that are filled in one after another, so that loops in one another end.
-    max_steps: usize,
-    /// Of all texts that are made on the way, so that no template grows without end.
-    max_bytes: usize,
+    budget: &'m Budget,
 }
 
 impl<'m> Manner<'m> {
     /// What a command prints. Deeper than `optional` fields, what is empty is often left out, and is `<no value>`.
-    pub fn of_output(optional: &'m [&'m str]) -> Manner<'m> {
-        Manner { optional: Some(optional), lookup: None, max_steps: 1_000_000, max_bytes: 256 << 20 }
+    pub fn of_output(optional: &'m [&'m str], budget: &'m Budget) -> Manner<'m> {
+        Manner { optional: Some(optional), lookup: None, budget }
     }
 
     /// What a task gets: what is not there is an error. `lookup` for the data of secrets and configs alone.
-    pub fn of_task(lookup: Option<Lookup<'m>>) -> Manner<'m> {
-        Manner { optional: None, lookup, max_steps: 10_000, max_bytes: 4 << 20 }
+    pub fn of_task(lookup: Option<Lookup<'m>>, budget: &'m Budget) -> Manner<'m> {
+        Manner { optional: None, lookup, budget }
     }
 }
 
-/// Bytes that an item of a list takes, whatever it is.
-const ITEM_BYTES: usize = 32;
+/// What may be used up before templates are given up, by one or by several together.
+#[derive(Debug)]
+pub struct Budget {
+    /// Parts that are filled in and values that are looked at, so that loops in one another end.
+    steps: Cell<usize>,
+    /// Of all that is copied and made on the way, so that nothing grows without end.
+    bytes: Cell<usize>,
+}
+
+impl Budget {
+    fn new(steps: usize, bytes: usize) -> Budget {
+        Budget { steps: Cell::new(steps), bytes: Cell::new(bytes) }
+    }
+
+    /// Of one object that a command prints.
+    pub fn of_output() -> Budget {
+        Budget::new(1_000_000, 256 << 20)
+    }
+
+    /// Of all of a task's container, or of one of its files.
+    pub fn of_task() -> Budget {
+        Budget::new(100_000, 4 << 20)
+    }
+
+    /// Of a hostname, or the tag of a log.
+    pub fn of_name() -> Budget {
+        Budget::new(1_000, 64 << 10)
+    }
+
+    fn step(&self) -> Result<(), String> {
+        let left = self.steps.get().checked_sub(1);
+        self.steps.set(left.ok_or("it has too many steps to be filled in: are its ranges in one another?")?);
+        Ok(())
+    }
+
+    fn charge(&self, bytes: usize) -> Result<(), String> {
+        let left = self.bytes.get().checked_sub(bytes);
+        self.bytes.set(left.ok_or("what it makes has too many bytes")?);
+        Ok(())
+    }
+}
+
+/// Functions that stop at the first operand that is as true as this.
+const DECIDED_BY: [(&str, bool); 2] = [("and", false), ("or", true)];
+
+/// Bytes that a value takes, whatever it is.
+const VALUE_BYTES: usize = 32;
 
 type Failed = (usize, String);
 
 /// The error with the line of the part that cannot be filled in.
 pub(super) fn render(parts: &[Part], value: &Value, manner: &Manner<'_>) -> Result<String, Failed> {
-    let mut filling =
-        Filling { root: value, manner, variables: Vec::new(), steps: 0, bytes: 0, line: 1, out: String::new() };
+    let mut filling = Filling { root: value, manner, variables: Vec::new(), line: 1, out: String::new() };
     match filling.parts(parts, value) {
         Ok(()) => Ok(filling.out),
         Err(why) => Err((filling.line, why)),
@@ -55,8 +98,6 @@ struct Filling<'v> {
     manner: &'v Manner<'v>,
     /// The newest last.
     variables: Vec<(String, Value)>,
-    steps: usize,
-    bytes: usize,
     line: usize,
     out: String,
 }
@@ -72,11 +113,7 @@ impl Filling<'_> {
 
     fn part(&mut self, part: &Part, dot: &Value) -> Result<(), String> {
         self.line = part.line;
-        self.steps += 1;
-        if self.steps > self.manner.max_steps {
-            let most = self.manner.max_steps;
-            return Err(format!("it has more than {most} parts to fill in: are its ranges in one another?"));
-        }
+        self.manner.budget.step()?;
         match &part.kind {
             PartKind::Text(text) => self.print(text),
             PartKind::Print(pipeline) => {
@@ -123,23 +160,15 @@ impl Filling<'_> {
     }
 
     fn print(&mut self, text: &str) -> Result<(), String> {
-        self.charge(text.len())?;
+        self.manner.budget.charge(text.len())?;
         self.out.push_str(text);
         Ok(())
     }
 
-    fn charge(&mut self, bytes: usize) -> Result<(), String> {
-        self.bytes = self.bytes.saturating_add(bytes);
-        match self.bytes > self.manner.max_bytes {
-            true => Err(format!("it makes more than {} bytes", self.manner.max_bytes)),
-            false => Ok(()),
-        }
-    }
-
-    /// A value that stays for a while.
+    /// A value that stays for a while, and may be copied for a variable.
     fn kept(&mut self, pipeline: &Pipeline, dot: &Value) -> Result<Value, String> {
         let value = self.evaluate(pipeline, dot)?;
-        self.charge(bytes(&value))?;
+        self.manner.budget.charge(bytes(&value))?;
         Ok(value)
     }
 
@@ -157,27 +186,28 @@ impl Filling<'_> {
     fn evaluate(&mut self, pipeline: &Pipeline, dot: &Value) -> Result<Value, String> {
         let mut last: Option<Value> = None;
         for call in pipeline {
+            if let [Operand::Function(name), operands @ ..] = call.as_slice()
+                && let Some(ends_with) = DECIDED_BY.iter().find(|(known, _)| known == name).map(|(_, truth)| *truth)
+            {
+                last = Some(self.decided(operands, last, dot, ends_with)?);
+                continue;
+            }
             let mut arguments = Vec::new();
             let mut function = None;
             for (at, operand) in call.iter().enumerate() {
+                self.manner.budget.step()?;
                 match operand {
                     Operand::Function(name) if at == 0 => function = Some(name.as_str()),
-                    Operand::Function(name) => {
-                        return Err(format!("{name} stands where a value should: use parentheses"));
-                    }
-                    Operand::Field(path) => arguments.push(self.field(path, dot)?),
-                    Operand::Variable(name, path) => arguments.push(self.variable(name, path)?),
-                    Operand::Literal(value) => arguments.push(value.clone()),
-                    Operand::Nested(nested, path) => {
-                        let value = self.evaluate(nested, dot)?;
-                        arguments.push(self.below(&value, path)?);
-                    }
+                    operand => arguments.push(self.operand(operand, dot)?),
                 }
             }
             let is_label = matches!(&call[0], Operand::Field(path) if path.last().is_some_and(|name| name == "Label"));
             arguments.extend(last.take());
             last = Some(match (function, &arguments[..]) {
-                (Some(name), _) => self.call(name, &arguments)?,
+                (Some(name), _) => {
+                    let is_said = matches!(call.as_slice(), [_, Operand::Literal(_)]);
+                    self.call(name, &arguments, is_said)?
+                }
                 (None, [_]) => arguments.remove(0),
                 (None, [labels, Value::String(name)]) if is_label => label(labels, name),
                 (None, _) => return Err("several values stand side by side: which function are they for?".into()),
@@ -186,8 +216,45 @@ impl Filling<'_> {
         last.ok_or_else(|| "nothing to print".into())
     }
 
-    fn call(&mut self, name: &str, arguments: &[Value]) -> Result<Value, String> {
-        self.charge(most_bytes(arguments))?;
+    /// Of `and` and `or`: the first operand whose truth decides, or else the last. Those behind it are not looked at.
+    fn decided(
+        &mut self,
+        operands: &[Operand],
+        piped: Option<Value>,
+        dot: &Value,
+        ends_with: bool,
+    ) -> Result<Value, String> {
+        let mut value = None;
+        for operand in operands {
+            self.manner.budget.step()?;
+            let found = self.operand(operand, dot)?;
+            if is_true(&found) == ends_with {
+                return Ok(found);
+            }
+            value = Some(found);
+        }
+        piped.or(value).ok_or_else(|| "and and or take a value at least".into())
+    }
+
+    fn operand(&mut self, operand: &Operand, dot: &Value) -> Result<Value, String> {
+        match operand {
+            Operand::Field(path) => self.field(path, dot),
+            Operand::Variable(name, path) => self.variable(name, path),
+            Operand::Literal(value) => {
+                self.manner.budget.charge(bytes(value))?;
+                Ok(value.clone())
+            }
+            Operand::Nested(nested, path) => {
+                let value = self.evaluate(nested, dot)?;
+                self.below(&value, path)
+            }
+            Operand::Function(name) => Err(format!("{name} stands where a value should: use parentheses")),
+        }
+    }
+
+    /// `is_said`: its only argument stands in the template, and so may stand in an error.
+    fn call(&self, name: &str, arguments: &[Value], is_said: bool) -> Result<Value, String> {
+        self.manner.budget.charge(most_bytes(arguments))?;
         let is_of_task = self.manner.optional.is_none();
         let value = match (self.manner.lookup, arguments) {
             // As in Docker, where `--format` has the list first.
@@ -195,11 +262,15 @@ impl Filling<'_> {
                 parts.iter().map(plain).collect::<Vec<_>>().join(separator).into()
             }
             _ if !LOOKUPS.contains(&name) => apply(name, arguments)?,
-            (Some(lookup), [Value::String(key)]) => lookup(name, key)?.into(),
+            (Some(lookup), [Value::String(key)]) => {
+                let found = lookup(name, key);
+                let unsaid = || format!("{name}: there is nothing of the name that the template made for it");
+                found.map_err(|why| if is_said { why } else { unsaid() })?.into()
+            }
             (Some(_), _) => return Err(format!("{name} takes one name")),
             (None, _) => return Err(only_data(name)),
         };
-        self.charge(bytes(&value))?;
+        self.manner.budget.charge(bytes(&value))?;
         // As of Go's maps of texts.
         Ok(if is_of_task && value.is_null() { "".into() } else { value })
     }
@@ -232,6 +303,7 @@ impl Filling<'_> {
                 None => return Err(unknown(&path[..depth], name, at, &[])),
             };
         }
+        self.manner.budget.charge(bytes(at))?;
         Ok(at.clone())
     }
 }
@@ -245,20 +317,21 @@ pub(super) fn only_data(function: &str) -> String {
 }
 
 fn no_variable(name: &str) -> String {
-    format!("there is no variable ${name}")
+    format!("there is no variable ${}", cut(name))
 }
 
 /// Of a field that `object`, which stands at `path`, has not.
 pub(super) fn unknown(path: &[String], name: &str, object: &Value, optional: &[&str]) -> String {
     let before = path.iter().map(|name| format!(".{name}")).collect::<String>();
+    let (before, shown) = (cut(&before), cut(name));
     let there = object.as_object().into_iter().flat_map(|map| map.keys().map(String::as_str));
     let mut known: Vec<&str> = there.chain(optional.iter().copied()).collect();
     known.sort_unstable();
     known.dedup();
     match nearest(name, known.iter().copied()) {
-        Some(near) => format!("there is no field {before}.{name}; did you mean {before}.{near}?"),
-        None if known.is_empty() => format!("there is no field {before}.{name}: nothing stands below {before}"),
-        None => format!("there is no field {before}.{name}; there are .{}", known.join(", .")),
+        Some(near) => format!("there is no field {before}.{shown}; did you mean {before}.{near}?"),
+        None if known.is_empty() => format!("there is no field {before}.{shown}: nothing stands below {before}"),
+        None => format!("there is no field {before}.{shown}; there are .{}", known.join(", .")),
     }
 }
 
@@ -276,12 +349,13 @@ fn label(labels: &Value, name: &str) -> Value {
 }
 
 fn bytes(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len(),
-        Value::Array(list) => list.iter().map(|item| ITEM_BYTES + bytes(item)).sum(),
-        Value::Object(map) => map.iter().map(|(key, item)| ITEM_BYTES + key.len() + bytes(item)).sum(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-    }
+    VALUE_BYTES
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(list) => list.iter().map(bytes).sum(),
+            Value::Object(map) => map.iter().map(|(key, item)| VALUE_BYTES + key.len() + bytes(item)).sum(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
 }
 
 /// What a function may make of them: each text may stand beside each other value, and each item of a list.

@@ -36,7 +36,11 @@ pub fn apply(name: &str, arguments: &[Value]) -> Result<Value, String> {
             list.iter().map(plain).collect::<Vec<_>>().join(separator).into()
         }
         ("split", [value, Value::String(separator)]) => {
-            plain(value).split(separator.as_str()).map(Value::from).collect::<Vec<_>>().into()
+            let text = plain(value);
+            match separator.is_empty() {
+                true => text.chars().map(|c| Value::from(c.to_string())).collect::<Vec<_>>().into(),
+                false => text.split(separator.as_str()).map(Value::from).collect::<Vec<_>>().into(),
+            }
         }
         ("slice", [value, bounds @ ..]) if bounds.len() <= 2 && bounds.iter().all(|bound| count(bound).is_some()) => {
             let from = bounds.first().and_then(count).unwrap_or(0);
@@ -50,7 +54,8 @@ pub fn apply(name: &str, arguments: &[Value]) -> Result<Value, String> {
             let blanks =
                 |width: &Value| count(width).filter(|width| *width <= MAX_WIDTH).map(|width| " ".repeat(width));
             let (Some(before), Some(behind)) = (blanks(before), blanks(behind)) else { return wrong() };
-            format!("{before}{}{behind}", plain(value)).into()
+            let text = plain(value);
+            if text.is_empty() { text.into() } else { format!("{before}{text}{behind}").into() }
         }
         ("index", [value, keys @ ..]) => keys.iter().try_fold(value, entry)?.clone(),
         ("eq", [one, others @ ..]) if !others.is_empty() => {
@@ -61,8 +66,6 @@ pub fn apply(name: &str, arguments: &[Value]) -> Result<Value, String> {
         ("le", [one, other]) => compared(one, other).is_le().into(),
         ("gt", [one, other]) => compared(one, other).is_gt().into(),
         ("ge", [one, other]) => compared(one, other).is_ge().into(),
-        ("and", [.., last]) => arguments.iter().find(|value| !is_true(value)).unwrap_or(last).clone(),
-        ("or", [.., last]) => arguments.iter().find(|value| is_true(value)).unwrap_or(last).clone(),
         ("not", [value]) => (!is_true(value)).into(),
         _ => return wrong(),
     })
@@ -162,7 +165,8 @@ fn printf(format: &str, values: &[Value]) -> Result<String, String> {
             out.push('%');
             continue;
         }
-        let value = values.next().ok_or_else(|| format!("printf: there is no value for %{verb}"))?;
+        let value =
+            values.next().ok_or_else(|| "printf: there are less values than the format has places".to_owned())?;
         let text = of_verb(verb, precision, value)?;
         let blanks = width.saturating_sub(text.chars().count());
         let zeros = flags.contains('0') && matches!(verb, 'd' | 'x' | 'f');
@@ -195,12 +199,14 @@ fn of_verb(verb: char, precision: Option<usize>, value: &Value) -> Result<String
     Ok(match (verb, value) {
         ('s', value) => plain(value).chars().take(precision.unwrap_or(usize::MAX)).collect(),
         ('q', value) => Value::from(plain(value)).to_string(),
+        ('x', Value::String(text)) => text.bytes().map(|byte| format!("{byte:02x}")).collect(),
         ('x', Value::Number(number)) if number.is_u64() => format!("{:x}", number.as_u64().unwrap_or(0)),
         ('f', Value::Number(number)) => {
             format!("{:.precision$}", number.as_f64().unwrap_or(0.0), precision = precision.unwrap_or(6))
         }
         ('v' | 'd' | 't' | 'x' | 'f', value) => plain(value),
-        (other, _) => return Err(format!("printf: %{other} is none of %s, %v, %d, %q, %t, %x, %f, %%")),
+        // Which one is not said: the format may be data.
+        _ => return Err("printf: a verb is none of %s, %v, %d, %q, %t, %x, %f, %%".into()),
     })
 }
 

@@ -21,9 +21,9 @@ mod task;
 
 use serde_json::Value;
 
-pub use fill::{Lookup, Manner};
+pub use fill::{Budget, Lookup, Manner};
 pub use functions::plain;
-pub use task::{Context, Words, check_data, expand};
+pub use task::{Context, Words, check_data, check_field, expand};
 
 /// Nesting of actions and of parentheses; a longer one is a slip of the keyboard.
 const MAX_DEPTH: usize = 32;
@@ -103,15 +103,24 @@ impl Template {
         fill::render(&self.parts, value, manner).map_err(|(line, why)| at_line(self.has_lines, line, why))
     }
 
-    /// What cannot be right in any branch: fields that `shape` has not, and functions that only data may call where
-    /// `is_data` is not set. Below an empty value of `shape` there may be anything.
-    pub fn check(&self, shape: &Value, is_data: bool) -> Result<(), String> {
-        check::parts(&self.parts, shape, is_data).map_err(|(line, why)| at_line(self.has_lines, line, why))
+    /// What cannot be right: fields that `shape` has not in any branch, or that `words` have not outside of all, and
+    /// functions that only data may call where `is_data` is not set. Below an empty value there may be anything.
+    pub fn check(&self, shape: &Value, words: &Value, is_data: bool) -> Result<(), String> {
+        check::parts(&self.parts, shape, words, is_data).map_err(|(line, why)| at_line(self.has_lines, line, why))
     }
 }
 
 fn at_line(has_lines: bool, line: usize, why: String) -> String {
     if has_lines { format!("line {line}: {why}") } else { why }
+}
+
+/// A name as errors tell it.
+fn cut(name: &str) -> String {
+    const MOST: usize = 64;
+    match name.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &name[..end]),
+        None => name.to_owned(),
+    }
 }
 
 fn unescape(parts: &mut [Part]) {

@@ -3,9 +3,11 @@
 use serde_json::Value;
 
 use super::functions::{FUNCTIONS, LOOKUPS};
-use super::{MAX_DEPTH, Operand, Part, PartKind, Pipeline};
+use super::{MAX_DEPTH, Operand, Part, PartKind, Pipeline, cut};
 use crate::spec::stack::nearest;
 
+/// Of one action, in parentheses too.
+const MAX_OPERANDS: usize = 1_000;
 /// Variables that are known at one place.
 const MAX_VARIABLES: usize = 100;
 /// What Go's templates have, and these do not.
@@ -159,6 +161,9 @@ impl Reader<'_> {
     /// The variables that it sets, `most` of them at most, and what they are set to.
     fn pipeline(&self, text: &str, most: usize) -> Result<(Set, Pipeline), String> {
         let mut tokens = tokens(text)?;
+        if tokens.len() > MAX_OPERANDS {
+            return Err(format!("there are more than {MAX_OPERANDS} words between {{{{ and }}}}"));
+        }
         let mut set = Set::default();
         if let Some(at) = tokens.iter().position(|token| matches!(token, Token::Set { .. })) {
             for token in tokens.drain(..=at) {
@@ -175,7 +180,7 @@ impl Reader<'_> {
                 return Err(format!("{} variables are set at once", set.names.len()));
             }
             if let Some(name) = set.names.iter().find(|name| !set.declares && !self.variables.contains(name)) {
-                return Err(format!("there is no variable ${name} here: declare it with :="));
+                return Err(format!("there is no variable ${} here: declare it with :=", cut(name)));
             }
         }
         let mut tokens = tokens.into_iter().peekable();
@@ -219,7 +224,7 @@ impl Reader<'_> {
         if let Some(variable) = word.strip_prefix('$') {
             let (name, path) = variable.split_once('.').unwrap_or((variable, ""));
             if !name.is_empty() && !self.variables.iter().any(|known| known == name) {
-                return Err(format!("there is no variable ${name} here"));
+                return Err(format!("there is no variable ${} here", cut(name)));
             }
             return Ok(Operand::Variable(name.to_owned(), names(path)));
         }
@@ -238,9 +243,10 @@ impl Reader<'_> {
         if NOT_SUPPORTED.contains(&word) {
             return Err(format!("{word} of Go's templates is not supported here"));
         }
+        let word = &cut(word);
         // Fields begin with a capital, functions never do.
         let is_field = word.starts_with(char::is_uppercase);
-        let hint = nearest(word, FUNCTIONS).filter(|_| !is_field).map_or_else(
+        let hint = nearest(word.as_str(), FUNCTIONS).filter(|_| !is_field).map_or_else(
             || format!("a field is written with a dot: .{word}; functions are {}", FUNCTIONS.join(", ")),
             |near| format!("did you mean {near}?"),
         );
@@ -335,6 +341,10 @@ fn tokens(text: &str) -> Result<Vec<Token>, String> {
     let mut word = String::new();
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
+        // One more than may be: what follows need not be read.
+        if tokens.len() > MAX_OPERANDS {
+            return Ok(tokens);
+        }
         let token = match c {
             '"' => {
                 word.push(c);

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde_json::{Value, json};
 
 use super::super::Labels;
-use super::{Lookup, Manner, Template};
+use super::{Budget, Lookup, Manner, Template, at_line, check, parse};
 
 /// What a template may ask for.
 #[derive(Debug, Clone, Copy)]
@@ -41,20 +41,42 @@ impl Context<'_> {
 #[derive(Debug, Clone)]
 pub struct Words(Value);
 
+/// Of a service's fields; the data of secrets and configs has a bound of its own.
+const MAX_FIELD_BYTES: usize = 64 << 10;
+
 /// `text` with its actions replaced. `lookup`: for the data of secrets and configs only. The error never holds data.
-pub fn expand(text: &str, words: &Words, lookup: Option<Lookup<'_>>) -> Result<String, String> {
+pub fn expand(text: &str, words: &Words, lookup: Option<Lookup<'_>>, budget: &Budget) -> Result<String, String> {
     if !text.contains("{{") {
         return Ok(text.to_owned());
     }
     let template = Template::parse(text)?;
-    template.check(&SHAPE, lookup.is_some())?;
-    template.render(&words.0, &Manner::of_task(lookup))
+    template.check(&SHAPE, &SHAPE, lookup.is_some())?;
+    template.render(&words.0, &Manner::of_task(lookup, budget))
 }
 
-/// Whether the data of a secret or config can be a template of any service.
-pub fn check_data(data: &[u8]) -> Result<(), String> {
+/// Whether a field of a service can be a template, as far as that is known before there is a task. Takes no longer for what
+/// the template would do.
+pub fn check_field(text: &str, labels: &Labels) -> Result<(), String> {
+    if !text.contains("{{") {
+        return Ok(());
+    }
+    if text.len() > MAX_FIELD_BYTES {
+        return Err(format!("its template has more than {MAX_FIELD_BYTES} bytes"));
+    }
+    let mut words = SHAPE.clone();
+    words["Service"]["Labels"] = json!(labels);
+    Template::parse(text)?.check(&SHAPE, &words, false)
+}
+
+/// Whether the data of a secret or config can be a template of any service. Of one that `is_secret` the line alone is told.
+pub fn check_data(data: &[u8], is_secret: bool) -> Result<(), String> {
     let text = std::str::from_utf8(data).map_err(|_| "a template must be text in UTF-8".to_owned())?;
-    Template::parse(text)?.check(&SHAPE, true)
+    let told = |(line, why)| match is_secret {
+        true => format!("line {line} is no template; what stands there is not told, as it is a secret's"),
+        false => at_line(text.contains('\n'), line, why),
+    };
+    let parts = parse::template(text).map_err(told)?;
+    check::parts(&parts, &SHAPE, &SHAPE, true).map_err(told)
 }
 
 /// Any task's words; labels are known of a service alone.

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::spec::Labels;
 
 fn shown(template: &str) -> Result<String, String> {
     let value = json!({
@@ -8,7 +9,7 @@ fn shown(template: &str) -> Result<String, String> {
         "Spec": {"Labels": {"a.b": "c", "a": "é"}, "Tasks": [{"N": "x"}, {"N": "y", "Slot": 2}]},
         "Labels": "a.b=c,x=1", "Label": {"a.b": "c", "x": "1"},
     });
-    Template::of_format(template)?.render(&value, &Manner::of_output(&["UpdateStatus"]))
+    Template::of_format(template)?.render(&value, &Manner::of_output(&["UpdateStatus"], &Budget::of_output()))
 }
 
 #[test]
@@ -73,13 +74,18 @@ fn templates_of_any_words_are_printed_or_refused() {
 fn templates_that_would_grow_or_go_round_for_ever_end() {
     let around = "{{range $.Ports}}".repeat(30) + &"{{end}}".repeat(30);
     let around = around.as_str();
-    assert!(shown(around).unwrap_err().contains("parts to fill in"));
-    assert!(expanded(&around.replace(".Ports", ".Service.Labels")).unwrap_err().contains("parts to fill in"));
+    assert!(shown(around).unwrap_err().contains("too many steps"));
+    assert!(expanded(&around.replace(".Ports", ".Service.Labels")).unwrap_err().contains("too many steps"));
     let doubled = r#"{{$x := "12345678"}}"#.to_owned() + &r#"{{$x := printf "%s%s" $x $x}}"#.repeat(40);
     assert!(shown(&doubled).unwrap_err().contains("bytes"));
     assert!(expanded(&doubled).unwrap_err().contains("bytes"));
     let declared = r#"{{$x := ""}}"#.repeat(101);
     assert!(shown(&declared).unwrap_err().contains("more than 100 variables"));
+    assert!(expanded(&format!("{{{{and{}}}}}", " .".repeat(100_000))).unwrap_err().contains("more than 1000 words"));
+    let copied = format!("{{{{range .Service.Labels}}}}{{{{and{}}}}}{{{{end}}}}", " $".repeat(999)).repeat(30);
+    assert!(expanded(&copied).unwrap_err().contains("bytes"));
+    let literals = format!("{{{{and{}}}}}", " 1".repeat(999)).repeat(200);
+    assert!(expanded(&literals).is_err());
     assert!(shown(r#"{{printf "%99999s" .Name}}"#).unwrap_err().contains("a width of more than"));
 }
 
@@ -119,6 +125,7 @@ fn templates_print_what_gos_would() {
         ("a  {{- .Name -}}  b {{- /* no \" */ -}} c{{-  3}}", "awebbc3"),
         ("{{\"}}\"}}{{truncate .Name 2}}", "}}we"),
         ("{{println .Name}}", "web\n"),
+        ("{{printf `%x` .Name}} {{split `é1` ``}}{{pad `` 1 2}}|", "776562 [é 1]|"),
         ("{{.Label \"a.b\"}}{{.Label \"none\"}} {{.Labels}}", "c a.b=c,x=1"),
         ("{{.ID}} {{.Id}}", "abc abc"),
         ("{{.Spec.Nothing.Below}}", "<no value>"),
@@ -164,8 +171,8 @@ fn what_is_wrong_is_named() {
         ("{{.Name .Mode}}", "several values stand side by side"),
         ("{{.Name, .Mode}}", "a comma stands between values"),
         ("{{join .Name}}", "join does not take 1 values"),
-        ("{{printf \"%d\"}}", "there is no value for %d"),
-        ("{{printf \"%z\" 1}}", "%z is none of"),
+        ("{{printf \"%d\"}}", "less values than"),
+        ("{{printf \"%z\" 1}}", "a verb is none of"),
         ("{{printf \"a\" 1}}", "more values than"),
         ("{{(.Name}}", "( is not closed by )"),
         ("{{.Name)}}", "a ) too many"),
@@ -195,7 +202,7 @@ fn with_words<T>(look: impl FnOnce(&Words) -> T) -> T {
 }
 
 fn expanded(text: &str) -> Result<String, String> {
-    with_words(|words| expand(text, words, None))
+    with_words(|words| expand(text, words, None, &Budget::of_task()))
 }
 
 #[test]
@@ -211,6 +218,10 @@ fn the_words_of_tasks_are_filled_in() {
         ("{{if index .Service.Labels `none`}}{{.Service.Labels.none}}{{else}}no{{end}}", "no"),
         ("{{.Service.Labels}}", "map[com.example.tier:front team:a]"),
         ("{{range $k, $v := .Service.Labels}}{{$k}}={{$v}};{{end}}", "com.example.tier=front;team=a;"),
+        (
+            "{{if and (index .Service.Labels `x`) (eq .Service.Labels.x `1`)}}a{{else}}{{or .Task.Slot .Service.Labels.x}}{{end}}",
+            "2",
+        ),
         ("{{with .Node}}{{.Hostname}}{{end}} {{$n := .Node}}{{$n.ID}}", "host-1 n1"),
         ("{{join \"-\" .Service.Name .Task.Slot \"x\"}}", "web-2-x"),
         ("{{.Task.Slot | join `,` (join \"\" `a` `b`)}}", "ab,2"),
@@ -254,11 +265,13 @@ fn data_may_ask_for_the_environment_and_for_files() {
         ("secret", "key") => Ok("hid den".to_owned()),
         _ => Err(format!("{kind} {name} not found")),
     };
-    let data = |text: &str| with_words(|words| expand(text, words, Some(&lookup)));
+    let data = |text: &str| with_words(|words| expand(text, words, Some(&lookup), &Budget::of_task()));
     let text = "level={{env \"LEVEL\"}}\n{{if eq (env `LEVEL`) `info`}}key={{secret `key` | urlquery}}{{end}}";
     assert_eq!(data(text).as_deref(), Ok("level=info\nkey=hid+den"));
     assert_eq!(data("a\n{{config \"none\"}}"), Err("line 2: config none not found".into()));
     assert_eq!(data("{{secret}}"), Err("secret takes one name".into()));
+    let made = data("{{secret (secret `key`)}}").unwrap_err();
+    assert!(made.contains("of the name that the template made") && !made.contains("hid den"), "{made}");
     for text in ["{{index (split `a,b` `,`) (secret `key`)}}", "{{lt (secret `key`)}}", "{{printf (secret `key`) 1 2}}"]
     {
         let error = data(text).expect_err(text);
@@ -269,12 +282,35 @@ fn data_may_ask_for_the_environment_and_for_files() {
 #[test]
 fn data_is_checked_before_any_service_has_it() {
     for text in ["plain", "{{env `A`}} {{.Service.Labels.any}} {{.Task.Slot}}", "{{if .Node}}{{secret `a`}}{{end}}"] {
-        assert_eq!(check_data(text.as_bytes()), Ok(()), "{text}");
+        assert_eq!(check_data(text.as_bytes(), false), Ok(()), "{text}");
     }
     assert_eq!(
-        check_data(b"a\n{{if .Task.Slots}}{{end}}"),
+        check_data(b"a\n{{if .Task.Slots}}{{end}}", false),
         Err("line 2: there is no field .Task.Slots; did you mean .Task.Slot?".into())
     );
-    assert!(check_data(b"{{hidden").unwrap_err().contains("not closed"));
-    assert!(check_data(&[0xff]).unwrap_err().contains("UTF-8"));
+    assert!(check_data(b"{{hidden", false).unwrap_err().contains("not closed"));
+    assert!(check_data(&[0xff], true).unwrap_err().contains("UTF-8"));
+    let told = check_data(b"a\n{{hunter2}}", true).unwrap_err();
+    assert!(told.contains("line 2 is no template") && !told.contains("hunter2"), "{told}");
+    let long = check_data(format!("{{{{{}}}}}", "x".repeat(100_000)).as_bytes(), false).unwrap_err();
+    assert!(long.len() < 500, "{}", long.len());
+}
+
+#[test]
+fn fields_are_checked_without_being_filled_in() {
+    let labels = Labels::from([("team".to_owned(), "a".to_owned())]);
+    let around = "{{range .Service.Labels}}".repeat(30) + &"{{end}}".repeat(30);
+    for text in ["{{.Service.Labels.team}}", "{{if index .Service.Labels `x`}}{{.Service.Labels.x}}{{end}}", &around] {
+        assert_eq!(check_field(text, &labels), Ok(()), "{text}");
+    }
+    assert!(check_field("{{.Service.Labels.x}}", &labels).unwrap_err().contains("no field .Service.Labels.x"));
+    assert!(check_field(&format!("{{{{.Node.ID}}}}{}", "x".repeat(64 << 10)), &labels).is_err());
+}
+
+#[test]
+fn the_templates_of_a_container_have_one_budget() {
+    let each = format!("A={}", "{{range .Service.Labels}}{{printf `%200s` .}}{{end}}".repeat(100));
+    let mut container = crate::spec::ContainerSpec { env: vec![each; 1000], ..Default::default() };
+    let failed = with_words(|words| container.expand(words));
+    assert!(!failed.is_empty() && failed.len() < 1000 && failed[0].1.contains("too many"), "{}", failed.len());
 }

@@ -134,7 +134,7 @@ impl ContainerSpec {
         }
         if let Err(option) = Security::read(&self.security_opt) {
             let why = format!(
-                "invalid security option {option:?}: use no-new-privileges, seccomp=unconfined or apparmor=unconfined"
+                "invalid security option {option:?}: use no-new-privileges, seccomp=unconfined, seccomp=builtin or apparmor=unconfined"
             );
             faults.check(&["security_opt", &option], Err(InvalidSpec(why)));
         }

@@ -137,19 +137,7 @@ impl ServiceSpec {
 
     /// Templates that cannot be filled in for any task.
     fn note_bad_templates(&self, faults: &mut Faults) {
-        let context = template::Context {
-            service_id: "id",
-            service_name: &self.name,
-            service_labels: &self.labels,
-            node_id: "id",
-            node_hostname: "node",
-            node_os: "linux",
-            node_architecture: "x86_64",
-            task_id: "id",
-            task_name: "name",
-            task_slot: "1",
-        };
-        for (at, why) in self.task.container.clone().expand(&context.words()) {
+        for (at, why) in self.task.container.bad_templates(&self.labels) {
             faults.check(&at.iter().map(String::as_str).collect::<Vec<_>>(), Err(InvalidSpec(why)));
         }
     }

@@ -51,7 +51,7 @@ fn data_faults(
         faults.check(&["template_driver"], check_templating(templating));
         faults.check(&[], check_size(kind, data.len(), most));
         if templating == Some("golang") && data.len() <= most {
-            let checked = template::check_data(data)
+            let checked = template::check_data(data, kind == "secret")
                 .map_err(|why| InvalidSpec(format!("{kind} {name}: its template cannot be filled in: {why}")));
             faults.check(&[], checked);
         }
