@@ -11,6 +11,15 @@ use super::backend::CONTAINER;
 use super::bodies::{Furnished, blames};
 use super::client::{Answer, Server};
 
+/// The backend itself lists no image: that would be to ask containerd.
+#[test]
+fn the_counts_of_info_are_what_the_node_knows() {
+    let answer = Server::start().ask("GET", "/info", b"").unwrap();
+    let info: Value = serde_json::from_str(&answer.body).unwrap();
+    let counts = ["Containers", "ContainersRunning", "ContainersStopped", "Images"].map(|count| info[count].as_u64());
+    assert_eq!(counts, [Some(5), Some(3), Some(2), Some(7)]);
+}
+
 fn escaped(text: &str) -> String {
     let one = |byte: u8| match byte.is_ascii_alphanumeric() {
         true => char::from(byte).to_string(),

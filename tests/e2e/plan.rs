@@ -1,5 +1,6 @@
 //! What a deployment would do, and why tasks are where they are, on a real swarm.
 
+use super::lab::{Host, run};
 use super::swarm::Swarm;
 
 fn sleepers(replicas: u32, more: &str) -> String {
@@ -67,6 +68,30 @@ fn a_plan_says_what_a_deployment_then_does() {
     assert!(told.contains("declared as external, but could not be found"), "{told}");
 }
 
+/// In the host's own view of the machine.
+fn script(host: &Host, lines: &str) {
+    let done = host.command("sh").args(["-ec", lines]).output().unwrap();
+    assert!(done.status.success(), "{lines}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Hides what init the machine has.
+fn without_init(host: &Host) {
+    let places = "/usr/libexec/docker/docker-init /usr/bin/docker-init /usr/bin/tini-static /usr/sbin/tini-static \
+                  /usr/bin/tini /sbin/tini";
+    script(host, &format!("for place in {places}; do [ ! -e $place ] || mount --bind /dev/null $place; done"));
+}
+
+/// A static one, that only runs what it is given.
+fn install_init(host: &Host) {
+    let (source, program) = (host.dir.join("init.c"), host.dir.join("init"));
+    std::fs::write(&source, "#include <unistd.h>\nint main(int c, char **v) { return execvp(v[2], v + 2); }\n")
+        .unwrap();
+    run("cc", &["-static", "-o", program.to_str().unwrap(), source.to_str().unwrap()]);
+    let place = "/usr/libexec/docker";
+    let copy = format!("mkdir {place}; cp {} {place}/docker-init", program.display());
+    script(host, &format!("mount -t tmpfs tmpfs /usr/libexec; {copy}"));
+}
+
 #[test]
 #[ignore = "needs root, containerd and network namespaces"]
 fn a_service_explains_where_its_tasks_are_and_why_they_do_not_run() {
@@ -79,6 +104,19 @@ fn a_service_explains_where_its_tasks_are_and_why_they_do_not_run() {
     assert!(told.starts_with("Service s_web (replicated): 2 of 2 running\n"), "{told}");
     assert_eq!(told.matches("the node passed all filters").count(), 2, "{told}");
     assert_eq!(told.matches("  present   fits\n").count(), 2, "{told}");
+
+    swarm.hosts.iter().for_each(without_init);
+    host.ok(&["service", "create", "--detach", "--name", "with-init", "--init", "flok/busybox", "sleep", "1000"]);
+    let none = "2 nodes: no init (docker-init or a static tini)";
+    swarm.task_that(0, "with-init", "waits", |task| task.state == "pending" && task.error.contains(none));
+    let told = host.ok(&["service", "explain", "with-init"]);
+    assert_eq!(
+        told.matches("no init (docker-init or a static tini)").count(),
+        3,
+        "of the task and of two nodes: {told}"
+    );
+    install_init(&swarm.hosts[1]);
+    assert_eq!(swarm.running(0, "with-init", 1)[0].node, swarm.node_id(0, 1));
 
     host.ok(&["node", "update", "--availability", "drain", "n2"]);
     let places = "--constraint=node.hostname==n2";

@@ -3,7 +3,7 @@
 //! What stands in [`Runtime`] is the host's: it survives the daemon, and its files survive the host. The image's name says
 //! how a task behaves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,9 +15,6 @@ use flok::spec::*;
 use rand::RngExt;
 
 use crate::context::{Context, Effect, Ms};
-
-/// How long a signal is on its way, in milliseconds.
-const SIGNAL_TAKES: Ms = 5;
 
 pub type Outcomes = BTreeMap<TaskId, Outcome>;
 
@@ -205,7 +202,8 @@ impl Runtime {
                 }
                 None
             }
-            Action::Stop { .. } | Action::Kill { .. } => Some(EventKind::Signalled),
+            Action::Stop { .. } => None,
+            Action::Kill { .. } => None,
             Action::Release { .. } => Some(EventKind::Released),
             Action::Persist { outcome, .. } if !done.fails => {
                 self.outcomes.insert(task, outcome.clone());
@@ -328,9 +326,10 @@ impl Worker {
         self.machine.handle_event(Event { task, kind: EventKind::Exited(exit) }, context.mono());
     }
 
-    /// Hands the machine's actions to the executor.
+    /// Hands the machine's actions to the executor. A signal is sent in no time, and makes room for the next.
     pub fn act(&mut self, runtime: &Runtime, context: &mut Context<'_>) {
-        for action in self.machine.poll_actions() {
+        let mut actions = VecDeque::from(self.machine.poll_actions());
+        while let Some(action) = actions.pop_front() {
             let task = action.task();
             if takes_turn(&action) {
                 self.begun.insert(task);
@@ -352,8 +351,8 @@ impl Worker {
                         let code = if kills { 137 } else { 143 };
                         context.effects.push(Effect::Exit { after, task, pid, code });
                     }
-                    let done = Done { action, assignment, fails: false, lives_for: None, deaf: false };
-                    context.effects.push(Effect::Execute { after: SIGNAL_TAKES, done });
+                    self.machine.handle_event(Event { task, kind: EventKind::Signalled }, context.mono());
+                    actions.extend(self.machine.poll_actions());
                     continue;
                 }
                 Action::Cancel { .. } => continue,

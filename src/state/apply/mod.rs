@@ -133,7 +133,8 @@ impl State {
     fn plan(&mut self, steps: &[Step], at: At) -> Reply {
         let before = self.clone();
         let (mut applied, mut refused) = (0, 0);
-        // Services that were not released after all: what the leader did next for them rests on it.
+        // Services that were not released, or whose update does not stand as the leader thought: what it did next for them
+        // rests on it.
         let mut void = BTreeSet::new();
         for step in steps {
             let fresh = step.reads.iter().all(|(id, version)| before.version_of(*id) == Some(*version));
@@ -142,7 +143,7 @@ impl State {
                 applied += 1;
             } else {
                 refused += 1;
-                if let Change::ReleaseService { service } = step.change {
+                if let Change::ReleaseService { service } | Change::SetUpdateStatus { service, .. } = step.change {
                     void.insert(service);
                 }
             }

@@ -280,3 +280,30 @@ fn what_is_invalid_does_not_get_into_the_log() {
     let bad = update_command(&swarm, web, |spec| spec.task.placement.constraints = vec!["zone".into()]);
     assert!(matches!(swarm.try_command(bad), Err(Refusal::Invalid(_))));
 }
+
+#[test]
+fn what_a_leader_did_for_an_update_that_stands_otherwise_by_now_is_void() {
+    let mut swarm = Fixture::nodes(1);
+    let (web, other) = (swarm.service("web", 1, |_| {}), swarm.service("other", 1, |_| {}));
+    let (task, beside) = (swarm.pending(web, 1), swarm.pending(other, 1));
+    let begins = |message: &str| {
+        let status = UpdateStatus {
+            state: UpdateState::Updating,
+            since: Version(0),
+            started_at: UnixMs(0),
+            completed_at: None,
+            message: message.into(),
+        };
+        Change::SetUpdateStatus { service: web, status: Some(status) }
+    };
+    let removed = |task| Change::SetDesired { task, desired: DesiredState::Remove };
+    let mut draft = swarm.draft();
+    for change in [begins("of this leader"), removed(task), removed(beside)] {
+        draft.change(&[], change).unwrap();
+    }
+    // Its predecessor's last entry, which it did not know.
+    swarm.change(begins("of another leader"));
+    assert_eq!(swarm.plan(draft.into_steps()), (1, 2));
+    assert_eq!(swarm.state.service(web).unwrap().update.as_ref().unwrap().message, "of another leader");
+    assert_eq!(swarm.state.task(task).unwrap().desired, DesiredState::Running);
+}
