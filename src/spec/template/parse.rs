@@ -95,7 +95,7 @@ impl Reader<'_> {
             (None, _) => PartKind::Print(pipeline),
             (Some(name), false) => PartKind::Assign(name, pipeline),
             (Some(name), true) => {
-                self.declare(&[name.clone()])?;
+                self.declare(std::slice::from_ref(&name))?;
                 PartKind::Declare(name, pipeline)
             }
         })
