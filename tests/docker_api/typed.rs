@@ -72,6 +72,11 @@ fn spec(name: &str, command: &[&str], replicas: i64) -> ServiceSpec {
                 ..Default::default()
             }),
             restart_policy: Some(TaskSpecRestartPolicy { delay: Some(0), ..Default::default() }),
+            // Where it is asked for: a node lists its own containers.
+            placement: Some(TaskSpecPlacement {
+                constraints: Some(vec!["node.hostname==n1".to_owned()]),
+                ..Default::default()
+            }),
             ..Default::default()
         }),
         ..Default::default()

@@ -104,7 +104,7 @@ fn a_host_that_was_cut_off_stops_what_was_replaced_when_it_returns() {
 
     swarm.hosts[cut].heal();
     // It is not trusted with new tasks at once.
-    swarm.task_that(via, "bound_one", "is held back", |task| task.error.contains("back after a failure"));
+    swarm.task_that(via, "bound_one", "is held back", |task| task.error.contains("back after an outage"));
     swarm.nodes_are(via, 3, "ready");
     let old = containers_of(&before);
     eventually("the old tasks to be stopped", PATIENCE, || match swarm.hosts[cut].running_containers() {
