@@ -11,6 +11,8 @@ use super::{Labels, LogDriver};
 
 /// Of every driver but `none`: what is written may wait for a collector in memory, so many bytes, and is dropped beyond.
 pub const DEFAULT_BUFFER_BYTES: u64 = 1 << 20;
+/// Where none is named.
+pub const DEFAULT_LOG_DRIVER: &str = "json-file";
 const DEFAULT_TAG: &str = "{{.ID}}";
 const MAX_TAG_BYTES: usize = 1024;
 const SYSLOG_PORT: u16 = 514;

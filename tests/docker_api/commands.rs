@@ -43,7 +43,8 @@ fn the_swarm_and_its_settings(at: &Host) {
     images.sort_unstable();
     images.dedup();
     assert_eq!(count("{{.Images}}"), images.len().to_string());
-    assert_eq!(ok(at, &["node", "ls", "--format", "{{.TLSStatus}}"]).trim(), "Ready");
+    let nodes = ok(at, &["node", "ls", "--format", "{{.TLSStatus}}"]);
+    assert!(!nodes.is_empty() && nodes.lines().all(|status| status == "Ready"), "{nodes}");
 
     // What is read may be sent back; what would change nothing is refused by its name.
     ok(at, &["swarm", "update", "--cert-expiry", "48h"]);

@@ -32,9 +32,7 @@ pub fn service_spec_from_docker(spec: docker::ServiceSpec) -> Result<ServiceSpec
         restart: restart_in(template.restart_policy.unwrap_or_default())?,
         placement: placement_in(template.placement.unwrap_or_default())?,
         networks: networks.into_iter().map(network_in).collect(),
-        log_driver: template
-            .log_driver
-            .map(|driver| LogDriver { name: driver.name.unwrap_or_default(), options: labels_in(driver.options) }),
+        log_driver: template.log_driver.and_then(log_driver_in),
         force_update: template.force_update.unwrap_or(0),
         host_ports: Vec::new(),
         volume_policy: VolumePolicy::Wait,
@@ -54,6 +52,16 @@ pub fn service_spec_from_docker(spec: docker::ServiceSpec) -> Result<ServiceSpec
     };
     spec.read_additions().map_err(ApiError::invalid)?;
     Ok(spec)
+}
+
+/// Options without a driver are the default one's: a stack file's `logging` may well have no more.
+fn log_driver_in(driver: docker::TaskSpecLogDriver) -> Option<LogDriver> {
+    let (name, options) = (driver.name.unwrap_or_default(), labels_in(driver.options));
+    match (name.is_empty(), options.is_empty()) {
+        (true, true) => None,
+        (true, false) => Some(LogDriver { name: logging::DEFAULT_LOG_DRIVER.to_owned(), options }),
+        (false, _) => Some(LogDriver { name, options }),
+    }
 }
 
 /// A service as `GET /services` shows it, without its status.

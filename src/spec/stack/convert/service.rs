@@ -216,7 +216,7 @@ impl Converter<'_> {
 fn log_driver(service: &Node) -> Option<LogDriver> {
     let logging = service.get("logging")?;
     Some(LogDriver {
-        name: logging.string("driver").unwrap_or_else(|| "json-file".into()),
+        name: logging.string("driver").unwrap_or_else(|| logging::DEFAULT_LOG_DRIVER.into()),
         options: text_map(logging.get("options")),
     })
 }
