@@ -383,8 +383,9 @@ impl Host {
             None => self.command("env"),
             // As systemd does, for a unit with a socket.
             Some(socket) => {
-                let mut command = self.command("sh");
-                let script = "exec 3<&\"$0\"; eval \"exec $0<&-\"; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
+                let mut command = self.command("bash");
+                let script = "[ \"$0\" = 3 ] || { exec 3<&\"$0\"; eval \"exec $0<&-\"; }; \
+                    LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"";
                 command.args(["-c", script, &socket.as_raw_fd().to_string(), "env"]);
                 command
             }
