@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use super::commands::has;
 use super::docker_command::{command, docker, ok, refused};
 use super::lab::{eventually, kill_all_of};
 use super::swarm::{PATIENCE, Swarm};
@@ -15,6 +16,8 @@ fn read(text: &str) -> Value {
 }
 
 pub fn are_listed_and_looked_at(swarm: &Swarm, host: usize, on: &str) {
+    let oom = ["--oom-score-adj", "100"];
+    let has_oom = has(&swarm.hosts[host], "service create --oom-score-adj", 28);
     let more = [
         "--label",
         "tier=a",
@@ -40,10 +43,9 @@ pub fn are_listed_and_looked_at(swarm: &Swarm, host: usize, on: &str) {
         "nofile=1000:2000",
         "--sysctl",
         "net.core.somaxconn=300",
-        "--oom-score-adj",
-        "100",
         "--no-healthcheck",
     ];
+    let more = [more.as_slice(), if has_oom { &oom } else { &[] }].concat();
     let task = start(swarm, host, on, "seen", &more, &["sleep", "1000"]);
     let at = task.host;
     let node = format!("node={on}");
@@ -102,6 +104,7 @@ pub fn are_listed_and_looked_at(swarm: &Swarm, host: usize, on: &str) {
     );
     assert!(mount["Source"].as_str().unwrap().ends_with("/volumes/seen-1/_data"), "{mount}");
     shows_what_its_service_set(&found);
+    assert!(!has_oom || found["HostConfig"]["OomScoreAdj"] == 100, "{found}");
     let missing = refused(at, &["container", "inspect", "nothing"]);
     assert!(missing.contains("No such container: nothing"), "{missing}");
     ok(at, &["service", "rm", "seen"]);
@@ -122,7 +125,6 @@ fn shows_what_its_service_set(container: &Value) {
         ("GroupAdd", json!(["44"])),
         ("Ulimits", json!([{"Name": "nofile", "Soft": 1000, "Hard": 2000}])),
         ("Sysctls", json!({"net.core.somaxconn": "300"})),
-        ("OomScoreAdj", json!(100)),
     ] {
         assert_eq!(host[key], wanted, "{key}");
     }
@@ -235,12 +237,12 @@ pub fn end(swarm: &Swarm, host: usize, on: &str) {
 
     let deaf = ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"];
     let task = start(swarm, host, on, "deaf", &more, &deaf);
-    assert_eq!(ok(at, &["stop", "--timeout", "0", &task.container]).trim(), task.container);
+    assert_eq!(ok(at, &["stop", "-t", "0", &task.container]).trim(), task.container);
     let task = start(swarm, host, on, "struck", &more, &deaf);
     assert_eq!(ok(at, &["kill", &task.container]).trim(), task.container);
     // One whose service keeps it going comes back as another container.
     let task = start(swarm, host, on, "again", &["--restart-delay", "0s"], &["sleep", "1000"]);
-    ok(at, &["restart", "--timeout", "0", &task.container]);
+    ok(at, &["restart", "-t", "0", &task.container]);
     eventually("another container", PATIENCE, || {
         let now = swarm.running(host, "again", 1).remove(0).container;
         if now == task.container { Err(now) } else { Ok(()) }

@@ -56,8 +56,8 @@ pub fn goes_both_ways(swarm: &Swarm, host: usize, on: &str) {
     assert!(!here.join("shadow").exists());
     ok(at, &["cp", &inside("/up/sub/file"), &local("up")]);
     assert_eq!(fs::read_to_string(here.join("up")).unwrap(), "deep");
-    assert!(refused(at, &["cp", &inside("/nowhere"), &local("x")]).contains("Could not find the file /nowhere"));
-    assert!(refused(at, &["cp", &local("large"), &inside("/nowhere/x")]).contains("Could not find"));
+    assert!(refused(at, &["cp", &inside("/nowhere"), &local("x")]).contains("/nowhere"));
+    assert!(refused(at, &["cp", &local("large"), &inside("/nowhere/x")]).contains("/nowhere"));
     // What is mounted in the container is written over, and stays mounted.
     let mounts = || ok(at, &["exec", id, "grep", "-c", " /etc/hosts ", "/proc/mounts"]);
     let before = mounts();
@@ -70,7 +70,7 @@ pub fn goes_both_ways(swarm: &Swarm, host: usize, on: &str) {
     assert!(holds("/mem/sub/file\0") && !holds("proc/1/status\0"));
     // Docker's command takes no link that leads out of what it makes.
     ok(at, &["exec", id, "rm", "/up"]);
-    ok(at, &["cp", "--quiet", &inside("/"), &local("whole")]);
+    ok(at, &["cp", &inside("/"), &local("whole")]);
     at.ok(&["cp", &format!("{}:/", task.name), &local("whole2")]);
     for into in ["whole", "whole2"] {
         assert_eq!(fs::read_to_string(here.join(into).join("mem/sub/file")).unwrap(), "deep");
