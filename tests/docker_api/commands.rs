@@ -149,7 +149,8 @@ pub fn has(host: &Host, what: &str, since: u32) -> bool {
 fn a_stack(swarm: &Swarm, at: &Host) {
     let service =
         |name: &str| format!("  {name}:\n    image: {IMAGE}\n    command: sleep 1000\n    stop_grace_period: 0s\n");
-    let file = |more: &str| swarm.stack_file("several", &format!("services:\n{}{more}", service("web")));
+    let file =
+        |more: &str| swarm.stack_file("several", &format!("version: \"3.8\"\nservices:\n{}{more}", service("web")));
     let both = file(&service("db"));
     if has(at, "stack config", 23) {
         let config = ok(at, &["stack", "config", "-c", &both]);
