@@ -233,8 +233,9 @@ fn one(at: &Host, case: &Case) -> Vec<String> {
     networks.iter().for_each(|name| drop(ok(at, &["network", "rm", name])));
     secrets.iter().for_each(|name| drop(ok(at, &["secret", "rm", name])));
     configs.iter().for_each(|name| drop(ok(at, &["config", "rm", name])));
-    // An old command knows no newer version, and none that is not written.
-    if docker.as_ref().is_err_and(|error| error.contains("unsupported Compose file version"))
+    // An old command knows no newer version, none that is not written, and no jobs.
+    let old = ["unsupported Compose file version", "Unknown mode"];
+    if docker.as_ref().is_err_and(|error| old.iter().any(|unknown| error.contains(unknown)))
         && !has(at, &format!("stack file {}", case.name), 23)
     {
         return Vec::new();
