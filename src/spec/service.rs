@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{ConfigId, DataVersion, DependsOn, Labels, NetworkId, NodeNetwork, Schedule, SecretId, template};
-use crate::spec::template::Budget;
+use crate::spec::template::{Budget, Words};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceSpec {
@@ -166,14 +166,14 @@ const HOSTNAME: &str = "hostname";
 
 impl ContainerSpec {
     /// With the templates of its hostname, environment and mounts filled in; an error says where one cannot be.
-    pub fn expanded(&self, words: &template::Words) -> Result<ContainerSpec, String> {
+    pub fn expanded(&self, words: &Words) -> Result<ContainerSpec, String> {
         let mut spec = self.clone();
         let failed = spec.expand(words).into_iter().next();
         failed.map_or(Ok(spec), |(_, why)| Err(why))
     }
 
     /// Fills in the templates. Gives those that cannot be, each with its place in a stack file's keys, and why.
-    pub fn expand(&mut self, words: &template::Words) -> Vec<(Vec<String>, String)> {
+    pub fn expand(&mut self, words: &Words) -> Vec<(Vec<String>, String)> {
         let (whole, name) = (Budget::of_task(), Budget::of_name());
         self.each_template(|what, text| {
             let budget = if what == HOSTNAME { &name } else { &whole };
@@ -184,21 +184,19 @@ impl ContainerSpec {
 
     /// The templates that cannot be filled in for any task of a service with `labels`, as [`expand`](Self::expand) has them.
     pub fn bad_templates(&self, labels: &Labels) -> Vec<(Vec<String>, String)> {
-        self.clone().each_template(|_, text| template::check_field(text, labels))
+        let words = Words::of_any_task(labels);
+        self.clone().each_template(|_, text| template::check_field(text, &words))
     }
 
     /// `each` is told what a text is of.
     fn each_template(&mut self, each: impl Fn(&str, &mut String) -> Result<(), String>) -> Vec<(Vec<String>, String)> {
         let mut failed = Vec::new();
         let mut fill = |what: &str, at: &[&str], text: &mut String| {
-            match each(what, text) {
-                Ok(()) => {}
-                Err(why) => {
-                    // One of several is named.
-                    let name = at.get(1).map(|name| format!("{name}: ")).unwrap_or_default();
-                    let at = at.iter().map(|key| (*key).to_owned()).collect();
-                    failed.push((at, format!("expanding {what} failed: {name}{why}")));
-                }
+            if let Err(why) = each(what, text) {
+                // One of several is named.
+                let name = at.get(1).map(|name| format!("{name}: ")).unwrap_or_default();
+                let at = at.iter().map(|key| (*key).to_owned()).collect();
+                failed.push((at, format!("expanding {what} failed: {name}{why}")));
             }
         };
         for variable in &mut self.env {

@@ -41,6 +41,15 @@ impl Context<'_> {
 #[derive(Debug, Clone)]
 pub struct Words(Value);
 
+impl Words {
+    /// Of a task that there is not yet, of a service with `labels`.
+    pub fn of_any_task(labels: &Labels) -> Words {
+        let mut words = SHAPE.clone();
+        words["Service"]["Labels"] = json!(labels);
+        Words(words)
+    }
+}
+
 /// Of a service's fields; the data of secrets and configs has a bound of its own.
 const MAX_FIELD_BYTES: usize = 64 << 10;
 
@@ -54,18 +63,16 @@ pub fn expand(text: &str, words: &Words, lookup: Option<Lookup<'_>>, budget: &Bu
     template.render(&words.0, &Manner::of_task(lookup, budget))
 }
 
-/// Whether a field of a service can be a template, as far as that is known before there is a task. Takes no longer for what
-/// the template would do.
-pub fn check_field(text: &str, labels: &Labels) -> Result<(), String> {
+/// Whether a field of a service can be a template, as far as that is known before there is a task, from
+/// [`Words::of_any_task`]. Takes no longer for what the template would do.
+pub fn check_field(text: &str, words: &Words) -> Result<(), String> {
     if !text.contains("{{") {
         return Ok(());
     }
     if text.len() > MAX_FIELD_BYTES {
         return Err(format!("its template has more than {MAX_FIELD_BYTES} bytes"));
     }
-    let mut words = SHAPE.clone();
-    words["Service"]["Labels"] = json!(labels);
-    Template::parse(text)?.check(&SHAPE, &words, false)
+    Template::parse(text)?.check(&SHAPE, &words.0, false)
 }
 
 /// Whether the data of a secret or config can be a template of any service. Of one that `is_secret` the line alone is told.

@@ -298,7 +298,7 @@ fn data_is_checked_before_any_service_has_it() {
 
 #[test]
 fn fields_are_checked_without_being_filled_in() {
-    let labels = Labels::from([("team".to_owned(), "a".to_owned())]);
+    let labels = Words::of_any_task(&Labels::from([("team".to_owned(), "a".to_owned())]));
     let around = "{{range .Service.Labels}}".repeat(30) + &"{{end}}".repeat(30);
     for text in ["{{.Service.Labels.team}}", "{{if index .Service.Labels `x`}}{{.Service.Labels.x}}{{end}}", &around] {
         assert_eq!(check_field(text, &labels), Ok(()), "{text}");
