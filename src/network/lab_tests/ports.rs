@@ -159,11 +159,25 @@ fn a_udp_flow_moves_when_its_task_goes_and_comes_when_its_port_is_published() {
     assert_eq!((answer.from.as_str(), answer.saw.ip()), ("t9", ip(CLIENT)));
 }
 
+/// A command that another thread starts has the files of this process up to its exec: a port that was just let go is
+/// free only then.
+fn bind_free(address: SocketAddr) -> UdpSocket {
+    let mut bound = None;
+    eventually(&format!("{address} is free"), || match UdpSocket::bind(address) {
+        Ok(socket) => bound.replace(socket).is_none(),
+        Err(error) => {
+            assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse, "{address}: {error}");
+            false
+        }
+    });
+    bound.unwrap()
+}
+
 /// From a port of its own to a server that is bound to no address: who answers, and from where.
 fn ask_from(from: &Namespace, port: u16, to: SocketAddr) -> Option<Answer> {
     from.within(move || {
         let any = if to.is_ipv6() { "::" } else { "0.0.0.0" };
-        let socket = UdpSocket::bind(SocketAddr::new(ip(any), port)).unwrap();
+        let socket = bind_free(SocketAddr::new(ip(any), port));
         socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         let mut bytes = [0; 64];
         // A router that has just come up loses the first ones.
