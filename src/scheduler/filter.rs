@@ -11,7 +11,8 @@ use super::nodes::NodeInfo;
 use super::reason::Reason;
 use super::score::OnNode;
 use crate::spec::{
-    Constraint, GenericResource, MountKind, Platform, PortConfig, Protocol, PublishMode, ResourceReservations, TaskSpec,
+    Constraint, GenericResource, MountKind, NetworkAttachment, NetworkTarget, Platform, PortConfig, Protocol,
+    PublishMode, ResourceReservations, TaskSpec,
 };
 use crate::state::State;
 
@@ -29,7 +30,7 @@ pub(super) struct Asked<'a> {
 type Filter = fn(&Demands, Asked<'_>) -> Result<(), Reason>;
 
 /// In the order in which they are asked: first what never changes, so that the sentence names the lasting reason.
-const PIPELINE: [Filter; 7] = [platform, constraints, mounts, init, max_replicas, resources, host_ports];
+const PIPELINE: [Filter; 8] = [platform, constraints, mounts, networks, init, max_replicas, resources, host_ports];
 
 /// What a task spec asks of a node, made ready to be asked ten thousand times.
 pub(super) struct Demands {
@@ -37,6 +38,8 @@ pub(super) struct Demands {
     conditions: Vec<Condition>,
     /// What is wrong with mounts that no node can make.
     mounts: Vec<String>,
+    /// What is wrong with networks that no node can make; filled in from the state.
+    networks: Vec<String>,
     init: bool,
     max_replicas: u64,
     pub reservations: ResourceReservations,
@@ -58,6 +61,7 @@ impl Demands {
             platforms: spec.placement.platforms.iter().map(Platform::normalized).collect(),
             conditions: constraints.into_iter().map(|constraint| known.of(constraint, nodes)).collect(),
             mounts: spec.container.mounts.iter().filter_map(unmountable).collect(),
+            networks: Vec::new(),
             init: spec.container.init == Some(true),
             max_replicas: spec.placement.max_replicas,
             reservations: spec.resources.reservations.clone(),
@@ -67,8 +71,14 @@ impl Demands {
         })
     }
 
-    /// Learns which ports the services publish on every node, if that matters.
-    pub fn spare(&mut self, state: &State) {
+    /// Learns of its networks, and which ports the services publish on every node, if that matters.
+    pub fn learn(&mut self, spec: &TaskSpec, state: &State) {
+        let of = |attachment: &NetworkAttachment| match attachment.target {
+            NetworkTarget::Id(id) => state.network(id),
+            NetworkTarget::Name(_) => None,
+        };
+        let unmet = spec.networks.iter().filter_map(of).flat_map(|network| network.spec.unmet());
+        self.networks = unmet.map(|fault| fault.why).collect();
         if self.open_ports.is_empty() {
             return;
         }
@@ -95,6 +105,7 @@ impl Demands {
             Reason::Platform => format!("platform is not {}", platform_names(&self.platforms)),
             Reason::Constraint(at) => format!("constraint {} not met", self.conditions[at].constraint),
             Reason::Mount(at) => self.mounts[at].clone(),
+            Reason::Network(at) => self.networks[at].clone(),
             Reason::Init => "no init (docker-init or a static tini)".to_owned(),
             Reason::MaxReplicas => format!("max replicas per node ({}) reached", self.max_replicas),
             Reason::Cpu => "insufficient CPU".to_owned(),
@@ -130,6 +141,10 @@ fn constraints(demands: &Demands, asked: Asked<'_>) -> Result<(), Reason> {
 
 fn mounts(demands: &Demands, _: Asked<'_>) -> Result<(), Reason> {
     if demands.mounts.is_empty() { Ok(()) } else { Err(Reason::Mount(0)) }
+}
+
+fn networks(demands: &Demands, _: Asked<'_>) -> Result<(), Reason> {
+    if demands.networks.is_empty() { Ok(()) } else { Err(Reason::Network(0)) }
 }
 
 fn init(demands: &Demands, asked: Asked<'_>) -> Result<(), Reason> {
@@ -218,11 +233,7 @@ fn unmountable(mount: &crate::spec::Mount) -> Option<String> {
     match mount.kind {
         MountKind::Cluster => Some("cluster volumes are not supported".to_owned()),
         MountKind::NamedPipe => Some("named pipes are not supported on Linux".to_owned()),
-        MountKind::Volume => match mount.volume.driver.as_deref() {
-            None | Some("" | "local") => None,
-            Some(driver) => Some(format!("no volume driver {driver}")),
-        },
-        MountKind::Bind | MountKind::Tmpfs => None,
+        MountKind::Volume | MountKind::Bind | MountKind::Tmpfs => mount.unmet().map(|(_, why)| why),
     }
 }
 

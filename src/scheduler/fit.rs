@@ -26,7 +26,7 @@ pub fn fits(
     let images = Images::find(state, once(key), &nodes);
     let spec = &service.spec.task;
     let mut demands = Demands::of(spec, &mut Conditions::default(), nodes.infos.len())?;
-    demands.spare(state);
+    demands.learn(spec, state);
     let holders = images.holders(&spec.container.image);
     let on_node = nodes.on_node(key, now.unix);
     let fit = |index: usize| {

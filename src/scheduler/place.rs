@@ -122,7 +122,7 @@ impl<'a> Tick<'a> {
 
     pub(super) fn demands(&mut self, spec: &TaskSpec) -> Result<Demands, String> {
         let mut demands = Demands::of(spec, &mut self.conditions, self.nodes.infos.len())?;
-        demands.spare(self.draft.state());
+        demands.learn(spec, self.draft.state());
         Ok(demands)
     }
 

@@ -20,6 +20,7 @@ pub(super) enum Reason {
     Platform,
     Constraint(usize),
     Mount(usize),
+    Network(usize),
     Init,
     MaxReplicas,
     Cpu,

@@ -58,6 +58,13 @@ impl NodeNetwork {
 
 /// The one option of the driver that there is: what a packet on the network may be.
 pub const MTU_OPTION: &str = "com.docker.network.driver.mtu";
+/// Docker's option of an overlay network whose traffic IPsec is to encrypt.
+pub const ENCRYPTED_OPTION: &str = "encrypted";
+
+/// Whether a network with these options is to be encrypted.
+pub fn is_encrypted(options: &Labels) -> bool {
+    options.get(ENCRYPTED_OPTION).is_some_and(|value| !matches!(value.as_str(), "0" | "false"))
+}
 
 impl NetworkSpec {
     /// What the option says, which was read before it was stored.

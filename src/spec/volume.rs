@@ -9,6 +9,7 @@ use super::Labels;
 pub const LOCAL_DRIVER: &str = "local";
 
 const OPTIONS: [&str; 3] = ["type", "o", "device"];
+const SIZE: &str = "size";
 /// Mount options whose values are nobody else's business.
 const SECRETS: [&str; 5] = ["password", "password2", "passwd", "pass", "secret"];
 const MASK: &str = "********";
@@ -34,16 +35,17 @@ impl fmt::Debug for VolumeMount {
 impl VolumeMount {
     /// From a volume's driver options; `None` where there are none.
     pub fn read(options: &Labels) -> Result<Option<VolumeMount>, String> {
-        if options.contains_key("size") {
-            return Err(
-                "the option size needs disk quotas, which are not supported yet: for a tmpfs write o=size=64m".into()
-            );
-        }
-        if let Some(unknown) = options.keys().find(|key| !OPTIONS.contains(&key.as_str())) {
+        check_size(options)?;
+        VolumeMount::read_unbounded(options)
+    }
+
+    /// The same, whether or not the volume is to have a size.
+    pub fn read_unbounded(options: &Labels) -> Result<Option<VolumeMount>, String> {
+        if let Some(unknown) = options.keys().find(|key| !OPTIONS.contains(&key.as_str()) && *key != SIZE) {
             return Err(format!("invalid option: {unknown:?}: the driver local has {}", OPTIONS.join(", ")));
         }
         let given = |key: &str| options.get(key).filter(|value| !value.is_empty());
-        if options.values().all(String::is_empty) {
+        if OPTIONS.iter().all(|key| given(key).is_none()) {
             return Ok(None);
         }
         let required = |key: &str| given(key).cloned().ok_or_else(|| format!("missing required option: {key:?}"));
@@ -75,13 +77,20 @@ pub fn shown(options: &Labels) -> Labels {
     options.iter().map(|(key, text)| (key.clone(), value(key, text))).collect()
 }
 
+/// Says why a volume with these options has no size of its own, should it be to have one.
+pub fn check_size(options: &Labels) -> Result<(), String> {
+    if options.contains_key(SIZE) {
+        return Err("volume option size needs disk quotas, which are not there yet: a tmpfs has o=size=64m".into());
+    }
+    Ok(())
+}
+
 /// Says what there is where `driver` is not.
 pub fn check_driver(driver: Option<&str>) -> Result<(), String> {
     match driver {
         None | Some("" | LOCAL_DRIVER) => Ok(()),
         Some(other) => Err(format!(
-            "volume driver {other:?} is not there: flok has {LOCAL_DRIVER:?}, which mounts nfs, cifs, tmpfs and what else a \
-             node's kernel has by its options type, o and device"
+            "volume driver {other:?} is not there: use {LOCAL_DRIVER}, which mounts nfs, cifs and others by its options"
         )),
     }
 }
@@ -109,6 +118,9 @@ mod tests {
         assert_eq!(refused(&[("o", "bind")]), "missing required option: \"type\"");
         assert!(refused(&[("mountpoint", "/x")]).starts_with("invalid option: \"mountpoint\""));
         assert!(refused(&[("size", "10m")]).contains("o=size="));
+        let with_size = options(&[("size", "10m")]);
+        assert_eq!(VolumeMount::read_unbounded(&with_size), Ok(None));
+        assert!(VolumeMount::read_unbounded(&options(&[("size", "10m"), ("typ", "nfs")])).is_err());
     }
 
     #[test]

@@ -33,14 +33,7 @@ const VARIABLES: [(&str, &str); 12] = [
 ];
 
 /// What both refuse, since the swarm does: the file, and of what each refusal tells something. Any other refusal fails the test.
-const REFUSED: [(&str, &[&str]); 5] = [
-    // No plugins of volumes: Docker's tasks wait for a node that has it.
-    ("bretfisher_ghost", &["volume driver \"rexray"]),
-    // Docker encrypts by IPsec.
-    ("bretfisher_proxy-global", &["encryption is not supported yet", "o=size="]),
-    // Docker rejects the tasks.
-    ("bretfisher_voting", &["o=size="]),
-    ("docker-cli_e2e-named-resources", &["must be an absolute path: \"volume"]),
+const REFUSED: [(&str, &[&str]); 1] = [
     // Docker refuses it as well: it shows every key, not what goes together.
     ("docker-cli_full-example", &["knows no option", "IPAM driver", "dnsrr", "enable IPv6"]),
 ];

@@ -181,8 +181,25 @@ fn mounts_what_options_say(swarm: &Swarm, host: usize) {
     );
     assert_eq!(at.ok(&["volume", "rm", "share"]).trim(), "share");
     let mount = "type=volume,source=c,target=/c,volume-driver=rexray";
-    let refused = refused(at, &["service", "create", "--detach", "--name", "no", "--mount", mount, IMAGE]);
-    assert!(refused.contains("volume driver \"rexray\" is not there"), "{refused}");
+    // As in Docker, it is stored, and its task says why it waits.
+    let created = docker(at, &["service", "create", "--detach", "--name", "no", "--mount", mount, IMAGE]);
+    let warning = String::from_utf8_lossy(&created.stderr);
+    assert!(created.status.success() && warning.contains("volume driver \"rexray\" is not there"), "{warning}");
+    waits_for(at, "no", "volume driver \"rexray\" is not there");
+    ok(at, &["network", "create", "--driver", "overlay", "--opt", "encrypted", "hidden"]);
+    ok(at, &["service", "create", "--detach", "--name", "unread", "--network", "hidden", IMAGE]);
+    waits_for(at, "unread", "network hidden: its option encrypted cannot be met yet");
+    ok(at, &["service", "rm", "no", "unread"]);
+    ok(at, &["network", "rm", "hidden"]);
+}
+
+/// The one task of the service stands with that reason.
+fn waits_for(at: &Host, service: &str, reason: &str) {
+    eventually("the reason at the task", PATIENCE, || {
+        let tasks = ok(at, &["service", "ps", "--no-trunc", "--format", "{{.CurrentState}} {{.Error}}", service]);
+        let is_told = tasks.starts_with("Pending") && tasks.contains(reason) && tasks.lines().count() == 1;
+        if is_told { Ok(()) } else { Err(tasks) }
+    });
 }
 
 pub fn tells_what_happens(swarm: &Swarm, host: usize) {

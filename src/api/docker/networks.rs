@@ -99,8 +99,10 @@ pub async fn create<B: Backend>(
     let spec = network_spec_from_docker(body)?;
     refuse_unfit(&spec, &backend.read().await?)?;
     let id = NetworkId(backend.new_id());
+    let unmet = spec.unmet().into_iter().map(|fault| format!("{}; tasks on it wait until it is changed", fault.why));
+    let warning = unmet.collect::<Vec<_>>().join("; ");
     backend.propose(Command::CreateNetwork { id, spec }).await?;
-    Ok((StatusCode::CREATED, Json(json!({ "Id": id.to_string(), "Warning": "" }))).into_response())
+    Ok((StatusCode::CREATED, Json(json!({ "Id": id.to_string(), "Warning": warning }))).into_response())
 }
 
 pub async fn remove<B: Backend>(

@@ -72,16 +72,22 @@ pub async fn create<B: Backend>(
     headers: HeaderMap,
     Docker(body): Docker<docker::ServiceSpec>,
 ) -> Result<Response, ApiError> {
-    let warnings = unheeded(&body);
+    let mut warnings = unheeded(&body);
     let mut spec = service_spec_from_docker(body)?;
     if spec.name.is_empty() {
         spec.name = names::made_up(backend.new_id());
     }
     refuse_unsupported(&spec)?;
+    warnings.extend(waits_for(&spec));
     let id = ServiceId(backend.new_id());
     let command = Command::CreateService { id, spec: Box::new(spec), credentials: credentials(&headers) };
     backend.propose(command).await?;
     Ok((StatusCode::CREATED, Json(json!({ "ID": id.to_string(), "Warnings": warnings }))).into_response())
+}
+
+/// What its tasks will wait for.
+fn waits_for(spec: &ServiceSpec) -> Vec<String> {
+    spec.unmet().into_iter().map(|fault| format!("{}; its tasks wait until it is changed", fault.why)).collect()
 }
 
 /// What was said and means less than it says. Not of an update: a client sends back what it was shown.
@@ -111,6 +117,7 @@ pub async fn update<B: Backend>(
     let read = backend.read().await?;
     let service = lookup::service(&read.state, &wanted)?;
     let version = Version(query.version);
+    let mut warnings = Vec::new();
     let command = match query.rollback.as_deref() {
         // The body is the spec in force, and does not count.
         Some("previous") => Command::RollbackService { id: service.id, version },
@@ -121,6 +128,7 @@ pub async fn update<B: Backend>(
             let mut spec = service_spec_from_docker(body)?;
             spec.keep_additions(&service.spec);
             refuse_unsupported(&spec)?;
+            warnings = waits_for(&spec);
             let credentials = match credentials(&headers) {
                 Some(auth) => CredentialsUpdate::Replace(auth),
                 None => CredentialsUpdate::Keep,
@@ -129,7 +137,7 @@ pub async fn update<B: Backend>(
         }
     };
     backend.propose(command).await?;
-    Ok(Json(json!({ "Warnings": [] })))
+    Ok(Json(json!({ "Warnings": warnings })))
 }
 
 pub async fn remove<B: Backend>(

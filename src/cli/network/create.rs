@@ -57,6 +57,9 @@ impl Create {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
         let request = self.request()?;
         let created = client.docker().create_network(request).await.map_err(|error| client.explain(error))?;
+        if !created.warning.is_empty() {
+            eprintln!("Warning: {}", created.warning);
+        }
         print(&format!("{}\n", created.id))
     }
 

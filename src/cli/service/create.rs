@@ -112,6 +112,7 @@ impl Create {
         container.secrets = Some(secrets).filter(|secrets| !secrets.is_empty());
         container.configs = Some(configs).filter(|configs| !configs.is_empty());
         let created = client.docker().create_service(spec, credentials).await.map_err(|error| client.explain(error))?;
+        super::warn(created.warnings);
         let id = created.id.unwrap_or_default();
         print(&format!("{id}\n"))?;
         let service = super::fetch(client, &id).await?;

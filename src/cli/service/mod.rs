@@ -98,7 +98,15 @@ async fn store(client: &Client, service: &Found, spec: ServiceSpec, how: Store) 
     };
     let id = service.id.as_deref().unwrap_or_default();
     let updated = client.docker().update_service(id, spec, options, how.credentials).await;
-    updated.map(drop).map_err(|error| client.explain(error).into())
+    warn(updated.map_err(|error| client.explain(error))?.warnings);
+    Ok(())
+}
+
+/// What the swarm took and has something to say of.
+fn warn(warnings: Option<Vec<String>>) {
+    for warning in warnings.unwrap_or_default() {
+        eprintln!("Warning: {warning}");
+    }
 }
 
 /// Looks at a service, changes its spec and puts that in force: again, from the service as it is then, where somebody else

@@ -7,8 +7,6 @@ pub enum Feature {
     Networks,
     IngressPorts,
     ClusterVolumes,
-    /// Others than `local`.
-    VolumeDrivers,
     /// `depends_on`.
     StartOrder,
     /// extends, include, profiles.
@@ -24,9 +22,6 @@ impl Feature {
                 "ingress publishing is not supported yet: use the long form (target, published) with mode: host"
             }
             Feature::ClusterVolumes => "cluster volumes are not supported yet",
-            Feature::VolumeDrivers => {
-                "this volume driver is not there: use local, which mounts NFS and others by driver_opts"
-            }
             Feature::StartOrder => "start order is not supported yet: remove it and let the service wait or retry",
             Feature::Composition => "it is not supported yet: give several files with -c instead",
         }

@@ -6,7 +6,6 @@ use super::forms::{attachments, env_files, file_references, hosts, network_mode,
 use super::reader::*;
 use super::volumes::{mounts, tmpfs};
 use super::yaml::{Entry, Node, Value};
-use crate::spec::volume::check_driver;
 
 const fn used(key: &'static str, read: Read) -> Field {
     Field { key, read, support: Support::Used }
@@ -220,7 +219,7 @@ const LOGGING: &[Field] = &[used("driver", text), used("options", labels)];
 const VOLUME: &[Field] = &[
     used("name", text),
     used("external", external),
-    used("driver", volume_driver),
+    used("driver", text),
     used("driver_opts", labels),
     used("labels", labels),
     needs("x-cluster-spec", Feature::ClusterVolumes, anything),
@@ -367,14 +366,6 @@ fn check_external(reader: &mut Reader<'_>, path: &str, mut node: Node, own: &[&s
 
 fn volume_policy(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
     reader.one_of(path, node, &["wait", "start-empty"])
-}
-
-fn volume_driver(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
-    let node = text(reader, path, node)?;
-    if !reader.features.has(Feature::VolumeDrivers) {
-        reader.parsed(node.place, path, check_driver(Some(node.as_text())));
-    }
-    Some(node)
 }
 
 /// A list of requests, or `all`, which is one.

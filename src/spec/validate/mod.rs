@@ -5,6 +5,7 @@
 mod container;
 mod faults;
 mod objects;
+mod unmet;
 
 use std::collections::BTreeSet;
 

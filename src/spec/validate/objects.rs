@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::faults::{Fault, Faults, first};
 use super::{Checked, InvalidSpec, check_data_name, check_labels, check_present, is_resource_name, require};
+use crate::spec::network::is_encrypted;
 use crate::spec::*;
 
 /// As in Docker Swarm: a certificate must outlive a few attempts at its renewal.
@@ -139,19 +140,19 @@ const MOST_MTU: u32 = 65535;
 impl NetworkSpec {
     /// What none of this swarm's nodes would heed is refused.
     fn note_bad_options(&self, faults: &mut Faults) {
-        for key in self.driver_options.keys().filter(|key| key.as_str() != MTU_OPTION) {
-            let why = match key.as_str() {
-                "encrypted" => format!(
-                    "network {}: encryption is not supported yet: leave the option \"encrypted\" out",
-                    self.name
-                ),
-                unknown => format!(
-                    "network {}: the overlay driver knows no option {unknown:?}, only {MTU_OPTION:?}: leave it out",
-                    self.name
-                ),
-            };
+        const KNOWN: [&str; 2] = [MTU_OPTION, ENCRYPTED_OPTION];
+        for key in self.driver_options.keys().filter(|key| !KNOWN.contains(&key.as_str())) {
+            let why = format!(
+                "network {}: the overlay driver knows no option {key:?}, only {MTU_OPTION:?}: leave it out",
+                self.name
+            );
             faults.check(&["driver_opts", key], Err(InvalidSpec(why)));
         }
+        // All services that publish ports would wait.
+        let is_heeded = !self.ingress || !is_encrypted(&self.driver_options);
+        faults.require(&["driver_opts", ENCRYPTED_OPTION], is_heeded, || {
+            format!("network {}: no network for ingress can be {ENCRYPTED_OPTION} yet: leave that out", self.name)
+        });
         let least = if self.ipv6 { LEAST_MTU.1 } else { LEAST_MTU.0 };
         let fits = |text: &String| text.parse().is_ok_and(|mtu| (least..=MOST_MTU).contains(&mtu));
         faults.require(&["driver_opts", MTU_OPTION], self.driver_options.get(MTU_OPTION).is_none_or(fits), || {

@@ -22,6 +22,14 @@ impl Converter<'_> {
         }
     }
 
+    /// What no node can do is deployed, and waits.
+    pub(super) fn warn_of_unmet(&mut self, kind: &str, entry: &Entry, unmet: Vec<Fault>) {
+        for Fault { at, why } in unmet {
+            let (place, path) = self.locate(kind, entry, &at);
+            self.report.warn(place, &path, format!("{why}; tasks wait until it is changed"));
+        }
+    }
+
     /// The place of what `at` leads to below `entry`, and its path; of what is not written there, the place of what it would
     /// stand in.
     fn locate(&self, kind: &str, entry: &Entry, at: &[String]) -> (Place, String) {

@@ -16,6 +16,7 @@ impl<'a> Converter<'a> {
         for entry in defined.iter().filter(|entry| !entry.value.flag("external")) {
             let network = self.network(&entry.key, &entry.value);
             self.report_faults("networks", entry, network.faults());
+            self.warn_of_unmet("networks", entry, network.unmet());
             networks.push(network);
         }
         let uses_default = |service: &Entry| match service.value.get("networks") {

@@ -48,6 +48,7 @@ impl Converter<'_> {
         }
         self.schedule(&path, service, &mut spec);
         self.report_faults("services", entry, spec.faults());
+        self.warn_of_unmet("services", entry, spec.unmet());
         Some(spec)
     }
 
