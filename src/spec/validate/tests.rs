@@ -149,8 +149,8 @@ fn what_no_node_can_do_is_told_apart_from_what_is_wrong() {
     let at: Vec<String> = unmet.iter().map(|fault| fault.at.join(".")).collect();
     assert_eq!(at, ["volumes./driver.driver", "volumes./size.driver_opts", "volumes.relative", "volumes.tmp"]);
     assert!(unmet.iter().all(|fault| fault.why.chars().count() < 120), "a scheduler's reason is short: {unmet:?}");
-    spec.task.container.mounts[1].volume.driver_options.insert("siz".into(), "1".into());
-    assert!(spec.validate().unwrap_err().to_string().starts_with("invalid option: \"siz\""));
+    spec.task.container.mounts[1].volume.driver_options.insert("quota".into(), "1".into());
+    assert!(spec.validate().unwrap_err().to_string().starts_with("invalid option: \"quota\""));
 }
 
 #[test]
