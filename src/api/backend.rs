@@ -26,6 +26,9 @@ pub trait Backend: Containers + Store {
     /// The state as this node holds it, without asking anybody; `None` where it holds none.
     fn seen(&self) -> Option<Arc<State>>;
 
+    /// Who leads, as far as this node knows without asking; `None` where nobody does, or it holds no log.
+    fn leader(&self) -> Option<NodeId>;
+
     /// The state after each entry of the log from now on, each before [`Self::seen`] gives it; `None` where this node holds no
     /// log.
     fn applied(&self) -> Option<broadcast::Receiver<Arc<State>>>;

@@ -141,6 +141,10 @@ impl Backend for Daemon {
         Some(self.session()?.shared.log()?.state())
     }
 
+    fn leader(&self) -> Option<NodeId> {
+        self.session()?.shared.log()?.status().borrow().leader
+    }
+
     fn applied(&self) -> Option<broadcast::Receiver<Arc<State>>> {
         Some(self.session()?.shared.log()?.applied())
     }

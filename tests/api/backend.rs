@@ -150,6 +150,10 @@ impl Backend for Bench {
         Some(Arc::new(self.state.lock().unwrap().clone()))
     }
 
+    fn leader(&self) -> Option<NodeId> {
+        Some(NODE)
+    }
+
     fn applied(&self) -> Option<broadcast::Receiver<Arc<State>>> {
         None
     }

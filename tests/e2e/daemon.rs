@@ -4,6 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Duration;
 
+use super::docker_command::ok;
 use super::lab::{Host, Lab, eventually, kill_all_of, run};
 use super::swarm::{PATIENCE, Swarm, containers_of};
 
@@ -266,6 +267,15 @@ fn a_leader_that_is_stopped_hands_over_before_it_goes() {
     let others = (0..3).filter(|index| *index != leader);
     let named: Vec<String> = others.map(|index| swarm.status(index).unwrap()["leader"].to_string()).collect();
     assert!(named.iter().any(|name| name != "null" && !name.contains(&old)), "{named:?}");
+    let other = &swarm.hosts[usize::from(leader == 0)];
+    let ask = ["events", "--since", "5m", "--until", "0s", "--filter", "type=node", "--format", "{{json .Actor}}"];
+    eventually("the change of leader to be told", PATIENCE, || {
+        let told = ok(other, &ask);
+        let of = |id: &str, leads: &str| {
+            told.lines().any(|line| line.contains(id) && line.contains(&format!("\"leader.new\":\"{leads}\"")))
+        };
+        if of(&old, "false") && of("", "true") { Ok(()) } else { Err(told) }
+    });
 }
 
 #[test]

@@ -78,7 +78,10 @@ pub fn boolean(name: &str, value: Option<&str>) -> Result<bool, ApiError> {
     }
 }
 
-/// Query values as Docker's clients write booleans: `1`, `true`, `True`.
+/// What Docker takes for yes in a query where it refuses nothing: all that is not one of its words for no.
 pub fn truthy(value: Option<&str>) -> bool {
-    matches!(value.map(str::to_ascii_lowercase).as_deref(), Some("1" | "true" | "t" | "yes"))
+    !matches!(
+        value.map(|value| value.trim().to_ascii_lowercase()).as_deref(),
+        None | Some("" | "0" | "no" | "false" | "none")
+    )
 }

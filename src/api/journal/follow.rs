@@ -27,8 +27,8 @@ const AT_MOST: Duration = Duration::from_secs(1);
 
 /// Tells of the swarm's objects, for as long as the API is served.
 pub async fn follow_swarm<B: Backend>(backend: Arc<B>, journal: Journal) {
-    let mut followed = Followed { backend, journal, state: None };
-    followed.state = followed.backend.seen();
+    let (state, leader) = (backend.seen(), backend.leader());
+    let mut followed = Followed { backend, journal, state, leader };
     loop {
         // Before it is looked at: what comes between is then told twice, and known by its index.
         let applied = followed.backend.applied();
@@ -49,6 +49,8 @@ struct Followed<B> {
     journal: Journal,
     /// All of it has been told.
     state: Option<Arc<State>>,
+    /// The last one that there was.
+    leader: Option<NodeId>,
 }
 
 impl<B: Backend> Followed<B> {
@@ -61,6 +63,7 @@ impl<B: Backend> Followed<B> {
                 Ok(Err(RecvError::Lagged(_))) => {}
                 Ok(Err(RecvError::Closed)) => return,
                 Err(_) => {
+                    self.leader_goes_on();
                     let seen = self.backend.seen();
                     if applied.is_empty() && !self.is_up_to_date(seen.as_deref()) {
                         return;
@@ -90,6 +93,15 @@ impl<B: Backend> Followed<B> {
             told.iter().filter_map(|change| of_swarm(change, at)).for_each(|event| self.journal.tell(event));
         }
         self.state = new;
+        self.leader_goes_on();
+    }
+
+    /// Tells of a new leader, whose first entry it is that shows it.
+    fn leader_goes_on(&mut self) {
+        let (Some(state), Some(leader)) = (&self.state, self.backend.leader()) else { return };
+        let before = self.leader.replace(leader);
+        let at = self.backend.now();
+        of_leader(state, before, leader, at).into_iter().for_each(|event| self.journal.tell(event));
     }
 }
 
@@ -253,6 +265,17 @@ fn of_swarm(change: &ObjectChange, at: Timestamp) -> Option<Event> {
             event("config", action(change), change.latest().id.to_string(), named(&change.latest().spec.name))
         }
     })
+}
+
+/// Of the one that leads no more, and of the one that does.
+fn of_leader(state: &State, before: Option<NodeId>, leader: NodeId, at: Timestamp) -> Vec<Event> {
+    let Some(before) = before.filter(|before| *before != leader) else { return Vec::new() };
+    let event = |id: NodeId, leads: bool| {
+        let mut attributes = Labels::from([("name".to_owned(), state.node(id)?.name().to_owned())]);
+        differs(&mut attributes, "leader", (!leads).to_string(), leads.to_string());
+        Some(Event { kind: "node", action: "update".to_owned(), id: id.to_string(), attributes, scope: "swarm", at })
+    };
+    [event(before, false), event(leader, true)].into_iter().flatten().collect()
 }
 
 fn action<T>(change: &Difference<T>) -> &'static str {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::state::fixture::Fixture;
+use crate::state::fixture::{Fixture, node};
 use crate::state::{Command, UpdateState};
 
 #[test]
@@ -54,4 +54,16 @@ fn a_mount_of_a_part_of_a_volume_is_of_that_volume() {
     assert_eq!(name("/v/ab/_data"), Some("ab"));
     assert_eq!(name("/v/a/_data/deep/down"), Some("a"));
     assert_eq!((name("/v/a/_database"), name("/v")), (None, None));
+}
+
+#[test]
+fn a_change_of_leader_is_told_of_both() {
+    let swarm = Fixture::nodes(2);
+    let told = |before, leader| of_leader(&swarm.state, before, leader, Timestamp::UNIX_EPOCH);
+    let (one, two) = (node(1), node(2));
+    assert_eq!((told(None, one), told(Some(one), one)), (vec![], vec![]));
+    let told = told(Some(one), two);
+    let seen: Vec<_> = told.iter().map(|event| (event.id.clone(), event.attributes["leader.new"].as_str())).collect();
+    assert_eq!(seen, [(one.to_string(), "false"), (two.to_string(), "true")]);
+    assert_eq!((told[1].action.as_str(), told[1].attributes["leader.old"].as_str()), ("update", "false"));
 }
