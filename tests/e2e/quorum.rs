@@ -63,6 +63,8 @@ fn without_a_quorum_reads_are_marked_stale_and_writes_name_who_is_missing() {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && errors.contains("no quorum") && errors.contains("n2"), "{read:?}: {errors}");
     }
+    let managers = n1.ok(&["node", "ls", "--format", "{{.Hostname}} {{.ManagerStatus}}"]);
+    assert_eq!(managers.matches("Unreachable").count(), 2, "{managers}");
     let stack = swarm.stack_file("more", WEB);
     for write in [
         vec!["service", "scale", "s_web=9"],

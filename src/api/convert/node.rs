@@ -47,6 +47,7 @@ pub fn node_to_docker(node: &Node, read: &Read) -> docker::Node {
     let message = Some(message.as_str()).filter(|message| !message.is_empty()).into_iter().chain(told);
     let message = message.collect::<Vec<_>>().join("; ");
     let down = matches!(node.health, NodeHealth::Down { .. } | NodeHealth::Left { .. });
+    let is_missed = read.stale.as_ref().is_some_and(|stale| stale.missing.iter().any(|name| name == node.name()));
     docker::Node {
         id: Some(node.id.to_string()),
         version: version(node.meta.version),
@@ -73,7 +74,7 @@ pub fn node_to_docker(node: &Node, read: &Read) -> docker::Node {
         }),
         manager_status: node.is_manager().then(|| docker::ManagerStatus {
             leader: (read.leader == Some(node.id)).then_some(true),
-            reachability: Some(match (down, node.raft.map(|raft| raft.standing)) {
+            reachability: Some(match (down || is_missed, node.raft.map(|raft| raft.standing)) {
                 (true, _) => docker::Reachability::UNREACHABLE,
                 (false, Some(RaftStanding::Voter | RaftStanding::Standby)) => docker::Reachability::REACHABLE,
                 (false, None) => docker::Reachability::UNKNOWN,
