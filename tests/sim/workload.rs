@@ -143,6 +143,10 @@ impl World {
         // One whose daemon is down cannot say goodbye.
         let may_leave = |at: &usize| (*at > 0 || !self.workload.mixed) && self.hosts[*at].daemon.is_some();
         let Some(at) = members.choose(&mut self.rng).copied().filter(may_leave) else { return };
+        let manages = self.check.reference.node(self.hosts[at].node).is_some_and(|node| node.is_manager());
+        if manages && self.managers_here() <= 2 {
+            return;
+        }
         self.hosts[at].gone = true;
         let node = self.hosts[at].node;
         self.check.note(|| format!("{node} leaves"));
@@ -193,11 +197,15 @@ impl World {
         }
     }
 
+    fn managers_here(&self) -> usize {
+        let here = |node: &Node| self.host_of(node.id).is_some_and(|host| !self.hosts[host].gone);
+        self.check.reference.nodes().filter(|node| node.is_manager() && here(node)).count()
+    }
+
     /// Two managers at least stay.
     fn change_role(&mut self, via: usize) {
         let nodes: Vec<_> = self.check.reference.nodes().cloned().collect();
-        let here = |node: &Node| self.host_of(node.id).is_some_and(|host| !self.hosts[host].gone);
-        let managers = nodes.iter().filter(|node| node.is_manager() && here(node)).count();
+        let managers = self.managers_here();
         let Some(node) = nodes.choose(&mut self.rng) else { return };
         let role = match node.spec.role {
             Role::Worker => Role::Manager,
