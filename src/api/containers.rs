@@ -22,6 +22,8 @@ pub trait Containers: Send + Sync + 'static {
     fn container_id(&self, task: TaskId) -> String;
     /// The containers of this node, whether they run or not.
     fn containers(&self) -> impl Future<Output = Result<Vec<Container>, ApiError>> + Send;
+    /// Those that run, and where they are on networks; asks nobody. None on a node that is locked or in no swarm.
+    fn connected(&self) -> Vec<Connected>;
     /// Gives something whenever what is known of them has changed.
     fn containers_changed(&self) -> BoxStream<'static, ()>;
     fn container_usage(&self, task: TaskId) -> impl Future<Output = Result<Usage, ApiError>> + Send;
@@ -117,6 +119,20 @@ pub struct Place {
     /// With the prefix of their network.
     pub addresses: Vec<(IpAddr, u8)>,
     pub aliases: Vec<String>,
+    /// Of the container's one interface; empty where it has none any more.
+    pub mac: String,
+}
+
+/// A container that runs on this node, by its places on networks alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connected {
+    pub container: String,
+    /// Its task's.
+    pub name: String,
+    /// One that its node has of its own.
+    pub of_node: Option<NodeNetwork>,
+    /// Those of the swarm.
+    pub places: Vec<Place>,
 }
 
 /// The newest probes of a health check, the last one last.

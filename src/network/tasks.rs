@@ -17,9 +17,9 @@ use super::plane::{Plane, SwarmView, Wired};
 use super::pool::Subnet;
 use super::ports::{self, HeldPorts};
 use super::records::{Record, Records};
-use super::state::Interface;
+use super::state::{Interface, Mac};
 use super::turns::Turns;
-use super::wiring::{addresses_of, interface, namespace_path, place, wired};
+use super::wiring::{addresses_of, interface, namespace_path, place, task_mac, wired};
 use super::{NetworkError, doctor, firewall, namespace, probe};
 use crate::dispatcher::Networks;
 use crate::spec::{Attachment, Condition, Finding, NetworkId, PortConfig, Protocol, TaskId, Way};
@@ -45,6 +45,8 @@ pub struct TaskNetwork {
     pub namespace: PathBuf,
     /// The host-local one first.
     pub addresses: Vec<IpAddr>,
+    /// Of its one interface, whatever networks it is on.
+    pub mac: Mac,
     /// Ports bound on this node, the automatic ones chosen.
     pub host_ports: Vec<PortConfig>,
 }
@@ -438,6 +440,7 @@ impl TaskNetworks {
             task: record.task,
             namespace: namespace_path(&self.shared.config, record.task),
             addresses: [IpAddr::V4(record.address)].into_iter().chain(addresses_of(record)).collect(),
+            mac: task_mac(record.address),
             host_ports: record.ports.clone(),
         }
     }

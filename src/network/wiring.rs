@@ -88,7 +88,7 @@ pub fn interface(record: &Record) -> Interface {
 }
 
 /// A locally administered MAC address, from the task's address.
-fn task_mac(address: Ipv4Addr) -> Mac {
+pub fn task_mac(address: Ipv4Addr) -> Mac {
     let [a, b, c, d] = address.octets();
     Mac([0x02, 0x42, a, b, c, d])
 }

@@ -88,6 +88,21 @@ impl Containers for Daemon {
         Ok(made.map_err(refused)?.into_iter().filter_map(show).collect())
     }
 
+    fn connected(&self) -> Vec<Connected> {
+        let Some(session) = self.session() else { return Vec::new() };
+        let view = session.shared.view();
+        let reports = self.host.reports();
+        let reports = reports.borrow();
+        let running = reports.tasks.values().filter(|report| report.pid.is_some() && !report.state.is_final());
+        let connected = running.filter_map(|report| {
+            let task = view.assignments.get(&report.task)?;
+            let (container, name, places) = (report.container_id.clone()?, task.name.clone(), self.places(task));
+            let of_node = places.is_empty().then(|| task.spec.node_network().unwrap_or(NodeNetwork::Bridge));
+            Some(Connected { container, name, of_node, places })
+        });
+        connected.collect()
+    }
+
     fn containers_changed(&self) -> BoxStream<'static, ()> {
         let next = |mut reports: tokio::sync::watch::Receiver<_>| async move {
             reports.changed().await.ok()?;
@@ -296,6 +311,7 @@ impl Daemon {
     /// A task's places on the networks of the swarm, as far as this node knows these.
     fn places(&self, task: &Assignment) -> Vec<Place> {
         let networks = self.host.networks.borrow();
+        let mac = self.host.task_networks().get(task.task).map(|network| network.mac.to_string()).unwrap_or_default();
         let place = |attachment: &Attachment| {
             let network = networks.as_ref().and_then(|known| known.list.get(&attachment.network));
             let prefix = |address: &std::net::IpAddr| {
@@ -308,6 +324,7 @@ impl Daemon {
                 name: network.map_or_else(|| attachment.network.to_string(), |network| network.name.clone()),
                 addresses: attachment.addresses.iter().map(|address| (*address, prefix(address))).collect(),
                 aliases: attachment.aliases.clone(),
+                mac: mac.clone(),
             }
         };
         task.attachments.iter().map(place).collect()

@@ -242,6 +242,11 @@ impl Containers for Bench {
         Ok(vec![container(), ended()])
     }
 
+    fn connected(&self) -> Vec<Connected> {
+        let (container, name) = (CONTAINER.to_owned(), container().task.name);
+        vec![Connected { container, name, of_node: Some(NodeNetwork::Bridge), places: Vec::new() }]
+    }
+
     fn containers_changed(&self) -> BoxStream<'static, ()> {
         stream::pending().boxed()
     }

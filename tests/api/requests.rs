@@ -20,6 +20,17 @@ fn the_counts_of_info_are_what_the_node_knows() {
     assert_eq!(counts, [Some(5), Some(3), Some(2), Some(7)]);
 }
 
+#[test]
+fn a_network_of_the_nodes_own_shows_who_is_on_it() {
+    let server = Server::start();
+    let containers = |network: &str| {
+        let answer = server.ask("GET", &format!("/networks/{network}"), b"").unwrap();
+        let shown: Value = serde_json::from_str(&answer.body).unwrap();
+        shown["Containers"].as_object().unwrap().keys().cloned().collect::<Vec<_>>()
+    };
+    assert_eq!((containers("bridge"), containers("host")), (vec![CONTAINER.to_owned()], vec![]));
+}
+
 fn escaped(text: &str) -> String {
     let one = |byte: u8| match byte.is_ascii_alphanumeric() {
         true => char::from(byte).to_string(),

@@ -12,7 +12,7 @@ use super::images;
 use super::lab::{Host, eventually, kill_all_of};
 use super::registry::{ADDR, Registry};
 use super::swarm::{PATIENCE, Swarm};
-use super::whole::{IMAGE, start};
+use super::whole::{Asked, IMAGE, start};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -229,6 +229,7 @@ pub fn tells_what_happens(swarm: &Swarm, host: usize) {
     let more =
         ["--restart-condition", "none", "--network", "eared", "--mount", "type=volume,source=heard,target=/heard"];
     let task = start(swarm, host, &at.name(), "told", &more, &["sleep", "1000"]);
+    shows_who_is_on_it(at, "eared", &task);
     ok(at, &["service", "update", "--detach", "--label-add", "a=b", "told"]);
     assert_eq!(docker(at, &["exec", &task.container, "sh", "-c", "exit 3"]).status.code(), Some(3));
     ok(at, &["top", &task.container]);
@@ -289,6 +290,21 @@ pub fn tells_what_happens(swarm: &Swarm, host: usize) {
         if found.trim() == told { Ok(()) } else { Err(found) }
     });
     ok(at, &["rmi", "mine/heard:1"]);
+}
+
+/// A network's containers on this node, with their addresses as they are, and its nodes.
+fn shows_who_is_on_it(at: &Host, network: &str, task: &Asked) {
+    let shown = &json(&ok(at, &["network", "inspect", network]))[0];
+    let containers = shown["Containers"].as_object().unwrap();
+    assert_eq!((containers.len(), &containers[&task.container]["Name"]), (1, &task.name.clone().into()), "{shown}");
+    let [address, mac] = ["IPv4Address", "MacAddress"].map(|key| containers[&task.container][key].as_str().unwrap());
+    let inside = ok(at, &["exec", &task.container, "ip", "addr"]);
+    let plain = address.split('/').next().unwrap();
+    assert!(inside.contains(&format!("inet {plain}/")) && inside.contains(&format!("link/ether {mac} ")), "{inside}");
+    assert!(address.ends_with("/24"), "{address}");
+    let peers: Vec<&str> = shown["Peers"].as_array().unwrap().iter().map(|peer| peer["IP"].as_str().unwrap()).collect();
+    let own = ok(at, &["info", "--format", "{{.Swarm.NodeAddr}}"]);
+    assert_eq!(peers, [own.trim()], "{shown}");
 }
 
 /// Configs that are made and removed one right after the other, on one connection; what is to be told of them.

@@ -9,7 +9,10 @@ mod swarm;
 mod task;
 
 pub use container::{health_out, mount_out, ulimit_out};
-pub use network::{network_services, network_spec_from_docker, network_to_docker, node_network_to_docker};
+pub use network::{
+    endpoints, endpoints_of_node, network_services, network_spec_from_docker, network_to_docker,
+    node_network_to_docker, peers,
+};
 pub use node::{node_spec_from_docker, node_to_docker};
 pub use secret::{config_spec_from_docker, config_to_docker, secret_spec_from_docker, secret_to_docker};
 pub use service::{ServiceShown, ports_to_docker, service_spec_from_docker, service_to_docker, update_state};

@@ -1,15 +1,16 @@
 //! Networks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bollard::models as docker;
 use serde::Serialize;
 
 use super::{date, labels_in, labels_out};
-use crate::api::{ApiError, Read};
+use crate::api::{ApiError, Connected, Place, Read};
 use crate::spec::*;
-use crate::state::{Network, State};
+use crate::state::{Network, Node, NodeHealth, State, Task};
 
 /// Reads a network as a client asks for it. What it may be is the state's to say.
 pub fn network_spec_from_docker(request: docker::NetworkCreateRequest) -> Result<NetworkSpec, ApiError> {
@@ -123,9 +124,7 @@ fn subnet_out(spec: &NetworkSpec, subnet: &Subnet) -> docker::IpamConfig {
 
 /// The services on a network and their tasks, by name: what `network inspect --verbose` shows beside the rest.
 pub fn network_services(network: &Network, read: &Read) -> HashMap<String, serde_json::Value> {
-    let on = |service: &&std::sync::Arc<crate::state::Service>| {
-        read.state.networks_of(&service.spec.task).contains(&network.id)
-    };
+    let on = |service: &&Arc<crate::state::Service>| read.state.networks_of(&service.spec.task).contains(&network.id);
     let shown = read.state.services().filter(on).map(|service| {
         let vips = service.vips.iter().filter(|vip| vip.0 == network.id).flat_map(|vip| &vip.1);
         let tasks = read.state.tasks_of_service(service.id).filter(|task| task.outcome.is_none());
@@ -144,12 +143,7 @@ fn port_out(port: &PortConfig) -> String {
     format!("Target: {}, Publish: {}", port.target, port.published)
 }
 
-fn task_info(
-    network: &Network,
-    task: &crate::state::Task,
-    service: &str,
-    read: &Read,
-) -> Option<docker::NetworkTaskInfo> {
+fn task_info(network: &Network, task: &Task, service: &str, read: &Read) -> Option<docker::NetworkTaskInfo> {
     let place = task.attachments.iter().find(|place| place.network == network.id)?;
     let host = task.node.and_then(|node| read.state.node(node)).map(|node| node.description.addr.to_string());
     Some(docker::NetworkTaskInfo {
@@ -158,6 +152,54 @@ fn task_info(
         endpoint_ip: place.addresses.first().map(IpAddr::to_string),
         info: host.map(|host| HashMap::from([("Host IP".to_owned(), host)])),
     })
+}
+
+/// Those of this node's containers that are on a network of the swarm, by their ids.
+pub fn endpoints(network: NetworkId, connected: &[Connected]) -> HashMap<String, docker::EndpointResource> {
+    let of = |container: &Connected| {
+        let place = container.places.iter().find(|place| place.id == network)?;
+        Some((container.container.clone(), endpoint(container, Some(place))))
+    };
+    connected.iter().filter_map(of).collect()
+}
+
+/// Those on one of the node's own, where no address means anything elsewhere.
+pub fn endpoints_of_node(network: NodeNetwork, connected: &[Connected]) -> HashMap<String, docker::EndpointResource> {
+    let on = connected.iter().filter(|container| container.of_node == Some(network));
+    on.map(|container| (container.container.clone(), endpoint(container, None))).collect()
+}
+
+fn endpoint(container: &Connected, place: Option<&Place>) -> docker::EndpointResource {
+    let address = |ipv6: bool| {
+        let mut addresses = place.into_iter().flat_map(|place| &place.addresses);
+        let found = addresses.find(|(address, _)| address.is_ipv6() == ipv6);
+        found.map(|(address, prefix)| format!("{address}/{prefix}")).unwrap_or_default()
+    };
+    docker::EndpointResource {
+        name: Some(container.name.clone()),
+        endpoint_id: Some(container.container.clone()),
+        mac_address: Some(place.map(|place| place.mac.clone()).unwrap_or_default()),
+        ipv4_address: Some(address(false)),
+        ipv6_address: Some(address(true)),
+    }
+}
+
+/// The nodes that a network reaches: those with tasks on it, and of the ingress network all that are up. Named as Docker
+/// names them, by host name and the beginning of an id.
+pub fn peers(network: &Network, state: &State) -> Vec<docker::PeerInfo> {
+    let on = |task: &&Arc<Task>| task.is_live() && task.attachments.iter().any(|place| place.network == network.id);
+    let used: BTreeSet<NodeId> = state.tasks().filter(on).filter_map(|task| task.node).collect();
+    let reached =
+        |node: &&Arc<Node>| used.contains(&node.id) || (network.spec.ingress && node.health == NodeHealth::Up);
+    let peer = |node: &Arc<Node>| docker::PeerInfo {
+        name: Some(format!("{}-{}", node.description.hostname, shortened(&node.id.to_string()))),
+        ip: Some(node.description.addr.to_string()),
+    };
+    state.nodes().filter(reached).map(peer).collect()
+}
+
+fn shortened(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
 }
 
 /// An address with the prefix of its subnet, as Docker's clients read them.
@@ -286,7 +328,7 @@ mod tests {
         let web = swarm.service("web", 1, |spec| spec.task.networks = vec![attach_to(net)]);
         swarm.give_vips(web);
         let task = swarm.running(web, 1, node(1));
-        let state = std::sync::Arc::new(swarm.state.clone());
+        let state = Arc::new(swarm.state.clone());
         let read = Read { state, observed: Default::default(), leader: None, stale: None };
 
         let service = crate::api::convert::service_to_docker(swarm.state.service(web).unwrap(), &swarm.state);
@@ -312,6 +354,51 @@ mod tests {
             (Some("10.5.0.3"), Some("10.5.0.2, fd00:5::2"))
         );
         assert_eq!(tasks[0]["Info"]["Host IP"], "10.99.0.1");
+    }
+
+    #[test]
+    fn a_networks_containers_and_its_nodes_are_shown_as_docker_shows_them() {
+        use crate::state::fixture::{Fixture, attach_to, node};
+        let mut swarm = Fixture::nodes(3);
+        let (net, other) = (swarm.network("back", &["10.5.0.0/16"]), swarm.network("front", &["10.6.0.0/16"]));
+        let web = swarm.service("web", 2, |spec| spec.task.networks = vec![attach_to(net)]);
+        swarm.running(web, 1, node(1));
+        swarm.running(web, 2, node(3));
+        let nodes = |network| {
+            let peers = peers(swarm.state.network(network).unwrap(), &swarm.state);
+            peers.into_iter().map(|peer| (peer.name.unwrap(), peer.ip.unwrap())).collect::<Vec<_>>()
+        };
+        let peer = |at: u128| {
+            let node = swarm.state.node(node(at)).unwrap();
+            let name = format!("{}-{}", node.description.hostname, &node.id.to_string()[..12]);
+            (name, node.description.addr.to_string())
+        };
+        assert_eq!((nodes(net), nodes(other)), (vec![peer(1), peer(3)], vec![]));
+
+        let place = |id, mac: &str, addresses: &[&str]| Place {
+            id,
+            name: String::new(),
+            addresses: addresses.iter().map(|address| (address.parse().unwrap(), 16)).collect(),
+            aliases: Vec::new(),
+            mac: mac.into(),
+        };
+        let container = |id: &str, of_node, places| Connected {
+            container: id.into(),
+            name: format!("task-of-{id}"),
+            of_node,
+            places,
+        };
+        let connected = [
+            container("c1", None, vec![place(other, "m", &["10.6.0.3"]), place(net, "m", &["fd00::3", "10.5.0.3"])]),
+            container("c2", Some(NodeNetwork::Host), vec![]),
+        ];
+        let shown = serde_json::to_value(endpoints(net, &connected)).unwrap();
+        let (ipv4, ipv6) = ("10.5.0.3/16", "fd00::3/16");
+        let endpoint = serde_json::json!({"Name": "task-of-c1", "EndpointID": "c1", "MacAddress": "m", "IPv4Address": ipv4,
+            "IPv6Address": ipv6});
+        assert_eq!(shown, serde_json::json!({ "c1": endpoint }));
+        let of_node = |network| endpoints_of_node(network, &connected).into_keys().collect::<Vec<_>>();
+        assert_eq!((of_node(NodeNetwork::Host), of_node(NodeNetwork::Bridge)), (vec!["c2".to_owned()], vec![]));
     }
 
     #[test]

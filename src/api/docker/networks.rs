@@ -12,7 +12,10 @@ use serde_json::json;
 
 use super::images::until;
 use super::{Docker, ListQuery, answer, answer_of, truthy};
-use crate::api::convert::{network_services, network_spec_from_docker, network_to_docker, node_network_to_docker};
+use crate::api::convert::{
+    endpoints, endpoints_of_node, network_services, network_spec_from_docker, network_to_docker,
+    node_network_to_docker, peers,
+};
 use crate::api::filters::Filters;
 use crate::api::query::Query;
 use crate::api::surroundings::refuse_unfit;
@@ -78,7 +81,9 @@ pub async fn inspect<B: Backend>(
     let read = of_swarm(&*backend).await?;
     // A service names one as it names those of the swarm, so its scope is no matter.
     if let Some(network) = NodeNetwork::named(&wanted) {
-        return Ok(answer_of(read.as_ref(), node_network_to_docker(network)));
+        let mut shown = node_network_to_docker(network);
+        shown.containers = Some(endpoints_of_node(network, &backend.connected()));
+        return Ok(answer_of(read.as_ref(), shown));
     }
     let read = read.ok_or_else(|| ApiError::not_found("network", &wanted))?;
     let network = lookup::network(&read.state, &wanted)?;
@@ -86,6 +91,8 @@ pub async fn inspect<B: Backend>(
         return Err(ApiError::not_found("network", &wanted));
     }
     let mut shown = network_to_docker(&network);
+    shown.containers = Some(endpoints(network.id, &backend.connected()));
+    shown.peers = Some(peers(&network, &read.state));
     if truthy(query.verbose.as_deref()) {
         shown.services = Some(network_services(&network, &read));
     }

@@ -263,7 +263,7 @@ pub fn networks(container: &Container) -> Map<String, Value> {
             "IPv6Gateway": "",
             "GlobalIPv6Address": text(true),
             "GlobalIPv6PrefixLen": prefix(true),
-            "MacAddress": "",
+            "MacAddress": place.mac,
             "Aliases": place.aliases,
             "DNSNames": place.aliases,
             "Links": null,
