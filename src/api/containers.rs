@@ -157,8 +157,17 @@ pub struct ContainerProcess {
     pub env: Vec<String>,
     pub dir: String,
     pub hostname: String,
-    /// Source, target, and whether it may be written.
-    pub mounts: Vec<(String, String, bool)>,
+    /// What is mounted from the host.
+    pub mounts: Vec<HostMount>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostMount {
+    pub source: String,
+    pub target: String,
+    pub writable: bool,
+    /// The volume that it is of, under the name by which volumes are listed.
+    pub volume: Option<String>,
 }
 
 /// Totals since its start, but for memory and processes, which are as of now.

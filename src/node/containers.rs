@@ -58,7 +58,12 @@ impl Containers for Daemon {
             task.service_name = made.service_name.unwrap_or(task.service_name);
             let report = reports.get(&made.task);
             let process = made.process.unwrap_or_default();
-            task.spec.container.mounts = self.mounted(&task, &process.mounts);
+            let mounts = process.mounts.into_iter().map(|(source, target, writable)| {
+                let volume = runtime.volume_at(Path::new(&source));
+                HostMount { source, target, writable, volume }
+            });
+            let mounts: Vec<HostMount> = mounts.collect();
+            task.spec.container.mounts = self.mounted(&task, &mounts);
             Some(Container {
                 id: made.id,
                 node: self.host.node(),
@@ -76,7 +81,7 @@ impl Containers for Daemon {
                     env: process.env,
                     dir: process.dir,
                     hostname: process.hostname,
-                    mounts: process.mounts,
+                    mounts,
                 },
                 created: made.created,
                 started: made.started,
@@ -295,14 +300,13 @@ fn unreachable(shared: &Shared, node: NodeId, error: &TransportError) -> String 
 
 impl Daemon {
     /// A task's mounts with their templates filled in. A volume's name is the one that is mounted: the words that it was
-    /// made of, such as its service's labels, may be others by now. `there`: source, target, and whether it may be written.
-    fn mounted(&self, task: &Assignment, there: &[(String, String, bool)]) -> Vec<Mount> {
+    /// made of, such as its service's labels, may be others by now.
+    fn mounted(&self, task: &Assignment, there: &[HostMount]) -> Vec<Mount> {
         let names = self.host.facts.names(self.host.node());
         let filled_in = Expander::new(task, &names, &BTreeMap::new()).container();
         let mut mounts = filled_in.map_or_else(|_| task.spec.container.mounts.clone(), |container| container.mounts);
         for mount in mounts.iter_mut().filter(|mount| mount.kind == MountKind::Volume && mount.source.is_some()) {
-            let source = there.iter().find(|(_, target, _)| *target == mount.target).map(|(source, ..)| source);
-            let name = source.and_then(|source| self.host.runtime.volumes().name_at(Path::new(source)));
+            let name = there.iter().find(|there| there.target == mount.target).and_then(|there| there.volume.clone());
             mount.source = name.or(mount.source.take());
         }
         mounts

@@ -106,7 +106,9 @@ impl Store for Daemon {
 
     fn volumes(&self) -> Vec<LocalVolume> {
         let volumes = self.host.runtime.volumes();
-        volumes.list().iter().filter_map(|name| volumes.look(name)).map(shown).collect()
+        let named = volumes.list().into_iter().filter_map(|name| volumes.look(&name));
+        let of_tasks = self.host.runtime.anonymous_volumes().into_iter().map(|(_, volume)| volume);
+        named.chain(of_tasks).map(shown).collect()
     }
 
     async fn volume_users(&self) -> Result<BTreeMap<String, Vec<String>>, ApiError> {
@@ -131,8 +133,8 @@ impl Store for Daemon {
     }
 
     async fn volume_size(&self, name: &str) -> Option<u64> {
-        let (volumes, name) = (self.host.runtime.volumes().clone(), name.to_owned());
-        tokio::task::spawn_blocking(move || volumes.size(&name)).await.unwrap_or_default()
+        let (runtime, name) = (self.host.runtime.clone(), name.to_owned());
+        tokio::task::spawn_blocking(move || runtime.volume_size(&name)).await.unwrap_or_default()
     }
 }
 

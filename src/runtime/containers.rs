@@ -20,6 +20,7 @@ use containerd_client::types::Mount;
 use containerd_client::types::v1::{Process, Status};
 use prost::Message;
 
+use super::anonymous_volumes;
 use super::client::{LONG, SHORT, SNAPSHOTTER, call};
 use super::error::{Result, RuntimeError, gone_is_fine};
 use super::images::ImageInfo;
@@ -93,13 +94,13 @@ impl Runtime {
     /// Mounts the volumes of a task that are file systems of their own. Their servers may be slow, and whoever waits for
     /// them holds up nobody.
     pub async fn mount_volumes(&self, assignment: &Assignment) -> Result<()> {
-        let anonymous = anonymous_volumes(&self.task_dir(assignment.task));
+        let anonymous = anonymous_volumes::of_task(&self.task_dir(assignment.task));
         let holder = Holder { task: assignment.task, anonymous: &anonymous };
         self.shared.volumes.enter_all(&assignment.spec.container.mounts, holder).await
     }
 
     async fn leave_volumes(&self, task: TaskId) -> Result<()> {
-        let anonymous = anonymous_volumes(&self.task_dir(task));
+        let anonymous = anonymous_volumes::of_task(&self.task_dir(task));
         self.shared.volumes.leave(Holder { task, anonymous: &anonymous }).await
     }
 
@@ -118,7 +119,7 @@ impl Runtime {
         let image_config = prepare.image.config.config().clone().unwrap_or_default();
         let image_root = ImageRoot { mounts, at: dir.join("rootfs") };
         let wanted = with_image_volumes(container, image_config.volumes().as_deref().unwrap_or_default());
-        let anonymous = anonymous_volumes(&dir);
+        let anonymous = anonymous_volumes::of_task(&dir);
         let holder = Holder { task, anonymous: &anonymous };
         let mut resolved = self.shared.volumes.resolve(&wanted, holder, &image_root).await?;
         resolved.extend(self.shared.task_files.put(task, prepare.files)?);
@@ -193,7 +194,7 @@ impl Runtime {
         self.forget_health(task);
         let rootfs = self.rootfs(task, &id).await?;
         let dir = self.task_dir(task);
-        self.shared.volumes.enter_again(Holder { task, anonymous: &anonymous_volumes(&dir) }).await?;
+        self.shared.volumes.enter_again(Holder { task, anonymous: &anonymous_volumes::of_task(&dir) }).await?;
         let marker = dir.join(STARTED);
         fs::write(&marker, []).map_err(RuntimeError::io("marking the start in", &marker))?;
         let log = LogTarget::new(assignment.spec.log_driver.as_ref(), self.shared.log_defaults, &dir)?;
@@ -438,11 +439,6 @@ impl Runtime {
             other => other,
         }
     }
-}
-
-/// Where the volumes without a name are, of the task with this directory.
-fn anonymous_volumes(dir: &Path) -> PathBuf {
-    dir.join("volumes")
 }
 
 fn make_task_dir(dir: &Path) -> Result<()> {

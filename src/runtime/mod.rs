@@ -4,6 +4,7 @@
 //! and their logs outlive the daemon, and the next daemon adopts them by their labels. Nothing here decides what runs:
 //! `node::worker` carries the agent's actions here.
 
+mod anonymous_volumes;
 mod attached;
 mod cdi;
 mod client;

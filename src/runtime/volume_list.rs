@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use super::Runtime;
+use super::containers::container_id;
 use super::error::{Result, RuntimeError};
 use super::mounting::{is_mounted, remove_tree, unmount};
 use super::volume_mounts::users;
@@ -32,12 +33,14 @@ pub struct Volume {
 
 impl Runtime {
     /// The ids of the containers that have a volume mounted, whether they run or not, by its name: as they were made,
-    /// whatever their services say by now.
+    /// whatever their services say by now. One without a name is its task's from before there is a container.
     pub async fn volume_users(&self) -> Result<BTreeMap<String, Vec<String>>> {
-        let mut users: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let of_tasks = self.anonymous_volumes().into_iter();
+        let mut users: BTreeMap<String, Vec<String>> =
+            of_tasks.map(|(task, volume)| (volume.name, vec![container_id(task)])).collect();
         for made in self.made().await? {
             for (source, ..) in made.process.iter().flat_map(|process| &process.mounts) {
-                let Some(name) = self.shared.volumes.name_at(Path::new(source)) else { continue };
+                let Some(name) = self.volume_at(Path::new(source)) else { continue };
                 let users = users.entry(name).or_default();
                 if !users.contains(&made.id) {
                     users.push(made.id.clone());
@@ -78,21 +81,12 @@ impl Volumes {
     }
 
     pub fn look(&self, name: &str) -> Option<Volume> {
-        let home = self.home(name);
-        if !is_volume(&home) {
-            return None;
-        }
-        let made = fs::metadata(&home).ok()?;
-        let born = made.created().or_else(|_| made.modified()).ok()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let created = UnixMs(u64::try_from(born.as_millis()).unwrap_or(0));
-        let (labels, options) = (read(&home, LABELS), read(&home, OPTIONS));
-        Some(Volume { name: name.to_owned(), path: home.join(DATA), labels, options, created })
+        look_at(name, &self.home(name))
     }
 
     /// Bytes of its files; `None` where they are not this node's, or are more than can be walked.
     pub fn size(&self, name: &str) -> Option<u64> {
-        let home = self.home(name);
-        read(&home, OPTIONS).is_empty().then(|| size(&home.join(DATA)))
+        size_of(&self.home(name))
     }
 
     /// Removes a volume with its data; what was mounted there is left as it is. Not there is success.
@@ -111,6 +105,22 @@ impl Volumes {
         }
         remove_tree(&home).map_err(failed)
     }
+}
+
+/// The volume with this directory.
+pub(super) fn look_at(name: &str, home: &Path) -> Option<Volume> {
+    if !is_volume(home) {
+        return None;
+    }
+    let made = fs::metadata(home).ok()?;
+    let born = made.created().or_else(|_| made.modified()).ok()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let created = UnixMs(u64::try_from(born.as_millis()).unwrap_or(0));
+    let (labels, options) = (read(home, LABELS), read(home, OPTIONS));
+    Some(Volume { name: name.to_owned(), path: home.join(DATA), labels, options, created })
+}
+
+pub(super) fn size_of(home: &Path) -> Option<u64> {
+    read(home, OPTIONS).is_empty().then(|| size(&home.join(DATA)))
 }
 
 /// Looks at nothing that is mounted there: it might not answer.

@@ -392,7 +392,16 @@ fn container() -> Container {
         ran_for: None,
         host_ports: Vec::new(),
         networks: Vec::new(),
-        process: ContainerProcess::default(),
+        // Declared by its image.
+        process: ContainerProcess {
+            mounts: vec![HostMount {
+                source: "/nowhere/0/_data".into(),
+                target: "/data".into(),
+                writable: true,
+                volume: Some("f00d".repeat(16)),
+            }],
+            ..ContainerProcess::default()
+        },
         created: AT,
         started: Some(AT),
         image_digest: String::new(),

@@ -31,6 +31,22 @@ fn a_network_of_the_nodes_own_shows_who_is_on_it() {
     assert_eq!((containers("bridge"), containers("host")), (vec![CONTAINER.to_owned()], vec![]));
 }
 
+#[test]
+fn a_volume_that_the_image_declares_is_a_mount_with_its_name() {
+    let server = Server::start();
+    let get = |path: &str| -> Value { serde_json::from_str(&server.ask("GET", path, b"").unwrap().body).unwrap() };
+    let mounts = get(&format!("/containers/{CONTAINER}/json"))["Mounts"].clone();
+    assert_eq!(mounts.as_array().unwrap().len(), 1);
+    let wanted = json!({"Type": "volume", "Name": "f00d".repeat(16), "Source": "/nowhere/0/_data", "Destination": "/data",
+        "Driver": "local", "Mode": "", "RW": true, "Propagation": ""});
+    assert_eq!(mounts[0], wanted);
+    let listed = |volume: &str| {
+        let filters = escaped(&json!({ "volume": [volume] }).to_string());
+        get(&format!("/containers/json?filters={filters}")).as_array().unwrap().len()
+    };
+    assert_eq!((listed(&"f00d".repeat(16)), listed("other")), (1, 0));
+}
+
 fn escaped(text: &str) -> String {
     let one = |byte: u8| match byte.is_ascii_alphanumeric() {
         true => char::from(byte).to_string(),

@@ -123,7 +123,9 @@ pub fn holds_volumes(swarm: &Swarm, host: usize) {
     let path = found[0]["Mountpoint"].as_str().unwrap();
     fs::write(at.seen_from_outside(path.as_ref()).join("file"), [b'x'; 5000]).unwrap();
     let mount = ["--mount", "type=volume,source={{.Service.Name}}-{{.Task.Slot}},target=/data"];
-    let task = start(swarm, host, &at.name(), "holds", &mount, &["sleep", "1000"]);
+    let unnamed = ["--mount", "type=volume,target=/scratch"];
+    let task = start(swarm, host, &at.name(), "holds", &[mount, unnamed].concat(), &["sleep", "1000"]);
+    let scratch = name_of_an_unnamed_one(at, &task.container);
     assert_eq!(ok(at, &["exec", &task.container, "wc", "-c", "/data/file"]).split_whitespace().next(), Some("5000"));
     assert!(refused(at, &["volume", "rm", "holds-1"]).contains("volume is in use"));
     assert!(!ok(at, &["volume", "ls", "--quiet", "--filter", "dangling=true"]).contains("holds-1"));
@@ -139,11 +141,27 @@ pub fn holds_volumes(swarm: &Swarm, host: usize) {
         let output = docker(at, &["volume", "rm", "holds-1"]);
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
     });
-    assert!(refused(at, &["volume", "inspect", "holds-1"]).to_lowercase().contains("no such volume"));
+    for gone in ["holds-1", &scratch] {
+        assert!(refused(at, &["volume", "inspect", gone]).to_lowercase().contains("no such volume"));
+    }
     let unnamed = ok(at, &["volume", "create"]);
     assert!(ok(at, &["volume", "prune", "--force"]).contains(unnamed.trim()));
     assert!(refused(at, &["volume", "create", "--driver", "nothing", "x"]).contains("nothing"));
     mounts_what_options_say(swarm, host);
+}
+
+/// That at `/scratch`, which is the container's own.
+fn name_of_an_unnamed_one(at: &Host, container: &str) -> String {
+    let shown = json(&ok(at, &["inspect", container]))[0].clone();
+    let mount = shown["Mounts"].as_array().unwrap().iter().find(|mount| mount["Destination"] == "/scratch").unwrap();
+    let name = mount["Name"].as_str().unwrap();
+    assert!(name.len() == 64, "{mount}");
+    let volume = json(&ok(at, &["volume", "inspect", name]))[0].clone();
+    assert_eq!(volume["Mountpoint"], mount["Source"]);
+    assert!(ok(at, &["volume", "ls", "--quiet"]).lines().any(|listed| listed == name));
+    let prune = ok(at, &["volume", "prune", "--force"]);
+    assert!(!prune.contains(name) && refused(at, &["volume", "rm", name]).contains("volume is in use"), "{prune}");
+    name.to_owned()
 }
 
 /// A volume that is a file system of its own, made by one command and used by a service.

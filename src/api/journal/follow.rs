@@ -188,12 +188,12 @@ fn of_what_it_uses(container: &Container, volumes: &[LocalVolume], starts: bool,
         Event { kind, action: action.to_owned(), id, attributes, scope: "local", at }
     };
     let id = container.id.as_str();
-    let mounted = container.process.mounts.iter().filter_map(|(source, target, writable)| {
-        let volume = volume_of(source, volumes)?;
-        let writable = writable.to_string();
+    let mounted = container.process.mounts.iter().filter_map(|mount| {
+        let volume = volume_of(&mount.source, volumes)?;
+        let writable = mount.writable.to_string();
         let attributes = [
             ("container", id),
-            ("destination", target.as_str()),
+            ("destination", mount.target.as_str()),
             ("driver", "local"),
             ("name", volume.name.as_str()),
             ("read/write", writable.as_str()),

@@ -164,6 +164,7 @@ fn matches(container: &Container, filters: &Filters, node: NodeId) -> bool {
         })
         && filters.any("volume", |wanted| {
             spec.mounts.iter().any(|mount| mount.source.as_deref() == Some(wanted) || mount.target == wanted)
+                || container.process.mounts.iter().any(|mount| mount.volume.as_deref() == Some(wanted))
         })
         && filters.any("publish", |wanted| port(wanted, |port| port.published))
         && filters.any("expose", |wanted| port(wanted, |port| port.target))

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::Here;
 use crate::api::convert::{date, health_out, mount_out, ulimit_out};
-use crate::api::{Container, ProbeShown};
+use crate::api::{Container, HostMount, ProbeShown};
 use crate::spec::quantity::for_people;
 use crate::spec::*;
 
@@ -200,10 +200,11 @@ pub fn network_mode(container: &Container) -> &str {
     }
 }
 
+/// What its service mounts, and the volumes that its image declares.
 pub fn mounts(container: &Container) -> Vec<Value> {
-    let spec = &container.task.spec.container;
+    let (asked, there) = (&container.task.spec.container.mounts, &container.process.mounts);
     let of = |mount: &Mount| {
-        let host = container.process.mounts.iter().find(|(_, target, _)| *target == mount.target);
+        let host = there.iter().find(|host| host.target == mount.target);
         let kind = match mount.kind {
             MountKind::Bind => "bind",
             MountKind::Volume => "volume",
@@ -213,19 +214,26 @@ pub fn mounts(container: &Container) -> Vec<Value> {
         };
         let mut shown = json!({
             "Type": kind,
-            "Source": host.map_or("", |(source, ..)| source.as_str()),
+            "Source": host.map_or("", |host| host.source.as_str()),
             "Destination": mount.target,
             "Mode": if mount.read_only { "ro" } else { "" },
             "RW": !mount.read_only,
             "Propagation": mount.bind.propagation.clone().unwrap_or_default(),
         });
         if mount.kind == MountKind::Volume {
-            shown["Name"] = json!(mount.source.clone().unwrap_or_default());
+            let volume = host.and_then(|host| host.volume.as_ref()).or(mount.source.as_ref());
+            shown["Name"] = json!(volume.map_or("", String::as_str));
             shown["Driver"] = json!("local");
         }
         shown
     };
-    spec.mounts.iter().map(of).collect()
+    let of_image = |host: &HostMount| {
+        let volume = host.volume.as_ref().filter(|_| asked.iter().all(|mount| mount.target != host.target))?;
+        let (source, target) = (&host.source, &host.target);
+        Some(json!({"Type": "volume", "Name": volume, "Source": source, "Destination": target, "Driver": "local",
+            "Mode": "", "RW": host.writable, "Propagation": ""}))
+    };
+    asked.iter().map(of).chain(there.iter().filter_map(of_image)).collect()
 }
 
 /// Ports published on the container's own node.
