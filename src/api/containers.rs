@@ -73,7 +73,7 @@ pub trait Containers: Send + Sync + 'static {
         task: TaskId,
         path: String,
         archive: Archive,
-        replace_kinds: bool,
+        how: WriteFiles,
     ) -> impl Future<Output = Result<Option<()>, ApiError>> + Send;
 
     /// Remembers a command to be run; its id names this node.
@@ -157,6 +157,8 @@ pub struct ContainerProcess {
     pub env: Vec<String>,
     pub dir: String,
     pub hostname: String,
+    /// User and group.
+    pub user: (u32, u32),
     /// What is mounted from the host.
     pub mounts: Vec<HostMount>,
 }
@@ -216,6 +218,15 @@ pub enum WaitFor {
 /// A tar stream.
 pub type Archive = BoxStream<'static, io::Result<Bytes>>;
 
+/// How an archive goes into a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriteFiles {
+    /// A directory may take a file's place.
+    pub replace_kinds: bool,
+    /// User and group that all of it is to belong to; `None`: as the archive says.
+    pub owner: Option<(u32, u32)>,
+}
+
 /// What stands at a path in a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStat {
@@ -224,6 +235,7 @@ pub struct FileStat {
     /// As `stat(2)` has it.
     pub mode: u32,
     pub modified_unix_ns: i128,
+    /// Where a symbolic link leads, as a path from the container's root where there is something.
     pub link: Option<String>,
 }
 

@@ -81,6 +81,7 @@ impl Containers for Daemon {
                     env: process.env,
                     dir: process.dir,
                     hostname: process.hostname,
+                    user: process.user,
                     mounts,
                 },
                 created: made.created,
@@ -244,10 +245,12 @@ impl Containers for Daemon {
         task: TaskId,
         path: String,
         archive: Archive,
-        replace_kinds: bool,
+        how: WriteFiles,
     ) -> Result<Option<()>, ApiError> {
         let archive = SyncIoBridge::new(Box::pin(StreamReader::new(archive)));
-        let done = self.host.runtime.copy_in(task, PathBuf::from(path), archive, replace_kinds).await;
+        let WriteFiles { replace_kinds, owner } = how;
+        let how = runtime::Unpack { replace_kinds, owner };
+        let done = self.host.runtime.copy_in(task, PathBuf::from(path), archive, how).await;
         done.map_err(|error| match error {
             // What is in the archive is the client's.
             RuntimeError::Io { .. } => ApiError::Invalid(explained(&error)),

@@ -57,15 +57,24 @@ pub struct PathStat {
     /// As `stat(2)` has it.
     pub mode: u32,
     pub modified_unix_ns: i128,
-    /// Where a symbolic link leads.
+    /// Where a symbolic link leads, as a path from the container's root where there is something.
     pub link: Option<String>,
+}
+
+/// How an archive goes into a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unpack {
+    /// A directory may take a file's place.
+    pub replace_kinds: bool,
+    /// User and group that all of it is to belong to; `None`: as the archive says.
+    pub owner: Option<(u32, u32)>,
 }
 
 impl Runtime {
     /// `None` where there is nothing.
     pub async fn stat_path(&self, task: TaskId, path: PathBuf) -> Result<Option<PathStat>> {
         let shown = path.clone();
-        let stat = self.in_root(task, move |root| found(Place::at(root, &path)?.stat())).await;
+        let stat = self.in_root(task, move |root| found(Place::at(root, &path)?.stat(root))).await;
         missing(stat.map_err(RuntimeError::io("looking at", shown)))
     }
 
@@ -99,7 +108,7 @@ impl Runtime {
         task: TaskId,
         path: PathBuf,
         mut archive: impl Read + Send + 'static,
-        replace_kinds: bool,
+        how: Unpack,
     ) -> Result<Option<()>> {
         let running = self.shared.copies.begin()?;
         self.pid(task).await?;
@@ -107,7 +116,7 @@ impl Runtime {
         let done = self.in_root(task, move |root| {
             let _running = running;
             let there = !Place::directory(root, &path, false).is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
-            let done = if there { unpack(root, &path, &mut archive, replace_kinds).map(Some) } else { Ok(None) };
+            let done = if there { unpack(root, &path, &mut archive, how).map(Some) } else { Ok(None) };
             // Who sends reads the answer when all is sent.
             let _ = io::copy(&mut archive.take(MAX_REST_BYTES), &mut io::sink());
             done
@@ -186,11 +195,23 @@ impl Place {
         Path::new("/proc/self/fd").join(self.dir.as_raw_fd().to_string()).join(&self.name)
     }
 
-    fn stat(&self) -> io::Result<PathStat> {
+    /// What the link leads to in the end; where it leads to nothing, what it says.
+    fn target(&self, root: &Rootfs) -> io::Result<PathBuf> {
+        let top = place_of(&root.open(Path::new("/"), libc::O_PATH)?)?;
+        let inside = |whole: &Path| Some(Path::new("/").join(whole.strip_prefix(&top).ok()?));
+        let place = inside(&place_of(&self.dir)?).unwrap_or_default().join(&self.name);
+        let end = root.open(&place, libc::O_PATH).and_then(|end| place_of(&end)).ok();
+        match end.and_then(|end| inside(&end)) {
+            Some(end) => Ok(end),
+            None => fs::read_link(self.path()),
+        }
+    }
+
+    fn stat(&self, root: &Rootfs) -> io::Result<PathStat> {
         let path = self.path();
         let found = fs::symlink_metadata(&path)?;
-        let link = found.is_symlink().then(|| fs::read_link(&path)).transpose()?;
-        let whole = fs::read_link(format!("/proc/self/fd/{}", self.dir.as_raw_fd()))?;
+        let link = found.is_symlink().then(|| self.target(root)).transpose()?;
+        let whole = place_of(&self.dir)?;
         let name = match self.name.to_str() {
             Some(".") => whole.file_name().map(|name| name.to_string_lossy().into_owned()),
             _ => Some(self.name.to_string_lossy().into_owned()),
@@ -203,6 +224,11 @@ impl Place {
             link: link.map(|link| link.display().to_string()),
         })
     }
+}
+
+/// Where what is open lies, as its own mounts have it.
+fn place_of(open: &impl AsRawFd) -> io::Result<PathBuf> {
+    fs::read_link(format!("/proc/self/fd/{}", open.as_raw_fd()))
 }
 
 /// Writes pieces to whoever reads the archive.

@@ -41,6 +41,8 @@ pub struct Running {
     pub env: Vec<String>,
     pub dir: String,
     pub hostname: String,
+    /// User and group.
+    pub user: (u32, u32),
     /// Source, target and whether it may be written, of what is mounted from the host.
     pub mounts: Vec<(String, String, bool)>,
 }
@@ -145,6 +147,7 @@ fn told(spec: &Spec) -> Running {
         env: process.env().clone().unwrap_or_default(),
         dir: process.cwd().display().to_string(),
         hostname: spec.hostname().clone().unwrap_or_default(),
+        user: (process.user().uid(), process.user().gid()),
         mounts: mounts.collect(),
     }
 }

@@ -37,7 +37,7 @@ use std::sync::Arc;
 
 pub use attached::{Attached, AttachedHandle, Printed};
 pub use containers::{Created, Prepare, container_id};
-pub use copy::PathStat;
+pub use copy::{PathStat, Unpack};
 pub use error::{Result, RuntimeError, explained};
 pub use events::ContainerExit;
 pub use exec::{Exec, ExecOutput};

@@ -30,6 +30,8 @@ pub struct Bench {
     state: Mutex<State>,
     observed: Arc<Table>,
     last_id: AtomicU64,
+    /// How files were written last.
+    pub written: Mutex<Option<WriteFiles>>,
 }
 
 fn description() -> NodeDescription {
@@ -87,7 +89,12 @@ impl Bench {
         let mut observed = Table::default();
         let version = RecordVersion { incarnation: Incarnation(1), sequence: 1 };
         observed.merge(Arc::new(NodeRecord::new(NODE, version, description())), MonoMs(1));
-        Bench { state: Mutex::new(state), observed: Arc::new(observed), last_id: AtomicU64::new(1000) }
+        Bench {
+            state: Mutex::new(state),
+            observed: Arc::new(observed),
+            last_id: AtomicU64::new(1000),
+            written: Mutex::default(),
+        }
     }
 
     /// What the leader does next, and next.
@@ -299,7 +306,14 @@ impl Containers for Bench {
         Ok(None)
     }
 
-    async fn file_write(&self, _: TaskId, _: String, mut archive: Archive, _: bool) -> Result<Option<()>, ApiError> {
+    async fn file_write(
+        &self,
+        _: TaskId,
+        _: String,
+        mut archive: Archive,
+        how: WriteFiles,
+    ) -> Result<Option<()>, ApiError> {
+        *self.written.lock().unwrap() = Some(how);
         while let Some(piece) = archive.next().await {
             piece.map_err(|error| ApiError::Invalid(error.to_string()))?;
         }
@@ -394,6 +408,7 @@ fn container() -> Container {
         networks: Vec::new(),
         // Declared by its image.
         process: ContainerProcess {
+            user: (999, 998),
             mounts: vec![HostMount {
                 source: "/nowhere/0/_data".into(),
                 target: "/data".into(),

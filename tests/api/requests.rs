@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::panic::AssertUnwindSafe;
 
 use bolero::{TypeGenerator, check};
+use flok::api::WriteFiles;
 use serde_json::{Value, json};
 
 use super::backend::CONTAINER;
@@ -45,6 +46,25 @@ fn a_volume_that_the_image_declares_is_a_mount_with_its_name() {
         get(&format!("/containers/json?filters={filters}")).as_array().unwrap().len()
     };
     assert_eq!((listed(&"f00d".repeat(16)), listed("other")), (1, 0));
+}
+
+#[test]
+fn what_is_copied_with_its_owners_mapped_is_the_containers_users() {
+    let server = Server::start();
+    let written = |query: &str| {
+        let path = format!("/containers/{CONTAINER}/archive?path=/data{query}");
+        assert_eq!(server.ask("PUT", &path, b"").unwrap().status, 200);
+        server.backend.written.lock().unwrap().take().unwrap()
+    };
+    let owner = Some((999, 998));
+    for (query, wanted) in [
+        ("", WriteFiles { replace_kinds: true, owner: None }),
+        ("&noOverwriteDirNonDir=true", WriteFiles { replace_kinds: false, owner: None }),
+        ("&copyUIDGID=true", WriteFiles { replace_kinds: true, owner }),
+        ("&copyUIDGID=0", WriteFiles { replace_kinds: true, owner: None }),
+    ] {
+        assert_eq!(written(query), wanted, "{query}");
+    }
 }
 
 fn escaped(text: &str) -> String {
@@ -146,7 +166,7 @@ const FILTER_KEYS: [&str; 20] = [
     "colour",
     "label!",
 ];
-const QUERY_KEYS: [&str; 31] = [
+const QUERY_KEYS: [&str; 32] = [
     "version",
     "rollback",
     "force",
@@ -178,6 +198,7 @@ const QUERY_KEYS: [&str; 31] = [
     "to",
     "port",
     "noOverwriteDirNonDir",
+    "copyUIDGID",
 ];
 
 #[derive(Debug, Clone, TypeGenerator)]

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::process::Stdio;
 
 use super::docker_command::{command, ok, refused};
-use super::lab::eventually;
+use super::lab::{Host, eventually};
 use super::swarm::{PATIENCE, Swarm};
 use super::whole::start;
 
@@ -58,6 +59,8 @@ pub fn goes_both_ways(swarm: &Swarm, host: usize, on: &str) {
     assert_eq!(fs::read_to_string(here.join("up")).unwrap(), "deep");
     assert!(refused(at, &["cp", &inside("/nowhere"), &local("x")]).contains("/nowhere"));
     assert!(refused(at, &["cp", &local("large"), &inside("/nowhere/x")]).contains("/nowhere"));
+    keeps_owners_and_follows_links_where_it_is_told_to(at, id);
+    is_the_users_who_runs_there(swarm, host, on);
     // What is mounted in the container is written over, and stays mounted.
     let mounts = || ok(at, &["exec", id, "grep", "-c", " /etc/hosts ", "/proc/mounts"]);
     let before = mounts();
@@ -96,6 +99,65 @@ pub fn goes_both_ways(swarm: &Swarm, host: usize, on: &str) {
         });
     }
     ok(at, &["service", "rm", "files"]);
+}
+
+/// By flok's own command.
+fn keeps_owners_and_follows_links_where_it_is_told_to(at: &Host, id: &str) {
+    let here = at.dir.join("owned");
+    fs::create_dir_all(here.join("tree")).unwrap();
+    fs::write(here.join("tree/file"), "mine").unwrap();
+    for owned in ["tree", "tree/file"] {
+        chown(here.join(owned), Some(1234), Some(2345)).unwrap();
+    }
+    symlink("tree/file", here.join("link")).unwrap();
+    let local = |name: &str| here.join(name).display().to_string();
+    let inside = |path: &str| format!("{id}:{path}");
+    let stat = |path: &str| ok(at, &["exec", id, "stat", "-c", "%u:%g %F", path]).trim().to_owned();
+    let owner = |path: &str| {
+        let found = fs::symlink_metadata(here.join(path)).unwrap();
+        (found.uid(), found.gid())
+    };
+    at.ok(&["cp", &local("tree"), &inside("/root/plain")]);
+    at.ok(&["cp", "-a", &local("tree"), &inside("/root/kept")]);
+    assert_eq!((stat("/root/plain/file"), stat("/root/plain")), ("0:0 regular file".into(), "0:0 directory".into()));
+    assert_eq!(
+        (stat("/root/kept/file"), stat("/root/kept")),
+        ("1234:2345 regular file".into(), "1234:2345 directory".into())
+    );
+    at.ok(&["cp", &inside("/root/kept"), &local("plain")]);
+    at.ok(&["cp", "--archive", &inside("/root/kept"), &local("kept")]);
+    assert_eq!((owner("plain"), owner("plain/file")), ((0, 0), (0, 0)));
+    assert_eq!((owner("kept"), owner("kept/file")), ((1234, 2345), (1234, 2345)));
+
+    at.ok(&["cp", &local("link"), &inside("/root/a-link")]);
+    at.ok(&["cp", "-L", &local("link"), &inside("/root/")]);
+    assert_eq!((stat("/root/a-link"), stat("/root/link")), ("0:0 symbolic link".into(), "0:0 regular file".into()));
+    // Through links to links, below the name of the first.
+    ok(at, &["exec", id, "sh", "-c", "ln -s kept/file /root/near; ln -s /root/near /far"]);
+    at.ok(&["cp", &inside("/far"), &local("far")]);
+    assert!(here.join("far").is_symlink());
+    fs::remove_file(here.join("far")).unwrap();
+    at.ok(&["cp", "--follow-link", &inside("/far"), &local("")]);
+    assert_eq!(
+        (fs::read_to_string(here.join("far")).unwrap().as_str(), here.join("far").is_symlink()),
+        ("mine", false)
+    );
+    // And where it is to go.
+    ok(at, &["exec", id, "ln", "-s", "/root/kept", "/into"]);
+    at.ok(&["cp", &local("tree/file"), &inside("/into")]);
+    assert_eq!((stat("/into"), stat("/root/kept/file")), ("0:0 symbolic link".into(), "0:0 regular file".into()));
+}
+
+/// What Docker's daemon makes of `--archive`.
+fn is_the_users_who_runs_there(swarm: &Swarm, host: usize, on: &str) {
+    let task = start(swarm, host, on, "unprivileged", &["--user", "1000:2000"], &["sleep", "1000"]);
+    let (at, id) = (task.host, task.container.as_str());
+    let file = at.dir.join("owned/tree/file").display().to_string();
+    ok(at, &["cp", &file, &format!("{id}:/tmp/as-it-is")]);
+    ok(at, &["cp", "--archive", &file, &format!("{id}:/tmp/given")]);
+    let owner = |path: &str| ok(at, &["exec", id, "stat", "-c", "%u:%g", path]).trim().to_owned();
+    assert_eq!((owner("/tmp/as-it-is").as_str(), owner("/tmp/given").as_str()), ("1234:2345", "1000:2000"));
+    ok(at, &["service", "rm", "unprivileged"]);
 }
 
 /// An archive with an entry `../escaped`.

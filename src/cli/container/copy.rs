@@ -1,26 +1,31 @@
 //! `flok cp`.
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use bollard::Docker;
+use bollard::container::PathStatResponse;
 use bollard::query_parameters::{ContainerArchiveInfoOptions, DownloadFromContainerOptions, UploadToContainerOptions};
+use bytes::Bytes;
 use clap::Args;
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 
 use super::find;
+use super::pack::Packing;
 use crate::api::client::Client;
 
 /// Large files and slow networks.
 const WITHIN: Duration = Duration::from_secs(24 * 3600);
 /// Go's bit for a directory, in what Docker's API says of a mode.
 const GOS_DIRECTORY: u32 = 1 << 31;
+/// And for a symbolic link.
+const GOS_LINK: u32 = 1 << 27;
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// Copy files between a task and this machine
@@ -32,9 +37,17 @@ Examples:
   flok cp db:/var/log ./logs
   flok cp db:/var/lib/data - | ssh backup tar -x      an archive, to standard output
   tar -c site | flok cp - web.1:/var/www              an archive's content, into a directory
+  flok cp -a db:/var/lib/data ./data                  with the owners it has there
 
-A directory that is there gets the copy below its own name, or the content of DIR/.; anything else becomes it.")]
+A directory that is there gets the copy below its own name, or the content of DIR/.; anything else becomes it. Without -a
+what is copied belongs to root in the task, and to you on this machine.")]
 pub struct Copy {
+    /// Keep user and group ids
+    #[arg(short = 'a', long)]
+    archive: bool,
+    /// Copy what FROM leads to where it is a link; those below a directory are copied as links
+    #[arg(short = 'L', long)]
+    follow_link: bool,
     /// PATH, or TASK:PATH; - is an archive (tar) in standard input
     #[arg(value_name = "FROM")]
     from: String,
@@ -52,24 +65,34 @@ fn remote(text: &str) -> Option<(&str, &str)> {
 impl Copy {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
         match (remote(&self.from), remote(&self.to)) {
-            (Some((task, path)), None) if self.to == "-" => print_archive(client, task, path).await,
+            (Some((task, path)), None) => self.download(client, task, path).await,
             (None, Some((task, path))) if self.from == "-" => upload_archive(client, task, path).await,
-            (Some((task, path)), None) => download(client, task, path, Path::new(&self.to)).await,
-            (None, Some((task, path))) => upload(client, Path::new(&self.from), task, path).await,
+            (None, Some((task, path))) => self.upload(client, task, path).await,
             (None, None) => bail!("neither is in a task: write TASK:PATH for one of them"),
             (Some(_), Some(_)) => bail!("both are in tasks: copy to this machine, and from there"),
         }
     }
 }
 
+/// What stands at a path of a container, where something does.
+async fn look(docker: &Docker, container: &str, path: &str) -> Option<PathStatResponse> {
+    let asked = ContainerArchiveInfoOptions { path: path.to_owned() };
+    docker.get_container_archive_info(container, Some(asked)).await.ok()
+}
+
+/// Where the link leads that stands at a path of a container.
+async fn followed(docker: &Docker, container: &str, path: &str) -> Option<String> {
+    let stat = look(docker, container, path).await?;
+    // One that leads to nothing is told as it is.
+    let parent = Path::new(path).parent().unwrap_or(Path::new("/"));
+    (stat.file_mode & GOS_LINK != 0).then(|| parent.join(stat.link_target).display().to_string())
+}
+
 /// The archive as it comes.
-async fn print_archive(client: &Client, task: &str, path: &str) -> anyhow::Result<()> {
-    let container = find(client, task).await?;
-    if std::io::stdout().is_terminal() {
-        bail!("an archive is nothing for a terminal: send it to a file or to tar");
-    }
-    let options = DownloadFromContainerOptions { path: path.to_owned() };
-    let mut pieces = Box::pin(client.patient(WITHIN).download_from_container(&container, Some(options)));
+async fn print_archive(
+    client: &Client,
+    mut pieces: impl Stream<Item = Result<Bytes, bollard::errors::Error>> + Unpin,
+) -> anyhow::Result<()> {
     let mut out = tokio::io::stdout();
     while let Some(piece) = pieces.try_next().await.map_err(|error| client.explain(error))? {
         out.write_all(&piece).await?;
@@ -86,24 +109,38 @@ async fn upload_archive(client: &Client, task: &str, path: &str) -> anyhow::Resu
     Ok(sent.map_err(|error| client.explain(error))?)
 }
 
-async fn download(client: &Client, task: &str, path: &str, to: &Path) -> anyhow::Result<()> {
-    let container = find(client, task).await?;
-    let options = DownloadFromContainerOptions { path: path.to_owned() };
-    let pieces = client.patient(WITHIN).download_from_container(&container, Some(options));
-    let pieces = Box::pin(pieces.map_err(|error| std::io::Error::other(client_words(error))));
-    let mut archive = SyncIoBridge::new(StreamReader::new(pieces));
-    // Under its own name in a directory that is there, else as what is named.
-    let (into, name) = match to.is_dir() {
-        true => (to.to_owned(), None),
-        false => {
-            let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            (parent.to_owned(), Some(to.file_name().context("the target has no name")?.to_owned()))
+impl Copy {
+    async fn download(&self, client: &Client, task: &str, path: &str) -> anyhow::Result<()> {
+        let container = find(client, task).await?;
+        if self.to == "-" && std::io::stdout().is_terminal() {
+            bail!("an archive is nothing for a terminal: send it to a file or to tar");
         }
-    };
-    if !into.is_dir() {
-        bail!("there is no directory {}", into.display());
+        let docker = client.patient(WITHIN);
+        let link = match self.follow_link {
+            true => followed(&docker, &container, path).await,
+            false => None,
+        };
+        let options = DownloadFromContainerOptions { path: link.as_deref().unwrap_or(path).to_owned() };
+        let pieces = Box::pin(docker.download_from_container(&container, Some(options)));
+        if self.to == "-" {
+            return print_archive(client, pieces).await;
+        }
+        // In a directory that is there under its own name, which is the link's; else as what is named.
+        let to = Path::new(&self.to);
+        let (into, name) = match to.is_dir() {
+            true => (to.to_owned(), link.and_then(|_| Path::new(path).file_name())),
+            false => {
+                let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                (parent.to_owned(), Some(to.file_name().context("the target has no name")?))
+            }
+        };
+        if !into.is_dir() {
+            bail!("there is no directory {}", into.display());
+        }
+        let pieces = pieces.map_err(|error| std::io::Error::other(client_words(error)));
+        let mut archive = SyncIoBridge::new(StreamReader::new(pieces));
+        tokio::task::block_in_place(|| unpack(&mut archive, &into, name, self.archive))
     }
-    tokio::task::block_in_place(|| unpack(&mut archive, &into, name.as_deref()))
 }
 
 fn client_words(error: bollard::errors::Error) -> String {
@@ -113,9 +150,10 @@ fn client_words(error: bollard::errors::Error) -> String {
     }
 }
 
-fn unpack(archive: impl Read, into: &Path, name: Option<&OsStr>) -> anyhow::Result<()> {
+fn unpack(archive: impl Read, into: &Path, name: Option<&OsStr>, keep_owners: bool) -> anyhow::Result<()> {
     let mut archive = tar::Archive::new(archive);
     archive.set_preserve_permissions(true);
+    archive.set_preserve_ownerships(keep_owners);
     for entry in archive.entries()? {
         let mut entry = entry?;
         let inside = inside(&entry.path()?, name)?;
@@ -125,6 +163,9 @@ fn unpack(archive: impl Read, into: &Path, name: Option<&OsStr>) -> anyhow::Resu
         let dir = if is_directory { Some(inside.as_path()) } else { inside.parent() };
         make(into, dir.unwrap_or(Path::new("")))?;
         if is_directory {
+            if keep_owners {
+                own(&target, entry.header())?;
+            }
             continue;
         }
         if kind.is_hard_link() {
@@ -141,6 +182,12 @@ fn unpack(archive: impl Read, into: &Path, name: Option<&OsStr>) -> anyhow::Resu
         entry.unpack(&target).with_context(|| format!("cannot write {}", target.display()))?;
     }
     Ok(())
+}
+
+fn own(made: &Path, header: &tar::Header) -> anyhow::Result<()> {
+    let (uid, gid) = (u32::try_from(header.uid()?).ok(), u32::try_from(header.gid()?).ok());
+    let owned = std::os::unix::fs::lchown(made, uid, gid);
+    owned.with_context(|| format!("cannot give {} its owner: run it as root, or without -a", made.display()))
 }
 
 /// Where an entry goes. Its first part is what was asked for, unless that was a directory's content, or the root.
@@ -176,36 +223,53 @@ fn make(into: &Path, dir: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))
 }
 
-async fn upload(client: &Client, from: &Path, task: &str, path: &str) -> anyhow::Result<()> {
-    let found = from.metadata().with_context(|| format!("cannot read {}", from.display()))?;
-    let container = find(client, task).await?;
-    let docker = client.patient(WITHIN);
-    let asked = ContainerArchiveInfoOptions { path: path.to_owned() };
-    let stat = docker.get_container_archive_info(&container, Some(asked)).await;
-    let is_directory = stat.is_ok_and(|stat| stat.file_mode & GOS_DIRECTORY != 0);
-    if path.ends_with('/') && !is_directory && !found.is_dir() {
-        bail!(
-            "there is no directory {path} in {task}: make it first, or leave the slash out to give the file that name"
-        );
+impl Copy {
+    async fn upload(&self, client: &Client, task: &str, path: &str) -> anyhow::Result<()> {
+        let from = Path::new(&self.from);
+        let (keep_owners, follow) = (self.archive, self.follow_link);
+        let mut packing = Packing { from: from.to_owned(), name: own_name(from)?, keep_owners, follow };
+        let found = packing.metadata().with_context(|| format!("cannot read {}", from.display()))?;
+        let container = find(client, task).await?;
+        let docker = client.patient(WITHIN);
+        // Where a link leads, as for a process there.
+        let target = followed(&docker, &container, path).await.unwrap_or_else(|| path.to_owned());
+        let stat = look(&docker, &container, &target).await;
+        let is_directory = stat.is_some_and(|stat| stat.file_mode & GOS_DIRECTORY != 0);
+        if path.ends_with('/') && !is_directory && !found.is_dir() {
+            bail!(
+                "there is no directory {path} in {task}: make it first, or leave the slash out to give the file that name"
+            );
+        }
+        let place = Path::new(&target);
+        let into = match (is_directory, place.parent(), place.file_name()) {
+            (false, Some(parent), Some(name)) => {
+                packing.name = PathBuf::from(name);
+                parent.display().to_string()
+            }
+            _ => target,
+        };
+        let (pieces, packed) = mpsc::channel(8);
+        let packing = tokio::task::spawn_blocking(move || packing.write(Pieces(pieces)));
+        let stream = futures::stream::unfold(packed, |mut packed| async move { Some((packed.recv().await?, packed)) });
+        let options = unpacked_in(if into.is_empty() { "/".into() } else { into });
+        let sent = docker.upload_to_container(&container, Some(options), bollard::body_stream(stream)).await;
+        // What the daemon says comes before what the broken pipe says.
+        sent.map_err(|error| client.explain(error))?;
+        packing.await?.context("the files cannot be packed")
     }
-    let target = Path::new(path);
-    let own = match is_content(from) {
-        true => PathBuf::from("."),
-        false => from.canonicalize()?.file_name().map(PathBuf::from).unwrap_or_default(),
-    };
-    let (into, name) = match (is_directory, target.parent(), target.file_name()) {
-        (false, Some(parent), Some(name)) => (parent.display().to_string(), PathBuf::from(name)),
-        _ => (path.to_owned(), own),
-    };
-    let (pieces, packed) = mpsc::channel(8);
-    let from = from.to_owned();
-    let packing = tokio::task::spawn_blocking(move || pack(&from, &name, found.is_dir(), Pieces(pieces)));
-    let stream = futures::stream::unfold(packed, |mut packed| async move { Some((packed.recv().await?, packed)) });
-    let options = unpacked_in(if into.is_empty() { "/".into() } else { into });
-    let sent = docker.upload_to_container(&container, Some(options), bollard::body_stream(stream)).await;
-    // What the daemon says comes before what the broken pipe says.
-    sent.map_err(|error| client.explain(error))?;
-    packing.await?.context("the files cannot be packed")
+}
+
+/// What it is called below a directory that is there: `.` for a directory's content.
+fn own_name(path: &Path) -> anyhow::Result<PathBuf> {
+    match path.file_name() {
+        _ if is_content(path) => Ok(PathBuf::from(".")),
+        Some(name) => Ok(PathBuf::from(name)),
+        // `..` is called as what it is.
+        None => {
+            let whole = path.canonicalize().with_context(|| format!("cannot read {}", path.display()))?;
+            Ok(whole.file_name().map(PathBuf::from).unwrap_or_default())
+        }
+    }
 }
 
 /// A directory takes no file's place, nor a file a directory's.
@@ -218,11 +282,11 @@ fn is_content(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().ends_with(b"/.")
 }
 
-struct Pieces(mpsc::Sender<bytes::Bytes>);
+struct Pieces(mpsc::Sender<Bytes>);
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let sent = self.0.blocking_send(bytes::Bytes::copy_from_slice(bytes));
+        let sent = self.0.blocking_send(Bytes::copy_from_slice(bytes));
         sent.map_err(|_| std::io::Error::from(std::io::ErrorKind::BrokenPipe))?;
         Ok(bytes.len())
     }
@@ -230,16 +294,6 @@ impl Write for Pieces {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
-}
-
-fn pack(from: &Path, name: &Path, is_directory: bool, to: Pieces) -> std::io::Result<()> {
-    let mut archive = tar::Builder::new(std::io::BufWriter::with_capacity(PIECE_BYTES, to));
-    archive.follow_symlinks(false);
-    match is_directory {
-        true => archive.append_dir_all(name, from)?,
-        false => archive.append_file(name, &mut File::open(from)?)?,
-    }
-    archive.into_inner()?.flush()
 }
 
 #[cfg(test)]
@@ -267,15 +321,15 @@ mod tests {
             archive.append(&header, b"x".as_slice()).unwrap();
             archive.into_inner().unwrap()
         };
-        unpack(packed("file").as_slice(), folder.path(), Some("other".as_ref())).unwrap();
-        unpack(packed("file").as_slice(), folder.path(), None).unwrap();
+        unpack(packed("file").as_slice(), folder.path(), Some("other".as_ref()), false).unwrap();
+        unpack(packed("file").as_slice(), folder.path(), None, false).unwrap();
         assert!(folder.path().join("other").is_file() && folder.path().join("file").is_file());
-        assert!(unpack(packed("../out").as_slice(), folder.path(), None).is_err());
+        assert!(unpack(packed("../out").as_slice(), folder.path(), None, false).is_err());
         // Of the root.
-        unpack(packed("/etc/file").as_slice(), folder.path(), Some("whole".as_ref())).unwrap();
+        unpack(packed("/etc/file").as_slice(), folder.path(), Some("whole".as_ref()), false).unwrap();
         assert!(folder.path().join("whole/etc/file").is_file());
         // Of a directory's content.
-        unpack(packed("./sub/file").as_slice(), folder.path(), Some("content".as_ref())).unwrap();
+        unpack(packed("./sub/file").as_slice(), folder.path(), Some("content".as_ref()), false).unwrap();
         assert!(folder.path().join("content/sub/file").is_file());
     }
 
@@ -311,14 +365,14 @@ mod tests {
             (link, "a/mine", "a/l/file"),
             (link, "a/mine", "../outside/file"),
         ] {
-            let refused = unpack(archive(kind, name, to).as_slice(), &into, None);
+            let refused = unpack(archive(kind, name, to).as_slice(), &into, None, false);
             assert!(refused.is_err(), "{name} {to}");
         }
         assert_eq!(outside.read_dir().unwrap().count(), 2);
         assert!(!into.join("a/mine").exists() && !outside.join("sub/x").exists());
         // The link itself is replaced, and one file may be another.
-        unpack(archive(file, "a/l", "").as_slice(), &into, None).unwrap();
-        unpack(archive(link, "a/mine", "a/l").as_slice(), &into, None).unwrap();
+        unpack(archive(file, "a/l", "").as_slice(), &into, None, false).unwrap();
+        unpack(archive(link, "a/mine", "a/l").as_slice(), &into, None, false).unwrap();
         assert_eq!(std::fs::read_to_string(outside.join("file")).unwrap(), "theirs");
     }
 }

@@ -4,6 +4,7 @@ pub mod attach;
 pub mod copy;
 pub mod exec;
 pub mod forward;
+mod pack;
 pub mod stats;
 pub mod terminal;
 pub mod top;

@@ -25,7 +25,7 @@ impl World {
     }
 
     fn packed(&self, path: &str) -> Vec<(String, EntryType)> {
-        self.packed_as(path, &Place::at(&self.root, Path::new(path)).unwrap().stat().unwrap().name)
+        self.packed_as(path, &Place::at(&self.root, Path::new(path)).unwrap().stat(&self.root).unwrap().name)
     }
 
     fn packed_as(&self, path: &str, name: &str) -> Vec<(String, EntryType)> {
@@ -47,7 +47,7 @@ impl World {
         let mut archive = Builder::new(Vec::new());
         add(&mut archive);
         let bytes = archive.into_inner().unwrap();
-        super::unpack(&self.root, Path::new(at), bytes.as_slice(), false)
+        super::unpack(&self.root, Path::new(at), bytes.as_slice(), Unpack::default())
     }
 
     fn host_file(&self) -> String {
@@ -98,8 +98,48 @@ fn what_is_below_the_root_has_absolute_names_of_any_length() {
 fn a_path_that_leads_out_ends_at_the_root() {
     let world = World::new();
     for path in ["/../host", "/dir/../../host", "/top/../../host"] {
-        let found = Place::at(&world.root, Path::new(path)).and_then(|place| place.stat());
+        let found = Place::at(&world.root, Path::new(path)).and_then(|place| place.stat(&world.root));
         assert_eq!(found.unwrap_err().kind(), io::ErrorKind::NotFound, "{path}");
+    }
+}
+
+#[test]
+fn a_link_is_told_with_where_it_leads_in_the_end() {
+    let world = World::new();
+    let root = world.outside.path().join("root");
+    for (name, target) in [("dir/file", "dir/near"), ("near", "dir/far"), ("/nothing", "dir/lost")] {
+        symlink(name, root.join(target)).unwrap();
+    }
+    fs::rename(root.join("dir/near"), root.join("near")).unwrap();
+    symlink("../near", root.join("dir/chain")).unwrap();
+    let link = |path: &str| Place::at(&world.root, Path::new(path)).unwrap().stat(&world.root).unwrap().link;
+    assert_eq!(link("/dir/chain").as_deref(), Some("/dir/file"), "a link to a link");
+    assert_eq!(link("/top").as_deref(), Some("/"));
+    assert_eq!(link("/dir/lost").as_deref(), Some("/nothing"), "as it says");
+    assert_eq!(link("/dir/out").as_deref(), Some("../../host"), "out of the container there is nothing");
+    assert_eq!(link("/dir/file"), None);
+}
+
+#[test]
+fn an_archive_belongs_to_whom_it_is_given() {
+    let world = World::new();
+    let (own, group) = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+    let mut archive = Builder::new(Vec::new());
+    for (kind, name) in [(EntryType::Directory, "given"), (EntryType::Regular, "given/file")] {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        header.set_mode(0o755);
+        // Whose this process can make nothing, or as root would.
+        header.set_uid(u64::from(own) + 4242);
+        header.set_gid(u64::from(group) + 4242);
+        archive.append_data(&mut header, name, io::empty()).unwrap();
+    }
+    let how = Unpack { owner: Some((own, group)), ..Unpack::default() };
+    super::unpack(&world.root, Path::new("/dir"), archive.into_inner().unwrap().as_slice(), how).unwrap();
+    for made in ["given", "given/file"] {
+        let found = fs::metadata(world.outside.path().join("root/dir").join(made)).unwrap();
+        assert_eq!((found.uid(), found.gid()), (own, group), "{made}");
     }
 }
 
@@ -164,7 +204,7 @@ fn what_a_new_file_is_replaced_by_is_left_alone() {
         symlink(&host, &new).unwrap();
     };
     let archive = Meanwhile { bytes: io::Cursor::new(archive.into_inner().unwrap()), happens: Some(swap) };
-    super::unpack(&world.root, Path::new("/dir"), archive, false).unwrap();
+    super::unpack(&world.root, Path::new("/dir"), archive, Unpack::default()).unwrap();
     assert!(new.is_symlink());
     assert_eq!((fs::metadata(&host).unwrap().mode() & 0o777, world.host_file().as_str()), (0o600, "host's"));
 }
@@ -240,7 +280,7 @@ fn what_is_mounted_is_written_over_and_the_kernels_directories_are_left_out() {
     let mounted = told.recv().unwrap();
     let mut archive = Builder::new(Vec::new());
     add(&mut archive, "dir/file", "mine");
-    super::unpack(&mounted, Path::new("/"), archive.into_inner().unwrap().as_slice(), false).unwrap();
+    super::unpack(&mounted, Path::new("/"), archive.into_inner().unwrap().as_slice(), Unpack::default()).unwrap();
     assert_eq!(world.host_file(), "mine");
     assert_eq!(fs::read_to_string(root.join("dir/file")).unwrap(), "hello");
     let world = World { root: mounted, outside: world.outside };

@@ -13,13 +13,13 @@ use nix::fcntl::AtFlags;
 use nix::unistd::{Gid, Uid, fchownat};
 use tar::{Archive, Entry, EntryType, Header};
 
-use super::{Place, found};
+use super::{Place, Unpack, found};
 use crate::runtime::rootfs::Rootfs;
 
 /// Of an entry's head, long names and attributes included: they are read whole.
 const MAX_HEAD_BYTES: u64 = 1 << 20;
 
-pub(super) fn unpack(root: &Rootfs, at: &Path, archive: impl Read, replace_kinds: bool) -> io::Result<()> {
+pub(super) fn unpack(root: &Rootfs, at: &Path, archive: impl Read, how: Unpack) -> io::Result<()> {
     let left = Rc::new(Cell::new(MAX_HEAD_BYTES));
     let mut archive = Archive::new(Budgeted { from: archive, left: Rc::clone(&left) });
     let mut entries = archive.entries()?;
@@ -33,7 +33,7 @@ pub(super) fn unpack(root: &Rootfs, at: &Path, archive: impl Read, replace_kinds
             let parent = target.parent().unwrap_or(Path::new("/"));
             let name = target.file_name().map(PathBuf::from).unwrap_or_default();
             let place = Place { dir: Place::directory(root, parent, true)?, name };
-            put(root, at, &place, &mut entry, replace_kinds)
+            put(root, at, &place, &mut entry, how)
                 .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", inside.display())))?;
         }
         // What is left of it is no head.
@@ -81,13 +81,7 @@ fn refused(why: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, why.into())
 }
 
-fn put<R: Read>(
-    root: &Rootfs,
-    at: &Path,
-    place: &Place,
-    entry: &mut Entry<'_, R>,
-    replace_kinds: bool,
-) -> io::Result<()> {
+fn put<R: Read>(root: &Rootfs, at: &Path, place: &Place, entry: &mut Entry<'_, R>, how: Unpack) -> io::Result<()> {
     let path = place.path();
     let kind = entry.header().entry_type();
     let before = found(fs::symlink_metadata(&path))?;
@@ -96,7 +90,7 @@ fn put<R: Read>(
     {
         match before.is_dir() {
             true => return Err(refused("cannot overwrite directory with non-directory")),
-            false if !replace_kinds => return Err(refused("cannot overwrite non-directory with directory")),
+            false if !how.replace_kinds => return Err(refused("cannot overwrite non-directory with directory")),
             false => remove(place)?,
         }
     }
@@ -106,13 +100,13 @@ fn put<R: Read>(
                 fs::create_dir(&path)?;
             }
             let dir = hold(&path, libc::O_DIRECTORY)?;
-            own(&dir, entry.header())?;
+            own(&dir, entry.header(), how)?;
             fs::set_permissions(format!("/proc/self/fd/{}", dir.as_raw_fd()), permissions(entry.header())?)
         }
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
             let mut file = new_file(place)?;
             io::copy(entry, &mut file)?;
-            own(&file, entry.header())?;
+            own(&file, entry.header(), how)?;
             file.set_permissions(permissions(entry.header())?)
         }
         EntryType::Symlink => {
@@ -120,7 +114,7 @@ fn put<R: Read>(
             std::os::unix::fs::symlink(link_of(entry)?, &path)?;
             let link = hold(&path, 0)?;
             match link.metadata()?.is_symlink() {
-                true => own(&link, entry.header()),
+                true => own(&link, entry.header(), how),
                 false => Err(io::Error::other("it was replaced while it was made")),
             }
         }
@@ -143,9 +137,12 @@ fn hold(path: &Path, flags: i32) -> io::Result<File> {
     File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW | flags).open(path)
 }
 
-fn own(held: &File, header: &Header) -> io::Result<()> {
-    let uid = u32::try_from(header.uid()?).ok().map(Uid::from_raw);
-    let gid = u32::try_from(header.gid()?).ok().map(Gid::from_raw);
+fn own(held: &File, header: &Header, how: Unpack) -> io::Result<()> {
+    let (uid, gid) = match how.owner {
+        Some((uid, gid)) => (Some(uid), Some(gid)),
+        None => (u32::try_from(header.uid()?).ok(), u32::try_from(header.gid()?).ok()),
+    };
+    let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
     fchownat(held, c"", uid, gid, AtFlags::AT_EMPTY_PATH).map_err(Into::into)
 }
 

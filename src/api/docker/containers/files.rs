@@ -17,7 +17,7 @@ use super::Here;
 use crate::api::docker::truthy;
 use crate::api::journal::Journal;
 use crate::api::query::Query;
-use crate::api::{ApiError, Backend, Container, FileStat};
+use crate::api::{ApiError, Backend, Container, FileStat, WriteFiles};
 
 const STAT_HEADER: &str = "X-Docker-Container-Path-Stat";
 
@@ -26,6 +26,8 @@ pub struct ArchiveQuery {
     path: Option<String>,
     #[serde(rename = "noOverwriteDirNonDir")]
     keep_kinds: Option<String>,
+    #[serde(rename = "copyUIDGID")]
+    give_away: Option<String>,
 }
 
 fn path(query: &ArchiveQuery) -> Result<String, ApiError> {
@@ -74,8 +76,9 @@ pub async fn write<B: Backend>(
     let path = path(&query)?;
     let task = container.task.task;
     let archive = body.into_data_stream().map(|piece| piece.map_err(std::io::Error::other)).boxed();
-    let replace_kinds = !truthy(query.keep_kinds.as_deref());
-    match backend.file_write(task, path.clone(), archive, replace_kinds).await? {
+    let owner = own_user(&container).filter(|_| truthy(query.give_away.as_deref()));
+    let how = WriteFiles { replace_kinds: !truthy(query.keep_kinds.as_deref()), owner };
+    match backend.file_write(task, path.clone(), archive, how).await? {
         Some(()) => {
             journal.container(&container, "extract-to-dir", &[], backend.now());
             Ok(StatusCode::OK)
@@ -85,6 +88,12 @@ pub async fn write<B: Backend>(
             None => Err(nothing_at(&path, &container)),
         },
     }
+}
+
+/// User and group of the container's first process, where its service or its image says who that is.
+fn own_user(container: &Container) -> Option<(u32, u32)> {
+    let (user, is_said) = (container.process.user, container.task.spec.container.user.is_some());
+    (user != (0, 0) || is_said).then_some(user)
 }
 
 fn stat_header(stat: &FileStat) -> HeaderMap {
