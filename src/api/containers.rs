@@ -27,8 +27,7 @@ pub trait Containers: Send + Sync + 'static {
     /// Gives something whenever what is known of them has changed.
     fn containers_changed(&self) -> BoxStream<'static, ()>;
     fn container_usage(&self, task: TaskId) -> impl Future<Output = Result<Usage, ApiError>> + Send;
-    /// Bytes in its writable layer.
-    fn container_size(&self, task: TaskId) -> impl Future<Output = Result<u64, ApiError>> + Send;
+    fn container_size(&self, task: TaskId) -> impl Future<Output = Result<ContainerSize, ApiError>> + Send;
     /// What `ps ARGS...` shows of its processes: the titles, and a row for each.
     fn container_top(
         &self,
@@ -190,6 +189,15 @@ pub struct Usage {
     pub read_bytes: u64,
     pub written_bytes: u64,
     pub interfaces: Vec<InterfaceUsage>,
+}
+
+/// What the container's files take; volumes are not among them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ContainerSize {
+    /// In its writable layer.
+    pub written_bytes: u64,
+    /// Its image's layers with it.
+    pub whole_bytes: u64,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -144,8 +144,10 @@ impl Containers for Daemon {
         })
     }
 
-    async fn container_size(&self, task: TaskId) -> Result<u64, ApiError> {
-        self.host.runtime.disk_usage(task).await.map_err(refused)
+    async fn container_size(&self, task: TaskId) -> Result<ContainerSize, ApiError> {
+        let runtime::DiskUsage { written_bytes, whole_bytes } =
+            self.host.runtime.disk_usage(task).await.map_err(refused)?;
+        Ok(ContainerSize { written_bytes, whole_bytes })
     }
 
     async fn container_top(

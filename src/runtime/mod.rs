@@ -43,7 +43,7 @@ pub use events::ContainerExit;
 pub use exec::{Exec, ExecOutput};
 pub use images::{ImageHealth, ImageInfo, Images, LoginRefused, Progress, Registries, RegistryConfig, Saved};
 pub use inspect::{Made, ProcessTable, Running as RunningProcess};
-pub use stats::TaskStats;
+pub use stats::{DiskUsage, TaskStats};
 pub use volume_list::Volume;
 pub use volumes::Volumes;
 

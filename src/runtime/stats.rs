@@ -2,7 +2,7 @@
 //! come in messages of their own; of both only the fields that are shown are declared here.
 
 use containerd_client::services::v1::MetricsRequest;
-use containerd_client::services::v1::snapshots::UsageRequest;
+use containerd_client::services::v1::snapshots::{StatSnapshotRequest, UsageRequest};
 use prost::Message;
 
 use super::Runtime;
@@ -10,6 +10,18 @@ use super::client::{LONG, SHORT, SNAPSHOTTER, call};
 use super::containers::container_id;
 use super::error::{Result, RuntimeError};
 use crate::spec::TaskId;
+
+/// Of one image; more than a container's root can be put together of.
+const MAX_LAYERS: usize = 512;
+
+/// What a container's files take; volumes are not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskUsage {
+    /// In its writable layer.
+    pub written_bytes: u64,
+    /// Its image's layers with it.
+    pub whole_bytes: u64,
+}
 
 /// Totals since the start, but for memory and processes, which are as of now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,12 +50,30 @@ impl Runtime {
         decode(&data.type_url, &data.value).ok_or(RuntimeError::NotRunning(task))
     }
 
-    /// Bytes in the task's writable layer. Walks its files: not for every second.
-    pub async fn disk_usage(&self, task: TaskId) -> Result<u64> {
+    /// What the container's files take. Walks those of its writable layer: not for every second.
+    pub async fn disk_usage(&self, task: TaskId) -> Result<DiskUsage> {
         let id = container_id(task);
-        let request = UsageRequest { snapshotter: SNAPSHOTTER.to_owned(), key: id.clone() };
-        let usage = call("measuring the files of", &id, LONG, self.shared.client.snapshots().usage(request)).await?;
+        let written_bytes = self.snapshot_bytes(&id).await?;
+        let mut usage = DiskUsage { written_bytes, whole_bytes: written_bytes };
+        let mut layer = self.snapshot_below(&id).await?;
+        for _ in 0..MAX_LAYERS {
+            let Some(key) = layer else { break };
+            usage.whole_bytes += self.snapshot_bytes(&key).await?;
+            layer = self.snapshot_below(&key).await?;
+        }
+        Ok(usage)
+    }
+
+    async fn snapshot_bytes(&self, key: &str) -> Result<u64> {
+        let request = UsageRequest { snapshotter: SNAPSHOTTER.to_owned(), key: key.to_owned() };
+        let usage = call("measuring the files of", key, LONG, self.shared.client.snapshots().usage(request)).await?;
         Ok(u64::try_from(usage.size).unwrap_or(0))
+    }
+
+    async fn snapshot_below(&self, key: &str) -> Result<Option<String>> {
+        let request = StatSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: key.to_owned() };
+        let found = call("looking at the layers of", key, SHORT, self.shared.client.snapshots().stat(request)).await?;
+        Ok(found.info.map(|info| info.parent).filter(|parent| !parent.is_empty()))
     }
 }
 

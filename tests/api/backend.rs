@@ -262,8 +262,8 @@ impl Containers for Bench {
         Ok(Usage::default())
     }
 
-    async fn container_size(&self, _: TaskId) -> Result<u64, ApiError> {
-        Ok(0)
+    async fn container_size(&self, _: TaskId) -> Result<ContainerSize, ApiError> {
+        Ok(ContainerSize { written_bytes: 5, whole_bytes: 700 })
     }
 
     async fn container_top(&self, _: TaskId, _: Vec<String>) -> Result<(Vec<String>, Vec<Vec<String>>), ApiError> {

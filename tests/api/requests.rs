@@ -49,6 +49,17 @@ fn a_volume_that_the_image_declares_is_a_mount_with_its_name() {
 }
 
 #[test]
+fn what_a_containers_files_take_is_told_where_it_is_asked_for() {
+    let server = Server::start();
+    let get = |path: &str| -> Value { serde_json::from_str(&server.ask("GET", path, b"").unwrap().body).unwrap() };
+    let sizes = |shown: &Value| ["SizeRw", "SizeRootFs"].map(|key| shown[key].as_u64());
+    let (of_one, of_all) = (format!("/containers/{CONTAINER}/json"), "/containers/json");
+    assert_eq!(sizes(&get(&format!("{of_one}?size=1"))), [Some(5), Some(700)]);
+    assert_eq!(sizes(&get(&format!("{of_all}?size=true"))[0]), [Some(5), Some(700)]);
+    assert_eq!((sizes(&get(&of_one)), sizes(&get(of_all)[0])), ([None, None], [None, None]));
+}
+
+#[test]
 fn what_is_copied_with_its_owners_mapped_is_the_containers_users() {
     let server = Server::start();
     let written = |query: &str| {

@@ -9,6 +9,7 @@ use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::containers::show;
 use super::{Docker, ListQuery, truthy};
 use crate::api::convert::date;
 use crate::api::filters::Filters;
@@ -166,7 +167,7 @@ pub async fn disk_usage<B: Backend>(
         let mut shown = Vec::new();
         for container in &containers {
             let mut line = super::containers::list::line(container, backend.now());
-            line["SizeRw"] = json!(backend.container_size(container.task.task).await.unwrap_or(0));
+            show::put_size(&mut line, backend.container_size(container.task.task).await.unwrap_or_default());
             shown.push(line);
         }
         usage["Containers"] = json!(shown);

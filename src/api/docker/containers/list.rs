@@ -94,8 +94,7 @@ pub async fn list<B: Backend>(
     for container in &containers {
         let mut line = line(container, now);
         if truthy(query.size.as_deref()) {
-            line["SizeRw"] = json!(backend.container_size(container.task.task).await.unwrap_or(0));
-            line["SizeRootFs"] = json!(0);
+            show::put_size(&mut line, backend.container_size(container.task.task).await.unwrap_or_default());
         }
         shown.push(line);
     }

@@ -1,16 +1,41 @@
 //! A container as Docker's clients read it.
 
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::Here;
 use crate::api::convert::{date, health_out, mount_out, ulimit_out};
-use crate::api::{Container, HostMount, ProbeShown};
+use crate::api::docker::truthy;
+use crate::api::query::Query;
+use crate::api::{ApiError, Backend, Container, ContainerSize, HostMount, ProbeShown};
 use crate::spec::quantity::for_people;
 use crate::spec::*;
 
-pub async fn inspect(Here(container): Here) -> axum::Json<Value> {
-    axum::Json(inspected(&container))
+#[derive(Debug, Deserialize)]
+pub struct InspectQuery {
+    size: Option<String>,
+}
+
+pub async fn inspect<B: Backend>(
+    State(backend): State<Arc<B>>,
+    Here(container): Here,
+    Query(query): Query<InspectQuery>,
+) -> Result<Json<Value>, ApiError> {
+    let mut shown = inspected(&container);
+    if truthy(query.size.as_deref()) {
+        put_size(&mut shown, backend.container_size(container.task.task).await?);
+    }
+    Ok(Json(shown))
+}
+
+/// In Docker's words.
+pub fn put_size(shown: &mut Value, size: ContainerSize) {
+    (shown["SizeRw"], shown["SizeRootFs"]) = (json!(size.written_bytes), json!(size.whole_bytes));
 }
 
 /// Docker's word for where a container is.
