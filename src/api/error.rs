@@ -92,6 +92,7 @@ impl From<Refusal> for ApiError {
             Refusal::OutOfSequence => ApiError::Internal(format!("rpc error: code = Unknown desc = {message}")),
             Refusal::Invalid(_) | Refusal::Precondition(_) => ApiError::Invalid(message),
             Refusal::Unsupported { .. } => ApiError::Unavailable(message),
+            Refusal::NotImplemented(_) => ApiError::NotImplemented(message),
         }
     }
 }

@@ -356,6 +356,9 @@ pub enum Refusal {
     /// A copy of a proposal that arrived after its client had the answer; this copy was not applied.
     #[error("the answer to this request is no longer kept: read the state to see what it did")]
     AnswerForgotten,
+    /// What there is stays so, whatever the state.
+    #[error("{0}")]
+    NotImplemented(String),
 }
 
 pub type Applied = Result<Reply, Refusal>;

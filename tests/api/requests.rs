@@ -49,6 +49,26 @@ fn a_volume_that_the_image_declares_is_a_mount_with_its_name() {
 }
 
 #[test]
+fn a_service_that_is_to_change_its_name_or_its_mode_is_refused_as_docker_does() {
+    let server = Server::start();
+    let spec = json!({"Name": "web", "TaskTemplate": {"ContainerSpec": {"Image": "a"}}});
+    let send = |path: &str, body: &Value| server.ask("POST", path, body.to_string().as_bytes()).unwrap();
+    assert_eq!(send("/services/create", &spec).status, 201);
+    let found: Value = serde_json::from_str(&server.ask("GET", "/services/web", b"").unwrap().body).unwrap();
+    let path = format!("/services/web/update?version={}", found["Version"]["Index"]);
+    for (key, value, said) in [
+        ("Name", json!("other"), "renaming services is not supported"),
+        ("Mode", json!({"Global": {}}), "service mode change is not allowed"),
+    ] {
+        let mut changed = spec.clone();
+        changed[key] = value;
+        let refused = send(&path, &changed);
+        let told: Value = serde_json::from_str(&refused.body).unwrap();
+        assert_eq!((refused.status, told["message"].as_str()), (501, Some(said)));
+    }
+}
+
+#[test]
 fn what_a_containers_files_take_is_told_where_it_is_asked_for() {
     let server = Server::start();
     let get = |path: &str| -> Value { serde_json::from_str(&server.ask("GET", path, b"").unwrap().body).unwrap() };

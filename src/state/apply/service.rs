@@ -61,10 +61,10 @@ impl State {
         let service = self.services.get(&id).ok_or_else(|| not_found("service", id))?;
         check_version(service.meta.version, version)?;
         if spec.name != service.spec.name {
-            return Err(Refusal::Invalid("renaming services is not supported".into()));
+            return Err(Refusal::NotImplemented("renaming services is not supported".into()));
         }
         if std::mem::discriminant(&spec.mode) != std::mem::discriminant(&service.spec.mode) {
-            return Err(Refusal::Invalid("service mode change is not allowed".into()));
+            return Err(Refusal::NotImplemented("service mode change is not allowed".into()));
         }
         let mut spec = self.accept(id, spec)?;
         self.choose_data(&mut spec, Some(&service.spec), at);

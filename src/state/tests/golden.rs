@@ -118,5 +118,6 @@ fn refusals() -> Vec<Applied> {
         Err(Refusal::Precondition("d".into())),
         Err(Refusal::Unsupported { need: FeatureLevel(2), have: FeatureLevel(1) }),
         Err(Refusal::AnswerForgotten),
+        Err(Refusal::NotImplemented("e".into())),
     ]
 }
