@@ -56,6 +56,8 @@ pub trait Store: Send + Sync + 'static {
         credentials: Option<SecretBytes>,
         progress: mpsc::Sender<(u64, u64)>,
     ) -> impl Future<Output = Result<(String, bool), ApiError>> + Send;
+    /// The containers of this node, whether they run or not, with their images; whether it is locked or not.
+    fn image_users(&self) -> impl Future<Output = Result<Vec<ImageUser>, ApiError>> + Send;
     fn tag_image(&self, image: &str, name: &str) -> impl Future<Output = Result<(), ApiError>> + Send;
     /// Removes one name.
     fn remove_image(&self, name: &str, force: bool) -> impl Future<Output = Result<(), ApiError>> + Send;
@@ -85,6 +87,15 @@ pub struct LocalImage {
     pub config: Value,
     /// No registry has it.
     pub loaded: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageUser {
+    pub container: String,
+    /// The full name that its image was asked for by.
+    pub image: String,
+    /// It has not ended.
+    pub runs: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -96,6 +96,18 @@ impl Store for Daemon {
         self.host.runtime.images().pull_anew(image, credentials.as_ref(), told).await.map_err(refused)
     }
 
+    async fn image_users(&self) -> Result<Vec<ImageUser>, ApiError> {
+        let made = self.host.runtime.made().await.map_err(refused)?;
+        let reports = self.host.reports();
+        let reports = reports.borrow();
+        let user = |made: runtime::Made| {
+            // Of one that nothing is known of yet, it is not known that it has ended.
+            let runs = reports.tasks.get(&made.task).is_none_or(|report| !report.state.is_final());
+            ImageUser { container: made.id, image: made.image, runs }
+        };
+        Ok(made.into_iter().map(user).collect())
+    }
+
     async fn tag_image(&self, image: &str, name: &str) -> Result<(), ApiError> {
         self.host.runtime.images().tag(image, name).await.map_err(refused)
     }

@@ -468,6 +468,10 @@ impl Store for Bench {
         no("registry")
     }
 
+    async fn image_users(&self) -> Result<Vec<ImageUser>, ApiError> {
+        Ok(Vec::new())
+    }
+
     async fn tag_image(&self, _: &str, _: &str) -> Result<(), ApiError> {
         Ok(())
     }

@@ -66,6 +66,7 @@ fn a_locked_manager_comes_back_with_its_key_alone() {
     let key = key_of(&swarm.hosts[0]);
     assert!(key.starts_with("FLKKEY-1-"), "{key}");
     swarm.load("whoami");
+    swarm.load("busybox");
     swarm.deploy(0, "s", "services: { web: { image: 'flok/whoami:latest', deploy: { mode: global } } }");
     swarm.running(0, "s_web", 4);
 
@@ -80,6 +81,10 @@ fn a_locked_manager_comes_back_with_its_key_alone() {
         let said = swarm.hosts[2].refused(args);
         assert!(said.contains("swarm unlock"), "{args:?}: {said}");
     }
+    // It knows what its containers need.
+    let pruned = swarm.hosts[2].ok(&["image", "prune", "--all", "--force"]);
+    assert!(pruned.contains("flok/busybox") && !pruned.contains("flok/whoami"), "{pruned}");
+    assert!(swarm.hosts[2].refused(&["image", "rm", "--force", "flok/whoami"]).contains("running container"));
     let other = "FLKKEY-1-AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
     does_not_unlock(&swarm.hosts[2], other, "invalid key");
     does_not_unlock(&swarm.hosts[2], "password1", "an unlock key is");

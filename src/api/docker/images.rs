@@ -19,7 +19,7 @@ use crate::api::convert::date;
 use crate::api::filters::Filters;
 use crate::api::journal::Journal;
 use crate::api::query::Query;
-use crate::api::{ApiError, Backend, Container, LocalImage};
+use crate::api::{ApiError, Backend, ImageUser, LocalImage};
 use crate::spec::image::ImageReference;
 use crate::spec::quantity::parse_duration;
 use crate::spec::{Platform, SecretBytes, UnixMs};
@@ -124,8 +124,8 @@ pub async fn prune<B: Backend>(
     let filters = Filters::parse(query.filters.as_deref(), &PRUNE_FILTERS)?;
     let all = filters.flag("dangling")? == Some(false);
     let until = until(&filters, backend.now())?;
-    let (images, containers) = (backend.images().await?, backend.containers().await?);
-    let in_use = |image: &LocalImage| containers.iter().any(|container| container.image_digest == image.digest);
+    let (images, users) = (backend.images().await?, backend.image_users().await?);
+    let in_use = |image: &LocalImage| users.iter().any(|user| image.names.contains(&user.image));
     let (mut deleted, mut bytes) = (Vec::new(), 0);
     for image in images {
         let old_enough = until.is_none_or(|until| created(&image) < until);
@@ -381,26 +381,23 @@ pub async fn remove<B: Backend>(
     let going = going_with(&image, &wanted, force)?;
     // Nothing goes where not all can.
     if going.len() == image.names.len() {
-        refuse_what_is_used(&backend.containers().await?, &image, &wanted, force)?;
+        refuse_what_is_used(&backend.image_users().await?, &image, &wanted, force)?;
     }
     Ok(Json(remove_names(&*backend, &journal, &image, &going, force).await?.into()))
 }
 
 /// No force takes the image from a container that runs: what it needs to start again would be gone.
-fn refuse_what_is_used(
-    containers: &[Container],
-    image: &LocalImage,
-    wanted: &str,
-    force: bool,
-) -> Result<(), ApiError> {
-    let users = || containers.iter().filter(|container| container.image_digest == image.digest);
+fn refuse_what_is_used(users: &[ImageUser], image: &LocalImage, wanted: &str, force: bool) -> Result<(), ApiError> {
+    let users = || users.iter().filter(|user| image.names.contains(&user.image));
     let short = |id: &str| id.get(..12).unwrap_or(id).to_owned();
-    let why = match users().find(|container| !container.state.is_final()) {
+    let why = match users().find(|user| user.runs) {
         Some(running) => {
-            format!("(cannot be forced) - image is being used by running container {}", short(&running.id))
+            format!("(cannot be forced) - image is being used by running container {}", short(&running.container))
         }
         None => match users().next().filter(|_| !force) {
-            Some(user) => format!("(must be forced) - container {} is using its referenced image", short(&user.id)),
+            Some(user) => {
+                format!("(must be forced) - container {} is using its referenced image", short(&user.container))
+            }
             None => return Ok(()),
         },
     };
@@ -455,6 +452,19 @@ pub async fn distribution<B: Backend>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_container_uses_goes_by_force_alone_and_not_while_it_runs() {
+        let image = image("sha256:a", &["docker.io/library/redis:7"]);
+        let refused = |name: &str, runs, force| {
+            let user = ImageUser { container: "c0ffee00c0ffee00".into(), image: name.into(), runs };
+            refuse_what_is_used(&[user], &image, "redis", force).err().map(|error| error.to_string())
+        };
+        let name = "docker.io/library/redis:7";
+        assert!(refused(name, true, true).unwrap().contains("cannot be forced"));
+        assert!(refused(name, false, false).unwrap().contains("container c0ffee00c0ff is using"));
+        assert_eq!((refused(name, false, true), refused("docker.io/library/redis:8", true, false)), (None, None));
+    }
 
     fn image(digest: &str, names: &[&str]) -> LocalImage {
         LocalImage {
