@@ -5,6 +5,7 @@
 //! next worker finds them, and the exits that happened meanwhile.
 
 mod executor;
+mod images;
 mod names;
 mod outcomes;
 
@@ -21,7 +22,6 @@ use self::executor::{Context, Executor, Hands};
 use self::outcomes::Outcomes;
 use crate::agent::{Event, EventKind, Found, FoundState, HealthLog, Machine, NodeNames};
 use crate::dispatcher::Networks;
-use crate::gossip::MAX_RECORD_IMAGES;
 use crate::network::dns::{Resolver, ResolverConfig};
 use crate::network::{NetworkConfig, TaskNetworks};
 use crate::runtime::{ContainerExit, Runtime, container_id};
@@ -34,6 +34,8 @@ const QUESTION_QUEUE: usize = 64;
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// Tasks in the making for each that may create or start its container: the others have their networks and volumes made.
 const ROOM_PER_WORK: usize = 2;
+/// Until a listing of images that failed is made again.
+const LIST_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// How long a shutdown waits for what is under way.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
@@ -69,7 +71,7 @@ pub struct WorkerReport {
 /// The images of this node, as they were listed when one had last changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Images {
-    /// Newest first; at most [`MAX_RECORD_IMAGES`].
+    /// Newest first; at most [`crate::gossip::MAX_RECORD_IMAGES`].
     pub names: Vec<String>,
     /// Of all images: one goes by several names.
     pub count: usize,
@@ -135,11 +137,16 @@ impl Worker {
             outcomes,
             node: config.node,
         };
+        let (lister, changes) = (runtime.images().clone(), runtime.images().changes());
+        let listing = move || {
+            let lister = lister.clone();
+            async move { lister.list().await }
+        };
         let driver = Driver {
             clock,
             machine,
             executor: Executor::new(hands, work, events_out),
-            image_changes: runtime.images().changes(),
+            images: images::follow(listing, changes, LIST_AGAIN_AFTER),
             runtime,
             dependencies: Arc::default(),
             unadopted: Some((networks.clone(), resolver.clone())),
@@ -255,7 +262,8 @@ struct Driver {
     clock: Clock,
     machine: Machine,
     executor: Executor,
-    image_changes: watch::Receiver<u64>,
+    /// As they were listed last.
+    images: watch::Receiver<Images>,
     runtime: Runtime,
     dependencies: Arc<BTreeMap<DependencyId, Dependency>>,
     /// Until the first assignments say what the networks that were found are for.
@@ -270,10 +278,10 @@ struct Driver {
 
 impl Driver {
     async fn run(mut self) {
-        let (mut images, mut volumes) = (self.images().await, self.runtime.volumes().list());
+        let mut volumes = self.runtime.volumes().list();
         loop {
             self.act();
-            self.tell(&images, &volumes);
+            self.tell(&volumes);
             let due = self.machine.next_deadline().map(|at| self.clock.sleep_until(at));
             tokio::select! {
                 Some(event) = self.inputs.events.recv() => {
@@ -292,9 +300,8 @@ impl Driver {
                     let quorum = *self.inputs.quorum.borrow_and_update();
                     self.machine.handle_quorum(quorum);
                 }
-                Ok(()) = self.image_changes.changed() => {
-                    self.image_changes.mark_unchanged();
-                    images = self.images().await;
+                Ok(()) = self.images.changed() => {
+                    self.images.mark_unchanged();
                 }
                 () = async { due.expect("the branch is off without a deadline").await }, if due.is_some() => {
                     self.machine.handle_tick(self.clock.now());
@@ -354,8 +361,9 @@ impl Driver {
         }
     }
 
-    fn tell(&self, images: &Images, volumes: &[String]) {
+    fn tell(&self, volumes: &[String]) {
         let tasks = self.machine.reports(self.clock.now());
+        let images = self.images.borrow();
         let at = self.clock.instant();
         self.report.send_if_modified(|last| {
             let same = last.images == *images && last.volumes == volumes && same_reports(&last.tasks, &tasks);
@@ -364,20 +372,6 @@ impl Driver {
             }
             !same
         });
-    }
-
-    async fn images(&self) -> Images {
-        match self.runtime.images().list().await {
-            Ok(images) => {
-                let digests: BTreeSet<&str> = images.iter().map(|image| image.digest.as_str()).collect();
-                let count = digests.len();
-                Images { names: images.into_iter().map(|image| image.name).take(MAX_RECORD_IMAGES).collect(), count }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "listing images failed");
-                self.report.borrow().images.clone()
-            }
-        }
     }
 }
 
