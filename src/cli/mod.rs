@@ -33,6 +33,7 @@ use std::process::ExitCode;
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::api::client::{Client, DEFAULT_HOST};
+use crate::node::HandedOver;
 
 #[derive(Debug, Parser)]
 #[command(name = "flok", version, about = "A swarm orchestrator without a shepherd", max_term_width = 110)]
@@ -124,11 +125,13 @@ pub fn run() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
+    // With the runtime come threads.
+    let handed = matches!(cli.noun, Noun::Daemon(_)).then(HandedOver::take);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start the runtime")),
     };
-    let ended = runtime.block_on(cli.execute());
+    let ended = runtime.block_on(cli.execute(handed));
     // Work on threads that nobody waits for any more must not hold up the end.
     runtime.shutdown_timeout(SHUTDOWN);
     match ended {
@@ -170,9 +173,12 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 impl Cli {
-    async fn execute(self) -> anyhow::Result<ExitCode> {
+    async fn execute(self, handed: Option<HandedOver>) -> anyhow::Result<ExitCode> {
         match self.noun {
-            Noun::Daemon(daemon) => return daemon.run().await.map(|()| ExitCode::SUCCESS),
+            Noun::Daemon(daemon) => {
+                let handed = handed.expect("it was taken for this command");
+                return daemon.run(handed).await.map(|()| ExitCode::SUCCESS);
+            }
             Noun::Completion(verb) => return verb.run().map(|()| ExitCode::SUCCESS),
             Noun::Man(verb) => return verb.run(command()).map(|()| ExitCode::SUCCESS),
             _ => {}

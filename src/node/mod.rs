@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use self::config::Config;
 use self::daemon::Daemon;
 use self::host::{Inbox, Order};
+pub use self::socket::HandedOver;
 use self::socket::Sockets;
 use self::standing::DataDir;
 pub use self::swarm::decisions;
@@ -46,7 +47,7 @@ use crate::api::Journal;
 const STOP_WITHIN: Duration = Duration::from_secs(10);
 
 /// Runs a daemon until SIGTERM or SIGINT. Containers go on running after it.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, handed: HandedOver) -> anyhow::Result<()> {
     logging::start(&config)?;
     if !nix::unistd::geteuid().is_root() {
         anyhow::bail!(
@@ -56,7 +57,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let dir = DataDir::open(&config.data_dir)?;
     preflight::check(&config)?;
     let socket = config.socket.clone();
-    let mut sockets = Sockets::open(config.sockets())?;
+    let mut sockets = Sockets::open(handed, config.sockets())?;
     let (daemon, inbox) = Daemon::start(config, dir).await?;
 
     let Inbox { mut orders, calls } = inbox;

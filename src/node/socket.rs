@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use listenfd::ListenFd;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::AcceptConn;
 use tokio::net::UnixListener;
 
 /// Those that the daemon listens on.
@@ -27,14 +29,40 @@ fn inode(path: &Path) -> std::io::Result<Inode> {
     fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
+/// What the service manager opened for this process.
+pub struct HandedOver(ListenFd);
+
+impl HandedOver {
+    /// Taken out of the environment, so that no program that is started takes it for its own: only while this process has no
+    /// other thread.
+    pub fn take() -> HandedOver {
+        HandedOver(ListenFd::from_env())
+    }
+}
+
 impl Sockets {
     /// One at each path, taken over where the service manager has it.
-    pub fn open<'p>(paths: impl IntoIterator<Item = &'p Path>) -> anyhow::Result<Sockets> {
-        let mut handed = handed_over(ListenFd::from_env())?;
+    pub fn open<'p>(handed: HandedOver, paths: impl IntoIterator<Item = &'p Path>) -> anyhow::Result<Sockets> {
+        Sockets::of(unix_sockets(handed.0)?, paths)
+    }
+
+    fn of<'p>(
+        mut handed: Vec<net::UnixListener>,
+        paths: impl IntoIterator<Item = &'p Path>,
+    ) -> anyhow::Result<Sockets> {
         let mut sockets = Sockets { listeners: Vec::new(), made: Vec::new() };
+        let mut served: Vec<&Path> = Vec::new();
         for path in paths {
+            if let Some(earlier) = served.iter().find(|earlier| place(earlier) == place(path)) {
+                bail!(
+                    "{} and {} are one socket: it serves flok's and Docker's clients alike, so leave docker-socket out, or \
+                     give it another path",
+                    earlier.display(),
+                    path.display()
+                );
+            }
             sockets.listeners.push(match handed.iter().position(|socket| leads_to(socket, path)) {
-                Some(at) => UnixListener::from_std(handed.swap_remove(at))?,
+                Some(at) => taken_over(handed.swap_remove(at), path)?,
                 None => {
                     let listener = bind(path)?;
                     let inode = inode(path).with_context(|| format!("look at {}", path.display()))?;
@@ -42,6 +70,7 @@ impl Sockets {
                     listener
                 }
             });
+            served.push(path);
         }
         for unwanted in handed {
             let address = unwanted.local_addr()?;
@@ -65,7 +94,7 @@ impl Drop for Sockets {
     }
 }
 
-fn handed_over(mut from: ListenFd) -> anyhow::Result<Vec<net::UnixListener>> {
+fn unix_sockets(mut from: ListenFd) -> anyhow::Result<Vec<net::UnixListener>> {
     let mut sockets = Vec::new();
     for at in 0..from.len() {
         let socket = from
@@ -74,19 +103,33 @@ fn handed_over(mut from: ListenFd) -> anyhow::Result<Vec<net::UnixListener>> {
         let Some(socket) = socket else { continue };
         // Not for containerd and what else is started.
         fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).context("keep a socket to this process")?;
-        socket.set_nonblocking(true).context("wait for connections on a socket of the service manager")?;
         sockets.push(socket);
     }
     Ok(sockets)
 }
 
-/// However the two are written: `/var/run` is `/run`.
+fn taken_over(socket: net::UnixListener, path: &Path) -> anyhow::Result<UnixListener> {
+    let listens = getsockopt(&socket, AcceptConn).context("look at a socket of the service manager")?;
+    if !listens {
+        bail!(
+            "the service manager handed over {} without listening there: its unit is to have it as ListenStream=, with \
+             Accept=no",
+            path.display()
+        );
+    }
+    socket.set_nonblocking(true).context("wait for connections on a socket of the service manager")?;
+    UnixListener::from_std(socket).with_context(|| format!("serve {}", path.display()))
+}
+
+/// Where a path leads, however it is written: `/var/run` is `/run`.
+fn place(path: &Path) -> PathBuf {
+    let in_place = || Some(fs::canonicalize(path.parent()?).ok()?.join(path.file_name()?));
+    fs::canonicalize(path).ok().or_else(in_place).unwrap_or_else(|| path.to_owned())
+}
+
 fn leads_to(socket: &net::UnixListener, path: &Path) -> bool {
     let address = socket.local_addr().ok();
-    let own = address.as_ref().and_then(|address| address.as_pathname());
-    own.is_some_and(|own| {
-        own == path || fs::canonicalize(own).is_ok_and(|own| fs::canonicalize(path).is_ok_and(|path| own == path))
-    })
+    address.as_ref().and_then(|address| address.as_pathname()).is_some_and(|own| place(own) == place(path))
 }
 
 /// Binds the socket. One that nobody answers on is left over and replaced; one in use is an error.
@@ -122,18 +165,51 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let paths = [folder.path().join("a/one.sock"), folder.path().join("two.sock")];
         drop(net::UnixListener::bind(&paths[1]).unwrap());
-        let sockets = Sockets::open(paths.iter().map(PathBuf::as_path)).unwrap();
+        let sockets = Sockets::of(Vec::new(), paths.iter().map(PathBuf::as_path)).unwrap();
         assert_eq!(sockets.listeners.len(), 2);
         assert!(paths.iter().all(|path| UnixStream::connect(path).is_ok()));
-        let twice = Sockets::open([paths[0].as_path()]).err().unwrap().to_string();
+        let twice = Sockets::of(Vec::new(), [paths[0].as_path()]).err().unwrap().to_string();
         assert!(twice.contains("is in use: another daemon answers there"), "{twice}");
         fs::remove_file(&paths[1]).unwrap();
         let others = net::UnixListener::bind(&paths[1]).unwrap();
         drop(sockets);
         assert!(!paths[0].exists() && UnixStream::connect(&paths[1]).is_ok(), "another one's stays");
         drop(others);
-        let folder = Sockets::open([folder.path()]).err().unwrap().to_string();
+        let folder = Sockets::of(Vec::new(), [folder.path()]).err().unwrap().to_string();
         assert!(folder.contains("is no socket: remove it"), "{folder}");
+    }
+
+    #[tokio::test]
+    async fn one_socket_is_named_once_however_its_path_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (run, link) = (folder.path().join("run"), folder.path().join("var-run"));
+        fs::create_dir(&run).unwrap();
+        std::os::unix::fs::symlink(&run, &link).unwrap();
+        std::os::unix::fs::symlink("run/s", folder.path().join("docker.sock")).unwrap();
+        let socket = run.join("s");
+        for other in [socket.clone(), link.join("s"), folder.path().join("docker.sock")] {
+            let refused = Sockets::of(Vec::new(), [socket.as_path(), &other]).err().unwrap().to_string();
+            assert!(refused.contains("are one socket") && refused.contains("docker-socket"), "{refused}");
+            assert!(!socket.exists(), "nothing is left of it");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_handed_over_is_to_listen() {
+        use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+        let folder = tempfile::tempdir().unwrap();
+        let (deaf, hears) = (folder.path().join("deaf"), folder.path().join("hears"));
+        let bound = socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None).unwrap();
+        bind(std::os::fd::AsRawFd::as_raw_fd(&bound), &UnixAddr::new(&deaf).unwrap()).unwrap();
+        let handed = || vec![net::UnixListener::from(bound.try_clone().unwrap())];
+        let refused = Sockets::of(handed(), [deaf.as_path()]).err().unwrap().to_string();
+        assert!(refused.contains("without listening") && refused.contains("ListenStream="), "{refused}");
+
+        let handed = vec![net::UnixListener::bind(&hears).unwrap()];
+        let sockets = Sockets::of(handed, [hears.as_path()]).unwrap();
+        assert_eq!(sockets.listeners.len(), 1);
+        drop(sockets);
+        assert!(hears.exists(), "it is the service manager's");
     }
 
     #[test]

@@ -236,6 +236,13 @@ fn a_socket_of_the_service_manager_in_a_container_outlives_the_daemon() {
     let second = swarm.dir().join("docker.sock");
     let settings = ["--docker-socket", second.to_str().unwrap()];
     swarm.hosts[0].hand_socket_over();
+    let own = swarm.hosts[0].socket().display().to_string();
+    swarm.hosts[0].launch_daemon(&["--docker-socket", &own]);
+    eventually("the daemon to say what is wrong", PATIENCE, || {
+        let log = swarm.hosts[0].log_tail();
+        if log.contains("are one socket") { Ok(()) } else { Err(log) }
+    });
+    swarm.hosts[0].end_daemon_if_it_runs();
     swarm.hosts[0].start_daemon(&settings);
     let pings = |host: &Host, socket: &str| {
         let asked = ["-sS", "--max-time", "10", "--unix-socket", socket, "http://flok/_ping"];

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::node::HandedOver;
 use crate::node::config::{Config, Settings};
 
 /// Runs until SIGTERM or SIGINT. Containers go on running without the daemon, and its next start takes them up again.
@@ -25,8 +26,9 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub async fn run(self) -> anyhow::Result<()> {
+    /// With what the service manager opened, taken before there was a second thread.
+    pub async fn run(self, handed: HandedOver) -> anyhow::Result<()> {
         let config = Config::load(self.settings, self.config.as_deref())?;
-        crate::node::run(config).await
+        crate::node::run(config, handed).await
     }
 }
