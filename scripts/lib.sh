@@ -36,6 +36,11 @@ packages_of() {
     docker) echo docker.io ;;
     /usr/lib/*/faketime/libfaketime.so.1) echo libfaketime ;;
     docker-registry) echo docker-registry ;;
+    qemu-system-x86_64) echo qemu-system-x86 ;;
+    modprobe) echo kmod ;;
+    cpio) echo cpio ;;
+    exportfs) echo nfs-kernel-server ;;
+    smbd) echo samba ;;
     /bin/busybox) echo busybox-static ;;
     redis-server) echo redis-server ;;
     /usr/lib/postgresql/15/bin/postgres) echo postgresql-15 ;;

@@ -223,7 +223,7 @@ fn of_service(service: &Service, tasks: &[Task]) -> Progress {
     }
     let monitor = if is_job || wanted == 0 { Duration::ZERO } else { monitor(service) };
     let is_updating = is_updating(service);
-    let failed = failed(service).or_else(|| if is_updating { None } else { given_up(&own) });
+    let failed = failed(service).or_else(|| if is_updating { None } else { given_up(&own, is_global(service)) });
     Progress { running, wanted, waits, failed, is_updating, monitor, went_back: went_back(service) }
 }
 
@@ -270,11 +270,11 @@ fn ended_for_good(task: &Task) -> bool {
 
 /// Of a slot whose last task failed and has no successor, why it did: a failed task and its successor are one change, so none
 /// comes any more.
-fn given_up(tasks: &[&Task]) -> Option<String> {
+fn given_up(tasks: &[&Task], is_global: bool) -> Option<String> {
     let mut last: BTreeMap<(Option<i64>, Option<&str>), &Task> = BTreeMap::new();
     for task in tasks.iter().filter(|task| task.desired_state != Some(TaskState::REMOVE)) {
-        // One of a global service has its node for a slot.
-        let node = task.node_id.as_deref().filter(|_| task.slot.is_none_or(|slot| slot == 0));
+        // One of a global service has its node for a slot; the slots of jobs begin with 0.
+        let node = task.node_id.as_deref().filter(|_| is_global);
         let known = last.entry((task.slot, node)).or_insert(task);
         if known.created_at <= task.created_at {
             *known = task;
@@ -288,6 +288,11 @@ fn given_up(tasks: &[&Task]) -> Option<String> {
     let task = last.values().find(over)?;
     let why = task.status.as_ref().and_then(|status| status.err.clone()).unwrap_or_default();
     Some(format!("a task failed, and its restart policy allows no other try: {why}"))
+}
+
+fn is_global(service: &Service) -> bool {
+    let mode = service.spec.as_ref().and_then(|spec| spec.mode.as_ref());
+    mode.is_some_and(|mode| mode.global.is_some() || mode.global_job.is_some())
 }
 
 fn failed(service: &Service) -> Option<String> {
@@ -470,6 +475,28 @@ mod tests {
         let mut updating = service(1);
         updating.update_status = serde_json::from_value(serde_json::json!({"State": "updating"})).ok();
         assert_eq!(of_service(&updating, &[failed("any")]).failed, None, "its update says what is to be done");
+    }
+
+    #[test]
+    fn a_job_that_is_tried_again_on_another_node_goes_on_and_a_global_one_has_a_try_on_each() {
+        let on = |node: &str, mut task: Task| {
+            (task.slot, task.node_id) = (Some(0), Some(node.to_owned()));
+            task
+        };
+        let tasks = [
+            on("n1", task("failed", "shutdown", "task: non-zero exit (1)", "any")),
+            on("n2", task("ready", "complete", "", "any")),
+        ];
+        let job = |mode: serde_json::Value| -> Service {
+            serde_json::from_value(serde_json::json!({
+                "ID": "s", "Spec": {"Name": "job", "Mode": mode}, "JobStatus": {"JobIteration": {"Index": 1}},
+            }))
+            .unwrap()
+        };
+        let replicated = job(serde_json::json!({"ReplicatedJob": {"TotalCompletions": 1}}));
+        assert_eq!(of_service(&replicated, &tasks).failed, None);
+        let global = job(serde_json::json!({"GlobalJob": {}}));
+        assert!(of_service(&global, &tasks).failed.is_some());
     }
 
     #[test]

@@ -163,6 +163,22 @@ fn a_task_that_is_only_bound_to_a_node_is_not_yet_its_own() {
 }
 
 #[test]
+fn a_node_restarts_of_a_job_only_what_failed() {
+    let mut swarm = Fixture::nodes(1);
+    let mut condition_of = |name: &str, slot, mode: ServiceMode| {
+        let service = swarm.service(name, 1, |spec| {
+            spec.mode = mode;
+            spec.task.restart.condition = RestartCondition::Any;
+        });
+        let task = swarm.running(service, slot, node(1));
+        view(&swarm.state, node(1)).assignments[&task].spec.restart.condition
+    };
+    let job = ServiceMode::ReplicatedJob { max_concurrent: 1, total_completions: 1 };
+    assert_eq!(condition_of("job", 0, job), RestartCondition::OnFailure);
+    assert_eq!(condition_of("web", 1, ServiceMode::Replicated { replicas: 1 }), RestartCondition::Any);
+}
+
+#[test]
 fn the_member_list_is_shared_until_a_member_changes() {
     let (mut swarm, [task, _], _) = two_services();
     let mut dispatcher = Dispatcher::default();

@@ -97,6 +97,10 @@ fn assignment(task: &Task, service: Option<&Service>, spec: &TaskSpec) -> Assign
         // With the automatic ones as the scheduler chose them.
         spec.host_ports.clone_from(&task.host_ports);
     }
+    if task.job_iteration.is_some() && spec.restart.condition == RestartCondition::Any {
+        // What it completed is done: the node, too, restarts only what failed, where nobody tells it what to do.
+        spec.restart.condition = RestartCondition::OnFailure;
+    }
     Assignment {
         task: task.id,
         service: task.service,

@@ -18,7 +18,9 @@ use crate::dispatcher::View;
 use crate::network::NetworkError;
 use crate::spec::*;
 use crate::state::{Command, Meta, Node, NodeHealth, RaftMember, RaftStanding, Swarm};
-use crate::transport::{Authority, JoinError, JoinRequest, JoinToken, Member, MemberList, Refusal, TokenSecret, join};
+use crate::transport::{
+    Authority, JoinError, JoinRequest, JoinToken, Member, MemberList, Refusal, TokenSecret, check_listen_addr, join,
+};
 
 /// Everything a request may ask of this node.
 pub struct Daemon {
@@ -256,6 +258,8 @@ impl Daemon {
         let token: JoinToken = request.token.parse().map_err(|error| ApiError::invalid(format!("{error}")))?;
         let remotes = resolve(&request.remote_addrs).await?;
         self.choose_addresses(request.listen_addr.as_deref(), request.advertise_addr.as_deref(), remotes.first())?;
+        // Who is admitted and cannot listen would stand in the swarm's list for ever.
+        check_listen_addr(self.host.listen_addr()).map_err(|error| ApiError::Unavailable(error.to_string()))?;
         let identity = self.host.dir.identity().map_err(|locked| internal(locked.into()))?;
         let usual = DEFAULT_DATA_PATH_PORT;
         let data_path_port = if self.free_data_path(usual).await.is_ok() { usual } else { 0 };

@@ -76,7 +76,7 @@ fn of_ended(fleet: &Fleet<'_>, slot: &SlotTasks<'_>, last: &Task, update: &str) 
         let state = format!("{:?}", outcome.state).to_lowercase();
         if outcome.message.is_empty() { state } else { format!("{state}: {}", outcome.message) }
     });
-    if fleet.service.spec.mode.is_job() && job::is_over(fleet, slot) {
+    if fleet.service.spec.mode.is_job() && job::is_completed(fleet, slot) {
         return format!("{how}; this job wants nothing more of it");
     }
     if update::is_outdated(fleet, slot) {

@@ -12,17 +12,18 @@ use std::time::Duration;
 use containerd_client::services::v1::container::Runtime as ContainerRuntime;
 use containerd_client::services::v1::snapshots::{MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest};
 use containerd_client::services::v1::{
-    Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteTaskRequest, KillRequest,
-    ListContainersRequest, ListTasksRequest, StartRequest, UpdateContainerRequest, WaitRequest,
+    Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteTaskRequest, GetRequest,
+    KillRequest, ListContainersRequest, ListTasksRequest, StartRequest, UpdateContainerRequest, WaitRequest,
 };
-use containerd_client::tonic::Code;
 use containerd_client::types::Mount;
 use containerd_client::types::v1::{Process, Status};
+use futures::future::join_all;
 use prost::Message;
 
 use super::anonymous_volumes;
 use super::client::{LONG, SHORT, SNAPSHOTTER, call};
 use super::error::{Result, RuntimeError, gone_is_fine};
+use super::exec::LeftPipes;
 use super::images::ImageInfo;
 use super::images::manifest::digest_of;
 use super::input::Streams;
@@ -47,6 +48,11 @@ const RUNC: &str = "io.containerd.runc.v2";
 const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 /// How long a killed process may take to end when its container is removed.
 const END_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often, how long and how long after one another a container is asked for whose shim did not say how it is.
+const ASKED_AGAIN: u32 = 4;
+const ASK_WITHIN: Duration = Duration::from_secs(5);
+const ASKED_AFTER: Duration = Duration::from_millis(500);
 
 /// What is remembered of containers, to spare questions to containerd.
 #[derive(Default)]
@@ -273,18 +279,7 @@ impl Runtime {
     pub async fn found(&self) -> Result<Vec<Found>> {
         let request = ListContainersRequest { filters: vec![format!("labels.\"{TASK_LABEL}\"")] };
         let containers = call("listing", "containers", SHORT, self.shared.client.containers().list(request)).await?;
-        let request = ListTasksRequest::default();
-        let processes = call("listing", "tasks", SHORT, self.shared.client.tasks().list(request)).await?;
-        let processes: HashMap<String, Process> = processes
-            .tasks
-            .into_iter()
-            .map(|process| {
-                (
-                    if process.container_id.is_empty() { process.id.clone() } else { process.container_id.clone() },
-                    process,
-                )
-            })
-            .collect();
+        let processes = self.listed_processes().await?;
         let mut found: BTreeMap<TaskId, Found> = BTreeMap::new();
         for container in containers.containers {
             let Some(task) = container.labels.get(TASK_LABEL).and_then(|task| task.parse::<TaskId>().ok()) else {
@@ -305,6 +300,38 @@ impl Runtime {
             }
         }
         Ok(found.into_values().collect())
+    }
+
+    /// By their containers' ids.
+    async fn listed_processes(&self) -> Result<HashMap<String, Process>> {
+        // A daemon that was killed may have left commands that nobody reads from: their shims wait for that, and tell nothing
+        // of the container until then.
+        let _read = LeftPipes::open(&self.shared.dir);
+        let request = ListTasksRequest::default();
+        let listed = call("listing", "tasks", LONG, self.shared.client.tasks().list(request)).await?;
+        let of_container = |process: Process| {
+            let id = if process.container_id.is_empty() { &process.id } else { &process.container_id };
+            (id.clone(), process)
+        };
+        let mut processes: HashMap<String, Process> = listed.tasks.into_iter().map(of_container).collect();
+        let silent = processes.iter().filter(|(_, process)| process.status == Status::Unknown as i32);
+        let silent = join_all(silent.map(|(id, _)| self.asked_again(id.clone()))).await;
+        processes.extend(silent.into_iter().flatten());
+        Ok(processes)
+    }
+
+    /// Of one whose shim did not say in time how it is; `None` where it still does not.
+    async fn asked_again(&self, id: String) -> Option<(String, Process)> {
+        for _ in 0..ASKED_AGAIN {
+            let request = GetRequest { container_id: id.clone(), exec_id: String::new() };
+            let answer = call("asking for", &id, ASK_WITHIN, self.shared.client.tasks().get(request)).await;
+            match answer.map(|answer| answer.process) {
+                Ok(Some(process)) if process.status != Status::Unknown as i32 => return Some((id, process)),
+                Err(error) if error.is_not_found() => return None,
+                _ => tokio::time::sleep(ASKED_AFTER).await,
+            }
+        }
+        None
     }
 
     /// Where a task's own files are on the host.
@@ -430,7 +457,8 @@ impl Runtime {
             async { gone_is_fine(call("clearing away", id, LONG, self.shared.client.tasks().delete(request)).await) }
         };
         match delete().await {
-            Err(error) if error.code() == Some(Code::FailedPrecondition) => {
+            // What it says of a process that runs differs from version to version.
+            Err(_) => {
                 self.signal(id, libc::SIGKILL, true).await?;
                 let request = WaitRequest { container_id: id.to_owned(), exec_id: String::new() };
                 gone_is_fine(call("waiting for", id, END_WITHIN, self.shared.client.tasks().wait(request)).await)?;

@@ -94,6 +94,12 @@ impl RuntimeError {
         }
     }
 
+    /// Whether containerd was not there to answer, so that nothing is known of what was asked for.
+    pub fn is_no_answer(&self) -> bool {
+        matches!(self, RuntimeError::Containerd { status, .. }
+            if status.code() == containerd_client::tonic::Code::Unavailable || status.message() == "transport error")
+    }
+
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(containerd_client::tonic::Code::NotFound)
     }

@@ -1,6 +1,7 @@
 //! Running a further command in a task's container: what it prints and how it ends, for health checks and the like.
 //! `attached` has those whose streams somebody holds.
 
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
@@ -25,6 +26,8 @@ use crate::spec::TaskId;
 const MAX_OUTPUT_BYTES: usize = 64 * 1024;
 /// How long output is waited for after the command's end.
 pub(super) const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+/// What the names of commands, and of their pipes, begin with.
+const EXEC: &str = "exec-";
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 
 #[derive(Debug, Clone, Default)]
@@ -127,7 +130,7 @@ pub(super) struct Running {
 
 impl Running {
     pub fn new(runtime: &Runtime, task: TaskId) -> Running {
-        let exec_id = format!("exec-{:016x}", rand::random::<u64>());
+        let exec_id = format!("{EXEC}{:016x}", rand::random::<u64>());
         Running { runtime: runtime.clone(), id: container_id(task), exec_id }
     }
 
@@ -236,6 +239,35 @@ impl Pipes {
         let open =
             |path: &PathBuf| pipe::OpenOptions::new().open_receiver(path).map_err(RuntimeError::io("opening", path));
         Ok((open(&self.stdout)?, self.stderr.as_ref().map(open).transpose()?))
+    }
+}
+
+/// The pipes that another daemon's commands left in the tasks' directories: open at both ends, and removed with this.
+pub(super) struct LeftPipes(Vec<(PathBuf, std::fs::File)>);
+
+impl LeftPipes {
+    /// `dir`: that of all tasks.
+    pub fn open(dir: &Path) -> LeftPipes {
+        let entries = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().flatten();
+        let is_left = |entry: &std::fs::DirEntry| {
+            let is_pipe = entry.file_type().is_ok_and(|kind| kind.is_fifo());
+            is_pipe && entry.file_name().to_string_lossy().starts_with(EXEC)
+        };
+        let left = entries(dir).flat_map(|task| entries(&task.path())).filter(is_left);
+        let open = |entry: std::fs::DirEntry| {
+            let mut options = std::fs::OpenOptions::new();
+            let opened = options.read(true).write(true).custom_flags(libc::O_NONBLOCK).open(entry.path()).ok()?;
+            Some((entry.path(), opened))
+        };
+        LeftPipes(left.filter_map(open).collect())
+    }
+}
+
+impl Drop for LeftPipes {
+    fn drop(&mut self) {
+        for (path, _) in &self.0 {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep};
 
 use super::error::{Result, RuntimeError, explained};
 use super::{Exec, ImageInfo, Runtime};
@@ -16,12 +17,24 @@ use crate::spec::{ContainerSpec, TaskId};
 /// The check of a container, and what came of it; both are gone with the task.
 const CHECK: &str = "health-check.json";
 const NOTED: &str = "health.json";
+/// Between two attempts at a probe while containerd is away.
+const AWAY: Duration = Duration::from_millis(250);
 
 impl Runtime {
-    /// Runs a probe. Whatever keeps it from ending in time is a failure of the probe.
+    /// Runs a probe. Whatever keeps it from ending in time is a failure of the probe; a containerd that is away is waited for as
+    /// long as the probe has time.
     pub async fn probe(&self, task: TaskId, command: Vec<String>, within: Duration) -> ProbeResult {
         let exec = Exec { command, ..Exec::default() };
-        match self.exec(task, &exec, within).await {
+        let until = Instant::now() + within;
+        let mut ended = self.exec(task, &exec, within).await;
+        while let Err(error) = &ended
+            && error.is_no_answer()
+            && Instant::now() + AWAY < until
+        {
+            sleep(AWAY).await;
+            ended = self.exec(task, &exec, within).await;
+        }
+        match ended {
             Ok(mut output) => {
                 output.stdout.append(&mut output.stderr);
                 ProbeResult { exit_code: output.exit_code, output: shortened(output.stdout) }

@@ -107,13 +107,8 @@ pub fn bounding_capabilities() -> u64 {
     written.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(u64::MAX)
 }
 
-/// The devices a container shall have: those it names, or all of the host's for a privileged one.
+/// The devices a container shall have: those it names, and for a privileged one all of the host's beside them.
 pub fn devices(container: &ContainerSpec) -> Result<Vec<DeviceNode>> {
-    if container.privileged {
-        let mut found = Vec::new();
-        walk(Path::new("/dev"), &mut found);
-        return Ok(found);
-    }
     let mut devices = Vec::new();
     for mapping in &container.devices {
         let permissions = parse_permissions(&mapping.permissions)?;
@@ -123,6 +118,12 @@ pub fn devices(container: &ContainerSpec) -> Result<Vec<DeviceNode>> {
             target: mapping.container_path.clone(),
             reason: format!("{} is no device on this node", mapping.host_path),
         })?);
+    }
+    if container.privileged {
+        let mut hosts = Vec::new();
+        walk(Path::new("/dev"), &mut hosts);
+        hosts.retain(|host| devices.iter().all(|own| own.path != host.path));
+        devices.append(&mut hosts);
     }
     Ok(devices)
 }
@@ -247,6 +248,27 @@ fn pressure(text: &str) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_privileged_container_has_its_own_devices_beside_the_hosts() {
+        let own = |host: &str, container: &str| crate::spec::DeviceMapping {
+            host_path: host.into(),
+            container_path: container.into(),
+            permissions: String::new(),
+        };
+        let devices = devices(&ContainerSpec {
+            privileged: true,
+            devices: vec![own("/dev/null", "/dev/spare"), own("/dev/zero", "/dev/null")],
+            ..ContainerSpec::default()
+        });
+        let devices = devices.unwrap();
+        let minor = |path: &str| {
+            let of_path: Vec<_> = devices.iter().filter(|device| device.path == Path::new(path)).collect();
+            assert_eq!(of_path.len(), 1, "{path}");
+            of_path[0].minor
+        };
+        assert_eq!((minor("/dev/spare"), minor("/dev/null"), minor("/dev/full")), (3, 5, 7));
+    }
 
     #[test]
     fn signals_are_read_by_name_and_number() {

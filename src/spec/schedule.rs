@@ -195,7 +195,29 @@ fn every(period: &str) -> Result<u64, String> {
 
 fn cron(text: &str) -> Result<Cron, String> {
     let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
-    parser.parse(text).map_err(|why| format!("{text:?} is no cron expression ({why}): {FORMS}"))
+    parser.parse(text).map_err(|_| format!("{text:?} is no cron expression{}: {FORMS}", wrong_field(&parser, text)))
+}
+
+/// Which of its fields is wrong, if it is one of them.
+fn wrong_field(parser: &CronParser, text: &str) -> String {
+    const FIELDS: [(&str, &str); 6] = [
+        ("second", "from 0 to 59"),
+        ("minute", "from 0 to 59"),
+        ("hour", "from 0 to 23"),
+        ("day", "from 1 to 31"),
+        ("month", "from 1 to 12, or jan to dec"),
+        ("weekday", "from 0 to 7, or sun to sat"),
+    ];
+    let given: Vec<&str> = text.split_whitespace().collect();
+    let Some(known) = FIELDS.len().checked_sub(given.len()).filter(|left_out| *left_out <= 1) else {
+        return String::new();
+    };
+    let alone = |at: usize| (0..given.len()).map(|other| if other == at { given[at] } else { "*" }).collect::<Vec<_>>();
+    let wrong = (0..given.len()).find(|at| parser.parse(&alone(*at).join(" ")).is_err());
+    wrong.map_or_else(String::new, |at| {
+        let (name, range) = FIELDS[known + at];
+        format!(", as its {name} {:?} is none {range}", given[at])
+    })
 }
 
 fn time_zone(name: &str) -> Result<TimeZone, String> {

@@ -43,6 +43,7 @@ pub use lanes::Unsent;
 pub use members::{Member, MemberList, Sender};
 pub use protocol::Protocol;
 pub use serve::{Incoming, Reply};
+pub use swarm::check_listen_addr;
 pub use token::{JoinToken, TokenError, TokenSecret};
 pub use wire::{MessageReader, MessageStream, MessageWriter, StreamError};
 
@@ -57,7 +58,7 @@ use crate::spec::NodeId;
 /// arrive is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    #[error("cannot listen on {addr}: {reason}. Is another process using the port?")]
+    #[error("cannot listen on {addr}: {reason}")]
     Listen { addr: SocketAddr, reason: String },
     #[error("node {0} is no member of this swarm, as far as this node knows")]
     NotAMember(NodeId),

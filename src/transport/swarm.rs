@@ -1,5 +1,6 @@
 //! The libp2p swarm as flok sets it up, and the translation of its addresses and errors.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,20 @@ pub(super) struct Listening {
     pub(super) addr: SocketAddr,
 }
 
+/// Whether this host can listen there now, and nobody else does.
+pub fn check_listen_addr(addr: SocketAddr) -> Result<(), TransportError> {
+    std::net::TcpListener::bind(addr).map(drop).map_err(|error| {
+        let reason = match error.kind() {
+            io::ErrorKind::AddrInUse => format!("{error}. Is another process using the port?"),
+            io::ErrorKind::AddrNotAvailable => {
+                format!("{error}. This host has no such address: choose one that it has")
+            }
+            _ => error.to_string(),
+        };
+        TransportError::Listen { addr, reason }
+    })
+}
+
 impl Listening {
     pub(super) async fn start(
         identity: &Identity,
@@ -48,7 +63,7 @@ impl Listening {
         let failed = |reason: String| TransportError::Listen { addr, reason };
         // libp2p listens with SO_REUSEPORT, so that a second daemon on the port would quietly take half of the
         // connections: a plain socket tells.
-        drop(std::net::TcpListener::bind(addr).map_err(|error| failed(error.to_string()))?);
+        check_listen_addr(addr)?;
         let streams = streams::Behaviour::new(roster.clone());
         let gossip = Gate::new(identity.keypair(), roster.swarm(), roster.clone());
         let mut swarm = build_swarm(identity, Behaviour { streams, gossip });

@@ -131,6 +131,12 @@ fn a_wrong_token_is_refused_with_its_reason() {
 
     let nobody = swarm.hosts[stranger].refused(&["swarm", "join", "--token", &swarm.token("worker"), "10.99.0.77"]);
     assert!(nobody.contains("10.99.0.77"), "{nobody}");
+    // Refused before anybody is asked, so that nobody waits for it.
+    let (token, listen) = (swarm.token("worker"), ["--listen-addr", "10.99.0.77"]);
+    let deaf = swarm.hosts[stranger].refused(&[&["swarm", "join", "--token", &token, &addr], &listen[..]].concat());
+    assert!(deaf.contains("This host has no such address"), "{deaf}");
+    let nodes = swarm.hosts[0].ok(&["node", "ls", "--quiet"]);
+    assert_eq!(nodes.lines().count(), 1, "{nodes}");
 
     swarm.nodes_are(0, 1, "ready");
     swarm.join(stranger, "worker");

@@ -21,7 +21,7 @@ services:
     image: flok/busybox:latest
     command: [sh, -c, \"$LOOK\"]
     deploy:
-      labels: {flok.privileged: 'true', flok.shm-size: 16m}
+      labels: {flok.privileged: 'true', flok.shm-size: 16m, flok.devices: '/dev/null:/dev/spare'}
 ";
 
 fn told(swarm: &Swarm, service: &str, lines: &[&str]) {
@@ -46,7 +46,7 @@ fn a_container_gets_of_its_host_what_it_is_given() {
     // All rights are those of whoever runs the daemon.
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap();
-    told(&swarm, "s_labels", &["16384", &format!("CapEff:{bounding}"), "/dev/fuse"]);
+    told(&swarm, "s_labels", &["16384", &format!("CapEff:{bounding}"), "/dev/fuse", "/dev/spare"]);
     let own = host.ok(&["service", "logs", "--raw", "s_labels"]);
     assert!(own.contains("first: sh"), "{own}");
     assert!(!host.ok(&["service", "logs", "--raw", "s_keys"]).contains("first: sh"));

@@ -1,9 +1,16 @@
 //! Tasks from assignment to outcome.
 
 use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
 
+use containerd_client::services::v1::tasks_client::TasksClient;
+use containerd_client::services::v1::{ExecProcessRequest, StartRequest};
+use containerd_client::tonic::Request;
+use containerd_client::with_namespace;
+use flok::agent::FoundState;
 use flok::runtime::logs::LogQuery;
-use flok::runtime::{Exec, RuntimeError};
+use flok::runtime::{Exec, Runtime, RuntimeError};
 use flok::spec::*;
 
 use super::host::*;
@@ -131,6 +138,16 @@ fn a_dead_containerd_is_replaced_and_its_containers_go_on() {
                 .with_volume("v", "/data"),
         );
         let before = reaches(&worker, 1, TaskState::Running).await;
+        // A probe that cannot be run for a while is no failed one.
+        let mut checked = assignment(3, "exec busybox sleep 1000");
+        checked.spec.container.healthcheck = Some(Healthcheck {
+            test: vec!["CMD".into(), "busybox".into(), "true".into()],
+            interval: Some(Duration::from_millis(20)),
+            retries: Some(1),
+            ..Healthcheck::default()
+        });
+        host.want(&worker, checked);
+        let healthy = report(&worker, 3, |report| report.health == Health::Healthy).await;
         let socket = host.path().join("containerd/containerd.sock");
         let pid = tokio::net::UnixStream::connect(&socket).await.unwrap().peer_cred().unwrap().pid().unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL).unwrap();
@@ -141,7 +158,59 @@ fn a_dead_containerd_is_replaced_and_its_containers_go_on() {
         assert_eq!((ended.exit_code, ended.container_id), (Some(6), before.container_id));
         host.want(&worker, assignment(2, "exit 0"));
         reaches(&worker, 2, TaskState::Complete).await;
+        let after = report(&worker, 3, |_| true).await;
+        assert_eq!((after.state, after.pid, after.health), (TaskState::Running, healthy.pid, Health::Healthy));
         worker.shutdown().await;
+    });
+}
+
+/// As a daemon leaves it that is killed between making a command's pipes and opening them.
+async fn leave_a_command(host: &Host, runtime: &Runtime, container: &str) {
+    let channel = containerd_client::connect(host.path().join("containerd/containerd.sock")).await.unwrap();
+    let pipe = |end: &str| {
+        let path = runtime.task_dir(TaskId(1)).join(format!("exec-left.{end}"));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        path.display().to_string()
+    };
+    let (stdout, stderr) = (pipe("out"), pipe("err"));
+    let process = serde_json::json!({"args": ["busybox", "true"], "cwd": "/", "user": {"uid": 0, "gid": 0}});
+    let spec = prost_types::Any {
+        type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
+        value: serde_json::to_vec(&process).unwrap(),
+    };
+    let mut tasks = TasksClient::new(channel);
+    let exec = ExecProcessRequest {
+        container_id: container.into(),
+        exec_id: "exec-left".into(),
+        stdout,
+        stderr,
+        spec: Some(spec),
+        ..Default::default()
+    };
+    tasks.exec(with_namespace!(exec, "flok")).await.unwrap();
+    let start = StartRequest { container_id: container.into(), exec_id: "exec-left".into() };
+    tokio::spawn(async move { tasks.start(with_namespace!(start, "flok")).await });
+}
+
+#[test]
+#[ignore = "needs root and containerd"]
+fn what_still_runs_is_found_behind_a_command_that_nobody_reads_from_and_killed_before_it_is_removed() {
+    on_a_host(|mut host| async move {
+        let runtime = host.runtime().await;
+        host.load_busybox(&runtime).await;
+        let worker = host.worker(&runtime).await;
+        host.want(&worker, assignment(1, "exec busybox sleep 1000"));
+        let running = reaches(&worker, 1, TaskState::Running).await;
+        worker.shutdown().await;
+        leave_a_command(&host, &runtime, running.container_id.as_deref().unwrap()).await;
+        let found = runtime.found().await.unwrap().remove(0);
+        assert!(matches!(found.state, FoundState::Running { pid, .. } if Some(pid) == running.pid), "{found:?}");
+        assert!(!runtime.task_dir(TaskId(1)).join("exec-left.out").exists());
+
+        runtime.remove_task(TaskId(1)).await.unwrap();
+        assert!(runtime.found().await.unwrap().is_empty());
+        let process = PathBuf::from(format!("/proc/{}", running.pid.unwrap()));
+        until("its process is gone", || !process.exists()).await;
     });
 }
 

@@ -56,7 +56,9 @@ fn labels_say_all_of_a_schedule() {
 fn what_cannot_be_read_is_named_with_what_can() {
     let with = |label: &str, text: &str| refused(&[("flok.schedule", "@daily"), (label, text)]);
     for (why, part) in [
-        (refused(&[("flok.schedule", "61 * * * *")]), "is no cron expression"),
+        (refused(&[("flok.schedule", "61 * * * *")]), "as its minute \"61\" is none from 0 to 59"),
+        (refused(&[("flok.schedule", "* * * * fri-mon")]), "as its weekday \"fri-mon\" is none from 0 to 7"),
+        (refused(&[("flok.schedule", "70 * * * * *")]), "as its second \"70\""),
         (refused(&[("flok.schedule", "@fortnightly")]), "@every 10m"),
         (refused(&[("flok.schedule", "* * * *")]), "write minute, hour, day, month and weekday"),
         (refused(&[("flok.schedule", "0 0 1 1 * * 2027")]), "is no cron expression"),

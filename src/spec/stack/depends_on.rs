@@ -77,7 +77,7 @@ impl Converter<'_> {
                 let near = suggest::nearest(&entry.key, known.iter().copied());
                 let hint = near.map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
                 let message = format!("there is no service {:?} in the stack{hint}", entry.key);
-                self.report.missing(entry.place, &format!("{path}.depends_on"), message);
+                self.report.undefined(entry.place, &format!("{path}.depends_on"), ("services", &entry.key), message);
                 continue;
             }
             let condition = entry.value.get("condition").and_then(|word| StartCondition::parse(word.as_text()));

@@ -97,13 +97,13 @@ impl StackFile {
         }
     }
 
-    /// The file, unless something in it makes no acceptable spec, whatever the stack is called. What it refers to is not
-    /// looked for: files of secrets and configs may be elsewhere.
+    /// The file, unless something in it makes no acceptable spec, whatever the stack is called. Files of secrets and configs are
+    /// not looked for: they may be elsewhere.
     pub fn checked(mut self, around: &Surroundings<'_>) -> Result<StackFile, StackError> {
         let warnings = self.report.warnings.len();
-        self.report.partial = true;
+        (self.report.alone, self.report.partial) = (true, !self.report.problems.is_empty());
         self.converter(UNNAMED, around).stack();
-        self.report.partial = false;
+        (self.report.alone, self.report.partial) = (false, false);
         self.report.warnings.truncate(warnings);
         if self.report.problems.is_empty() { Ok(self) } else { Err(self.report.into_error()) }
     }

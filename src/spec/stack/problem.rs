@@ -71,14 +71,26 @@ pub struct Report {
     pub warnings: Vec<Problem>,
     /// Not all of the files could be read: what is missing may have been there.
     pub partial: bool,
+    /// The files that they name are elsewhere.
+    pub alone: bool,
 }
 
 impl Report {
-    /// Something that is not there, though the file refers to it. Where the file is read in part, nobody can tell.
-    pub fn missing(&mut self, place: Place, path: &str, message: impl Into<String>) {
-        if !self.partial {
+    /// Something that is not there, though the file refers to it by `name`, which `section` would define. Where that could
+    /// not be read, nobody can tell.
+    pub fn undefined(&mut self, place: Place, path: &str, (section, name): (&str, &str), message: impl Into<String>) {
+        if !self.partial || !self.may_have_had(section, name) {
             self.problem(place, path, message);
         }
+    }
+
+    /// Whether what is wrong may be why `name` is not in `section`: it is wrong there, or it brings in what other files define.
+    fn may_have_had(&self, section: &str, name: &str) -> bool {
+        let own = format!("{section}.{name}");
+        self.problems.iter().any(|Problem { path, .. }| {
+            let is_own = path.strip_prefix(&own).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+            path.is_empty() || is_own || path == section || path.starts_with("include") || path.contains(".extends")
+        })
     }
 
     /// Whether there is a problem with just this already.

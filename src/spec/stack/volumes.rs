@@ -48,12 +48,14 @@ pub fn mounts(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
 }
 
 fn long(reader: &mut Reader<'_>, path: &str, node: Node) -> Option<Node> {
+    let has_type = node.get("type").is_some();
     let mut mount = reader.object(path, node, LONG)?;
     let place = mount.place;
     let kind = match mount.get("type") {
         Some(kind) => kind.as_text().to_string(),
+        None if has_type => return None,
         None => {
-            reader.problem(place, path, format!("has no type: write one of {}", KINDS.join(", ")));
+            reader.problem(place, path, "has no type: write bind, volume or tmpfs");
             return None;
         }
     };

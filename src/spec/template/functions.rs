@@ -57,7 +57,7 @@ pub fn apply(name: &str, arguments: &[Value]) -> Result<Value, String> {
             let text = plain(value);
             if text.is_empty() { text.into() } else { format!("{before}{text}{behind}").into() }
         }
-        ("index", [value, keys @ ..]) => keys.iter().try_fold(value, entry)?.clone(),
+        ("index", [value, keys @ ..]) => keys.iter().try_fold(value.clone(), |value, key| entry(&value, key))?,
         ("eq", [one, others @ ..]) if !others.is_empty() => {
             others.iter().any(|other| plain(one) == plain(other)).into()
         }
@@ -75,12 +75,15 @@ fn count(value: &Value) -> Option<usize> {
     value.as_u64().map(|count| usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// What is not there is nothing.
-fn entry<'v>(value: &'v Value, key: &Value) -> Result<&'v Value, String> {
+/// As Go has it: a key that a map of texts has not is an empty text, a place that a list has not is an error.
+fn entry(value: &Value, key: &Value) -> Result<Value, String> {
     match (value, key) {
-        (Value::Array(list), Value::Number(_)) => Ok(count(key).and_then(|at| list.get(at)).unwrap_or(&Value::Null)),
+        (Value::Array(list), Value::Number(_)) => {
+            let found = count(key).and_then(|at| list.get(at)).cloned();
+            found.ok_or_else(|| format!("index: there is no place {key} in a list of {}", list.len()))
+        }
         (Value::Array(_), _) => Err("index: a place in a list is a number".into()),
-        (value, key) => Ok(value.get(plain(key)).unwrap_or(&Value::Null)),
+        (value, key) => Ok(value.get(plain(key)).cloned().unwrap_or_else(|| "".into())),
     }
 }
 

@@ -75,6 +75,7 @@ fn templates_that_would_grow_or_go_round_for_ever_end() {
     let around = "{{range $.Ports}}".repeat(30) + &"{{end}}".repeat(30);
     let around = around.as_str();
     assert!(shown(around).unwrap_err().contains("too many steps"));
+    assert!(shown("{{index .Ports 2}}").unwrap_err().contains("there is no place 2 in a list of 2"));
     assert!(expanded(&around.replace(".Ports", ".Service.Labels")).unwrap_err().contains("too many"));
     let doubled = r#"{{$x := "12345678"}}"#.to_owned() + &r#"{{$x := printf "%s%s" $x $x}}"#.repeat(40);
     assert!(shown(&doubled).unwrap_err().contains("bytes"));
@@ -129,6 +130,7 @@ fn templates_print_what_gos_would() {
         ("{{.Label \"a.b\"}}{{.Label \"none\"}} {{.Labels}}", "c a.b=c,x=1"),
         ("{{.ID}} {{.Id}}", "abc abc"),
         ("{{.Spec.Nothing.Below}}", "<no value>"),
+        ("{{index .Spec.Labels `none`}}{{index .Spec.Nothing `a`}}|", "|"),
         ("{{.UpdateStatus.State}} {{if .UpdateStatus}}a{{else}}b{{end}}", "<no value> b"),
     ];
     for (template, expected) in cases {

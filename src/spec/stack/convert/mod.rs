@@ -54,8 +54,8 @@ impl Converter<'_> {
             services.extend(self.service(entry));
         }
         self.refuse_rings();
-        if section(root, "services").is_empty() {
-            self.report.missing(root.place, "services", "the stack has no services");
+        if section(root, "services").is_empty() && !self.report.partial {
+            self.report.problem(root.place, "services", "the stack has no services");
         }
         Stack {
             name: self.name.to_string(),

@@ -65,7 +65,7 @@ impl Converter<'_> {
             let hint = super::super::suggest::nearest(&key, known);
             let hint = hint.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
             let message = format!("undefined volume {key:?}: define it under the top-level volumes{hint}");
-            self.report.missing(item.place, path, message);
+            self.report.undefined(item.place, path, ("volumes", &key), message);
             return None;
         };
         let definition = &entry.value;

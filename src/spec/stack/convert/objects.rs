@@ -93,6 +93,7 @@ impl<'a> Converter<'a> {
     fn file_data(&mut self, kind: &str, entry: &Entry) -> Option<Vec<u8>> {
         let sources = ["file", "content", "environment"].map(|key| entry.value.get(key));
         let data = match sources {
+            [Some(_), None, None] | [None, None, Some(_)] if self.report.alone => return None,
             [Some(file), None, None] => {
                 (self.read_file)(file.as_text()).map_err(|why| format!("{}: {why}", file.as_text()))
             }
@@ -105,6 +106,6 @@ impl<'a> Converter<'a> {
             _ => Err("has more than one of file, content and environment".into()),
         };
         let path = format!("{kind}.{}", entry.key);
-        data.map_err(|why| self.report.missing(entry.place, &path, why)).ok()
+        data.map_err(|why| self.report.undefined(entry.place, &path, (kind, &entry.key), why)).ok()
     }
 }

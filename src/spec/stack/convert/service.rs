@@ -55,7 +55,8 @@ impl Converter<'_> {
     /// With its tag, as Docker stores it.
     fn image(&mut self, entry: &Entry, path: &str) -> Option<String> {
         let Some(image) = entry.value.get("image") else {
-            self.report.missing(entry.place, path, "has no image: a swarm runs images and builds none");
+            let message = "has no image: a swarm runs images and builds none";
+            self.report.undefined(entry.place, path, ("services", &entry.key), message);
             return None;
         };
         match image.as_text().parse::<ImageReference>() {
@@ -165,7 +166,7 @@ impl Converter<'_> {
                 None if entry.key == "default" => format!("{}_default", self.name),
                 None => {
                     let message = format!("undefined network {:?}: define it under the top-level networks", entry.key);
-                    self.report.missing(entry.place, &format!("{path}.networks"), message);
+                    self.report.undefined(entry.place, &format!("{path}.networks"), ("networks", &entry.key), message);
                     continue;
                 }
             };
@@ -198,7 +199,7 @@ impl Converter<'_> {
             let source = item.string("source").unwrap_or_default();
             let Some(entry) = section(self.root, kind).iter().find(|entry| entry.key == source) else {
                 let message = format!("undefined name {source:?}: define it under the top-level {kind}");
-                self.report.missing(item.place, &format!("{path}.{kind}"), message);
+                self.report.undefined(item.place, &format!("{path}.{kind}"), (kind, &source), message);
                 continue;
             };
             let file = FileTarget {

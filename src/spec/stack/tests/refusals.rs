@@ -192,6 +192,7 @@ services:
         read,
         [
             "0.yml:4:17: services.web.depends_on: services that wait for one another would never start: web -> api -> db -> web",
+            "0.yml:4:18: services.web.depends_on: there is no service \"dbb\" in the stack; did you mean \"db\"?",
             "0.yml:7:37: services.api.depends_on.cache.condition: \"service_ready\" is none of service_started, service_healthy, service_completed_successfully",
             "0.yml:9:33: services.cache.depends_on: services that wait for one another would never start: cache -> db -> web -> api -> cache",
             "0.yml:9:38: services.cache.depends_on: \"db\" stands here a second time",
@@ -302,6 +303,37 @@ fn a_check_without_deploying_looks_for_nothing_outside_the_file() {
     assert!(Case::new(text).problems()[0].contains("no such file"));
     let file = Case::new(text).with(|file, around| file.unwrap().checked(around));
     assert!(file.unwrap().print().contains("file: /stack/gone"));
+}
+
+#[test]
+fn what_is_not_defined_is_told_without_deploying_and_beside_what_cannot_be_read() {
+    let text =
+        "services: {a: {image: i, secrets: [k], configs: [c], networks: [n], volumes: ['v:/v'], depends_on: [z]}}\n";
+    let undefined = [
+        "undefined name \"k\"",
+        "undefined name \"c\"",
+        "undefined network \"n\"",
+        "undefined volume \"v\"",
+        "no service \"z\"",
+    ];
+    let tells = |problems: &[String], count: usize| {
+        assert_eq!(problems.len(), count, "{}", problems.join("\n"));
+        for part in undefined {
+            assert!(problems.iter().any(|problem| problem.contains(part)), "{part}: {problems:?}");
+        }
+    };
+    let checked = Case::new(text).with(|file, around| file.unwrap().checked(around).map(drop)).unwrap_err();
+    tells(&checked.problems.iter().map(ToString::to_string).collect::<Vec<_>>(), undefined.len());
+    tells(&Case::new(&text.replace("image: i", "image: i, enviroment: {}")).problems(), undefined.len() + 1);
+    // What is wrong where it would be defined is why it is not there.
+    let wrong = format!("{text}volumes: {{v: [x]}}\nnetworks: 5\n");
+    let problems = Case::new(&wrong).problems();
+    assert!(
+        problems.iter().all(|problem| !problem.contains("undefined volume") && !problem.contains("undefined network"))
+    );
+    assert_eq!(problems.len(), undefined.len(), "{}", problems.join("\n"));
+    let kind = Case::new(&web("    volumes: [{type: bnd, target: /z}]\n")).problems();
+    assert!(kind.len() == 1 && kind[0].contains("\"bnd\" is none of"), "{kind:?}");
 }
 
 #[test]
