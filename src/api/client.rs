@@ -186,6 +186,19 @@ impl Client {
         self.bytes(Method::POST, path, body.into(), within).await.map(drop)
     }
 
+    /// The same, where it answers JSON.
+    pub async fn ask_docker<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        within: Duration,
+    ) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(body).expect("plain types with text keys are JSON");
+        let answer = self.bytes(Method::POST, path, body.into(), within).await?;
+        let broken = |error: serde_json::Error| ClientError::Broken { host: self.host(), why: error.to_string() };
+        serde_json::from_slice(&answer).map_err(broken)
+    }
+
     async fn flok<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, ClientError> {
         self.json(method, &flok_path(path), body).await
     }

@@ -25,7 +25,7 @@ pub enum Format {
 }
 
 impl Format {
-    fn parse(text: &str) -> Result<Format, String> {
+    pub fn parse(text: &str) -> Result<Format, String> {
         let read = |template: &str| Template::of_format(template).map(|read| &*Box::leak(Box::new(read)));
         match (text, text.strip_prefix("table ")) {
             ("table", _) => Ok(Format::Table),
@@ -70,12 +70,12 @@ pub struct FormatArg {
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct JsonArg {
     /// How to print: json for an object on each line, or a template such as '{{.ID}}'
-    #[arg(long, value_name = "FORMAT", value_parser = JsonArg::parse)]
+    #[arg(long, short, value_name = "FORMAT", value_parser = JsonArg::parse)]
     pub format: Option<Format>,
 }
 
 impl JsonArg {
-    fn parse(text: &str) -> Result<Format, String> {
+    pub fn parse(text: &str) -> Result<Format, String> {
         match Format::parse(text) {
             Ok(format @ (Format::Json | Format::Template(_))) => Ok(format),
             Ok(Format::Table | Format::TableTemplate(_)) => {

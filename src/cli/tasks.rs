@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bollard::models::{EndpointPortConfig, Service, Task, TaskState};
 use bollard::query_parameters::{ListNodesOptions, ListServicesOptions, ListTasksOptions};
+use clap::Args;
 use jiff::Timestamp;
 
 use super::list::ListArgs;
@@ -11,6 +12,16 @@ use super::node::display_name;
 use super::output::{Table, ago, now, shortened};
 use crate::api::client::Client;
 use crate::spec::image::ImageReference;
+
+/// What every list of tasks takes.
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    #[command(flatten)]
+    list: ListArgs,
+    /// Print the ids of services and nodes in place of their names
+    #[arg(long)]
+    no_resolve: bool,
+}
 
 /// Names for the ids that tasks carry.
 #[derive(Debug, Default)]
@@ -20,11 +31,12 @@ struct Names {
 }
 
 /// Tasks whose `key` is one of `values`.
-pub async fn list(client: &Client, key: &str, values: Vec<String>, args: &ListArgs) -> anyhow::Result<()> {
+pub async fn list(client: &Client, key: &str, values: Vec<String>, args: &PsArgs) -> anyhow::Result<()> {
+    let PsArgs { list: args, no_resolve } = args;
     let mut filters = args.filters();
     filters.entry(key.to_string()).or_default().extend(values);
     let tasks = fetch(client, filters).await?;
-    let names = names(client).await?;
+    let names = if *no_resolve { Names::default() } else { names(client).await? };
     let tasks = sorted(tasks, &names);
     if args.quiet {
         return args.show_ids(tasks.iter().map(|task| task.id.as_ref()));
@@ -234,3 +246,6 @@ two   web.2       redis:7   host   Running         Preparing (pulling 42%) 10 se
         assert_eq!(text, expected);
     }
 }
+        let unresolved = table(&[task("new", 1, "", "running", "")], &Names::default(), false, now).text();
+        let row: Vec<&str> = unresolved.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!(row[..4], ["new", "s1.1", "redis:7", "n1"]);

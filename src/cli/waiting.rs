@@ -36,7 +36,7 @@ pub struct WaitArgs {
     #[arg(long, value_name = "DURATION", env = "FLOK_STABLE_FOR", value_parser = quantity::parse_duration)]
     stable_for: Option<Duration>,
     /// Print no progress
-    #[arg(long)]
+    #[arg(long, short)]
     quiet: bool,
 }
 

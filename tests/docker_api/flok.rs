@@ -24,6 +24,12 @@ pub fn does_the_same(swarm: &Swarm, host: usize, on: &str) {
     child.stdin.take().unwrap().write_all(&[b'x'; 100_000]).unwrap();
     assert_eq!(String::from_utf8_lossy(&child.wait_with_output().unwrap().stdout).trim(), "100000");
     assert!(at.refused(&["exec", "nobody", "true"]).contains("No such container: nobody"));
+    assert!(at.refused(&["exec", "mnie.1", "true"]).contains("No such container: mnie.1; did you mean mine.1?"));
+    let variables = at.dir.join("variables");
+    fs::write(&variables, "FROM_FILE=a\nBOTH=a\n").unwrap();
+    let script = "echo $FROM_FILE $BOTH";
+    let told = at.ok(&["exec", "--env-file", variables.to_str().unwrap(), "-e", "BOTH=b", "mine", "sh", "-c", script]);
+    assert_eq!(told, "a b\n");
 
     let printed = at.ok(&["logs", "--raw", "mine"]);
     assert!(printed.starts_with("begun\n"), "{printed}");

@@ -15,6 +15,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::{find, terminal};
 use crate::api::client::Client;
+use crate::cli::service::environment::{environment, shell, variable};
 
 /// A command may run for long before it prints.
 pub(super) const WITHIN: Duration = Duration::from_secs(24 * 3600);
@@ -39,9 +40,12 @@ pub struct Exec {
     /// Do not wait for the command's end
     #[arg(long, short)]
     detach: bool,
-    /// Set a variable
-    #[arg(long, short, value_name = "KEY=VALUE")]
+    /// Set a variable; a KEY alone takes the shell's value; repeat it
+    #[arg(long, short, value_name = "KEY[=VALUE]", value_parser = variable)]
     env: Vec<String>,
+    /// File with variables, one on each line; repeat it
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<String>,
     /// As this user
     #[arg(long, short, value_name = "NAME|UID[:GROUP|GID]")]
     user: Option<String>,
@@ -64,6 +68,7 @@ impl Exec {
         if self.tty && self.interactive && !std::io::stdin().is_terminal() {
             anyhow::bail!("standard input is no terminal: leave --tty out");
         }
+        let env = environment(&self.env_file, self.env, shell)?;
         let container = find(client, &self.name).await?;
         let docker = client.patient(WITHIN);
         let config = ExecConfig {
@@ -71,7 +76,7 @@ impl Exec {
             attach_stdout: Some(!self.detach),
             attach_stderr: Some(!self.detach),
             tty: Some(self.tty),
-            env: Some(self.env),
+            env: Some(env),
             user: self.user,
             working_dir: self.workdir,
             privileged: Some(self.privileged),

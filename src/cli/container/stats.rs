@@ -25,6 +25,9 @@ pub struct Stats {
     /// Show one measurement and end
     #[arg(long)]
     no_stream: bool,
+    /// Print names and ids in full, as is done anyway
+    #[arg(long)]
+    no_trunc: bool,
     #[command(flatten)]
     format: FormatArg,
     /// Tasks, containers or services; none: all that run on the node that is asked

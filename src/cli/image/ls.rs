@@ -18,6 +18,12 @@ const NONE: &str = "<none>";
 pub struct Ls {
     #[command(flatten)]
     list: ListArgs,
+    /// Show every image; none is hidden anyway
+    #[arg(long, short)]
+    all: bool,
+    /// Show the digest by which the repository has each image
+    #[arg(long)]
+    digests: bool,
     /// Only this repository, or this tag of it; * stands for any text without a slash
     #[arg(value_name = "IMAGE")]
     reference: Option<String>,
@@ -28,27 +34,32 @@ impl Ls {
         let mut filters = self.list.filters();
         filters.entry("reference".into()).or_default().extend(self.reference);
         filters.retain(|_, values| !values.is_empty());
-        let options = ListImagesOptions { filters: Some(filters), ..ListImagesOptions::default() };
+        let options = ListImagesOptions { all: self.all, filters: Some(filters), ..ListImagesOptions::default() };
         let mut images = client.docker().list_images(Some(options)).await.map_err(|error| client.explain(error))?;
         images.sort_by(|a, b| (&a.repo_tags, &a.id).cmp(&(&b.repo_tags, &b.id)));
         if self.list.quiet {
             let ids: Vec<String> = images.iter().map(|image| id(image, self.list.no_trunc)).collect();
             return self.list.show_ids(ids.iter().map(Some));
         }
-        self.list.show(&table(&images, self.list.no_trunc, now()))
+        self.list.show(&table(&images, self.list.no_trunc, self.digests, now()))
     }
 }
 
+/// The last is there for templates, and the one before it where it is asked for.
+const COLUMNS: [(&str, &str); 7] = [
+    ("Repository", "REPOSITORY"),
+    ("Tag", "TAG"),
+    ("ID", "IMAGE ID"),
+    ("CreatedSince", "CREATED"),
+    ("Size", "SIZE"),
+    ("Digest", "DIGEST"),
+    ("CreatedAt", "CREATED AT"),
+];
+
 /// A row for each name.
-fn table(images: &[ImageSummary], whole_ids: bool, now: Timestamp) -> Table {
-    let columns = &[
-        ("Repository", "REPOSITORY"),
-        ("Tag", "TAG"),
-        ("ID", "IMAGE ID"),
-        ("CreatedSince", "CREATED"),
-        ("Size", "SIZE"),
-    ];
-    let mut table = Table::with_hidden(columns, &[("Digest", "DIGEST"), ("CreatedAt", "CREATED AT")]);
+fn table(images: &[ImageSummary], whole_ids: bool, digests: bool, now: Timestamp) -> Table {
+    let (columns, hidden) = COLUMNS.split_at(if digests { COLUMNS.len() - 1 } else { COLUMNS.len() - 2 });
+    let mut table = Table::with_hidden(columns, hidden);
     for image in images {
         let nameless = [format!("{NONE}:{NONE}")];
         let names = if image.repo_tags.is_empty() { &nameless[..] } else { &image.repo_tags };
@@ -99,7 +110,8 @@ mod tests {
             ..ImageSummary::default()
         };
         let now = Timestamp::from_second(1_000 + 7_200).unwrap();
-        let images = table(&[image(&["reg:5000/web:1", "web:2"]), image(&[])], false, now);
+        let of = |digests| table(&[image(&["reg:5000/web:1", "web:2"]), image(&[])], false, digests, now);
+        let images = of(false);
         let text = images.text();
         let json = images.render(crate::cli::output::Format::Json).unwrap();
         let second: serde_json::Value = serde_json::from_str(json.lines().nth(1).unwrap()).unwrap();
@@ -110,6 +122,8 @@ mod tests {
         assert_eq!(rows[0][..3], ["reg:5000/web", "1", "abababababab"]);
         assert_eq!(rows[1][..2], ["web", "2"]);
         assert_eq!(rows[2][..2], [NONE, NONE]);
+        assert!(!text.contains("sha256:12") && of(true).text().contains("DIGEST\n"), "{text}");
+        assert!(of(true).text().contains("sha256:12"));
         assert!(text.contains("2 hours ago") && text.contains("3MiB"), "{text}");
     }
 }

@@ -25,6 +25,9 @@ pub struct Pull {
     /// Print nothing but the images' names
     #[arg(long, short)]
     quiet: bool,
+    /// Refuse an image that is not of this platform, for example linux/arm64
+    #[arg(long, value_name = "OS[/ARCHITECTURE]")]
+    platform: Option<String>,
     /// Names, with a tag or digest
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
@@ -36,7 +39,9 @@ impl Pull {
         crate::cli::each(self.images, async |image| {
             let credentials = logins.of(&image)?;
             let tag = default_tag(&image);
-            let options = CreateImageOptions { from_image: Some(image.clone()), tag, ..CreateImageOptions::default() };
+            let platform = self.platform.clone().unwrap_or_default();
+            let from_image = Some(image.clone());
+            let options = CreateImageOptions { from_image, tag, platform, ..CreateImageOptions::default() };
             let docker = client.patient(WITHIN);
             let mut answers = Box::pin(docker.create_image(Some(options), None, credentials));
             let mut shown = Shown::new(self.quiet);

@@ -4,14 +4,13 @@ use clap::Args;
 
 use super::own_id;
 use crate::api::client::Client;
-use crate::cli::list::ListArgs;
-use crate::cli::tasks;
+use crate::cli::tasks::{self, PsArgs};
 
 /// List the tasks on nodes, by default on this one
 #[derive(Debug, Args)]
 pub struct Ps {
     #[command(flatten)]
-    ps: ListArgs,
+    ps: PsArgs,
     /// Names, ids or "self"
     #[arg(value_name = "NODE", default_value = "self")]
     nodes: Vec<String>,

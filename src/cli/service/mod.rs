@@ -3,7 +3,7 @@
 mod container;
 mod create;
 mod edit;
-mod environment;
+pub mod environment;
 mod explain;
 mod files;
 mod health;

@@ -5,14 +5,13 @@ use clap::Args;
 use super::fetch;
 use crate::api::client::Client;
 use crate::cli::conditions::warn_of_taken_ports;
-use crate::cli::list::ListArgs;
-use crate::cli::tasks;
+use crate::cli::tasks::{self, PsArgs};
 
 /// List the tasks of services, those that ended with them
 #[derive(Debug, Args)]
 pub struct Ps {
     #[command(flatten)]
-    ps: ListArgs,
+    ps: PsArgs,
     /// Names or ids
     #[arg(required = true, value_name = "SERVICE")]
     services: Vec<String>,

@@ -5,14 +5,13 @@ use clap::Args;
 use super::existing;
 use crate::api::client::Client;
 use crate::cli::conditions::warn_of_taken_ports;
-use crate::cli::list::ListArgs;
-use crate::cli::tasks;
+use crate::cli::tasks::{self, PsArgs};
 
 /// List the tasks of a stack, those that ended with them
 #[derive(Debug, Args)]
 pub struct Ps {
     #[command(flatten)]
-    ps: ListArgs,
+    ps: PsArgs,
     /// Name of the stack
     #[arg(value_name = "NAME")]
     name: String,

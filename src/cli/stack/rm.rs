@@ -10,9 +10,16 @@ use crate::cli::{each, output::print};
 /// Remove stacks and their tasks; named volumes stay
 #[derive(Debug, Args)]
 pub struct Rm {
+    /// Return at once, as this command does anyway: tasks end while it has ended
+    #[arg(long, short, value_name = "true", value_parser = at_once, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    detach: Option<()>,
     /// Names of stacks
     #[arg(required = true, value_name = "NAME", value_parser = stack_name)]
     names: Vec<String>,
+}
+
+fn at_once(text: &str) -> Result<(), String> {
+    if text == "true" { Ok(()) } else { Err("flok does not wait here: `flok stack ps` shows what is left".into()) }
 }
 
 impl Rm {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use bollard::models::{SwarmInitRequest, SwarmSpec, SwarmSpecEncryptionConfig};
+use bollard::models::{SwarmInitRequest, SwarmSpec, SwarmSpecEncryptionConfig, SwarmSpecOrchestration};
 use clap::Args;
 use serde_json::json;
 
 use super::join_token::{Role, join_line, own_address, token};
-use super::unlock_key;
+use super::{AvailabilityArg, With, unlock_key};
 use crate::api::client::Client;
 use crate::cli::output::{Format, FormatArg, print};
 use crate::spec::Subnet;
@@ -40,6 +40,11 @@ pub struct Init {
     /// Prefix length of these subnets [default: 24]
     #[arg(long, value_name = "LENGTH")]
     default_addr_pool_mask_length: Option<u8>,
+    #[command(flatten)]
+    availability: AvailabilityArg,
+    /// Finished tasks kept in each slot [default: 5]
+    #[arg(long, value_name = "COUNT")]
+    task_history_limit: Option<u32>,
     /// Lock the managers' keys on their disks: after a restart each wants `flok swarm unlock`
     #[arg(long)]
     autolock: bool,
@@ -52,18 +57,19 @@ pub struct Init {
 
 impl Init {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
+        let spec = self.spec();
         let request = SwarmInitRequest {
             listen_addr: self.listen_addr,
             advertise_addr: self.advertise_addr,
             force_new_cluster: Some(self.force_new_cluster),
-            spec: self.autolock.then(autolocked),
+            spec: Some(spec),
             data_path_port: self.data_path_port.map(u32::from),
             default_addr_pool: Some(self.default_addr_pool.iter().map(Subnet::to_string).collect()),
             subnet_size: self.default_addr_pool_mask_length.map(u32::from),
             ..SwarmInitRequest::default()
         };
-        let docker = client.patient(WITHIN);
-        let node = docker.init_swarm(request).await.map_err(|error| client.explain(error))?;
+        let request = With { request, availability: self.availability.availability };
+        let node: String = client.ask_docker("/swarm/init", &request, WITHIN).await?;
         if self.format.format != Format::Table {
             let (manager, worker) = (token(client, Role::Manager).await?, token(client, Role::Worker).await?);
             let tokens = json!({ "Manager": manager, "Worker": worker });
@@ -82,9 +88,13 @@ impl Init {
         ))?;
         if self.autolock { unlock_key::show(client).await } else { Ok(()) }
     }
-}
 
-fn autolocked() -> SwarmSpec {
-    let encryption = SwarmSpecEncryptionConfig { auto_lock_managers: Some(true) };
-    SwarmSpec { encryption_config: Some(encryption), ..SwarmSpec::default() }
+    fn spec(&self) -> SwarmSpec {
+        let kept = self.task_history_limit.map(i64::from);
+        SwarmSpec {
+            encryption_config: self.autolock.then_some(SwarmSpecEncryptionConfig { auto_lock_managers: Some(true) }),
+            orchestration: kept.map(|kept| SwarmSpecOrchestration { task_history_retention_limit: Some(kept) }),
+            ..SwarmSpec::default()
+        }
+    }
 }

@@ -6,6 +6,7 @@ use bollard::models::SwarmJoinRequest;
 use clap::Args;
 use serde_json::json;
 
+use super::{AvailabilityArg, With};
 use crate::api::client::Client;
 use crate::cli::output::{FormatArg, print};
 
@@ -28,6 +29,8 @@ pub struct Join {
     /// Address on which other nodes reach this one (IP[:PORT])
     #[arg(long, value_name = "ADDR")]
     listen_addr: Option<String>,
+    #[command(flatten)]
+    availability: AvailabilityArg,
     /// Members of the swarm to join through
     #[arg(required = true, value_name = "HOST[:PORT]")]
     remote: Vec<String>,
@@ -45,7 +48,8 @@ impl Join {
             join_token: Some(self.token),
             ..SwarmJoinRequest::default()
         };
-        client.patient(WITHIN).join_swarm(request).await.map_err(|error| client.explain(error))?;
+        let request = With { request, availability: self.availability.availability };
+        client.post_docker("/swarm/join", &request, WITHIN).await?;
         let info = client.docker().info().await.map_err(|error| client.explain(error))?;
         let swarm = info.swarm.unwrap_or_default();
         let role = if swarm.control_available == Some(true) { "manager" } else { "worker" };

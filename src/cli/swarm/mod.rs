@@ -11,9 +11,27 @@ mod update;
 
 pub use join_token::Role;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use crate::api::client::Client;
+
+/// `--availability`, with which a node begins.
+#[derive(Debug, Args)]
+struct AvailabilityArg {
+    /// Which tasks this node takes
+    #[arg(long, value_name = "WORD", value_parser = ["active", "pause", "drain"], default_value = "active")]
+    availability: String,
+}
+
+/// A request and what its model lacks.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct With<T> {
+    #[serde(flatten)]
+    request: T,
+    availability: String,
+}
 
 #[derive(Debug, Subcommand)]
 pub enum Swarm {

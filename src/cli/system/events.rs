@@ -33,8 +33,9 @@ pub struct Events {
     /// Only what matches: type=service, event=create, scope=swarm, service=, node=, container=, label=...; repeat it
     #[arg(long, short, value_name = "KEY=VALUE", value_parser = key_value)]
     filter: Vec<(String, String)>,
-    #[command(flatten)]
-    format: JsonArg,
+    /// How to print: json for an object on each line, or a template such as '{{.Action}}'
+    #[arg(long, value_name = "FORMAT", value_parser = JsonArg::parse)]
+    format: Option<Format>,
 }
 
 /// Unix seconds, with a fraction.
@@ -54,7 +55,7 @@ impl Events {
         let mut events = Box::pin(client.docker().events(Some(options)));
         while let Some(event) = events.next().await {
             let event = event.map_err(|error| client.explain(error))?;
-            match self.format.format {
+            match self.format {
                 None => print(&line(&event))?,
                 Some(Format::Json) => print(&format!("{}\n", serde_json::to_string(&event)?))?,
                 Some(format) => print(&format.show(&event, String::new)?)?,

@@ -6,19 +6,20 @@ use bollard::models::SystemInfo;
 use clap::Args;
 
 use crate::api::client::Client;
-use crate::cli::output::{FormatArg, print};
+use crate::cli::output::{Format, print};
 use crate::spec::quantity::format_size;
 
 #[derive(Debug, Args)]
 pub struct Info {
-    #[command(flatten)]
-    format: FormatArg,
+    /// How to print: table, json, or a template such as '{{.Name}}'
+    #[arg(long, short, value_name = "FORMAT", value_parser = Format::parse, default_value = "table", hide_default_value = true)]
+    format: Format,
 }
 
 impl Info {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
         let info = client.docker().info().await.map_err(|error| client.explain(error))?;
-        print(&self.format.format.show(&info, || render(&info))?)
+        print(&self.format.show(&info, || render(&info))?)
     }
 }
 

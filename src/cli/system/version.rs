@@ -4,12 +4,13 @@ use bollard::models::SystemVersion;
 use clap::Args;
 
 use crate::api::client::Client;
-use crate::cli::output::{FormatArg, print};
+use crate::cli::output::{Format, print};
 
 #[derive(Debug, Args)]
 pub struct Version {
-    #[command(flatten)]
-    format: FormatArg,
+    /// How to print: table, json, or a template such as '{{.Client.Version}}'
+    #[arg(long, short, value_name = "FORMAT", value_parser = Format::parse, default_value = "table", hide_default_value = true)]
+    format: Format,
 }
 
 impl Version {
@@ -21,7 +22,7 @@ impl Version {
             "Client": {"Version": own},
             "Server": server.as_ref().ok().map(serde_json::to_value).transpose()?,
         });
-        print(&self.format.format.show(&value, || render(own, server.as_ref().ok()))?)?;
+        print(&self.format.show(&value, || render(own, server.as_ref().ok()))?)?;
         server?;
         Ok(())
     }
