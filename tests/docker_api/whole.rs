@@ -1,8 +1,8 @@
 //! One swarm for all that is asked of a swarm that stays as it is: to make one takes longer than to ask.
 
 use super::docker_command::ok;
-use super::lab::Host;
-use super::swarm::Swarm;
+use super::lab::{Host, eventually};
+use super::swarm::{PATIENCE, Swarm};
 use super::{commands, containers, copying, discovery, exec, flok, routes, stacks, store, typed};
 
 /// A task on some node, asked for on another.
@@ -66,8 +66,14 @@ fn containers_answer_from_every_other_node() {
     let task = start(&swarm, 0, "n2", "other", &[], &["sleep", "1000"]);
     assert_eq!(ok(task.host, &["exec", &task.container, "hostname"]).trim(), &task.container[..12]);
     // A worker shows its own, and no others.
-    let own = start(&swarm, 0, "n3", "own", &[], &["sleep", "1000"]);
+    let own = start(&swarm, 0, "n3", "own", &[], &["sh", "-c", "echo told; exec sleep 1000"]);
     let worker = &swarm.hosts[2];
+    let slot = own.name.rsplit_once('.').unwrap().0;
+    eventually("its own task's log", PATIENCE, || match worker.ok(&["logs", slot]) {
+        log if log == "own.1    | told\n" => Ok(()),
+        log => Err(log),
+    });
+    assert!(worker.refused(&["logs", "other.1"]).contains("manager"));
     assert_eq!(ok(worker, &["exec", &own.container, "hostname"]).trim(), &own.container[..12]);
     let refused = super::docker_command::refused(worker, &["exec", &task.container, "hostname"]);
     let tells_why = commands::has(worker, "the daemon's words for a container that is not there", 23);

@@ -107,12 +107,15 @@ fn logs_are_read_by_tail_and_since_and_followed_to_tasks_that_come_later() {
     assert!(later.ends_with("| line 0"), "from its first line: {later}");
     let later = frames.by_ref().map(Result::unwrap).find(|line| !contains(line, &first.id)).expect("it goes on");
     assert!(later.ends_with(b" line 0"), "from its first line: {}", String::from_utf8_lossy(&later));
+    let of_slot = via.ok(&["logs", "s_echo.1"]);
+    assert!(of_slot.contains("| line 0\n"), "{of_slot}");
+    assert!(of_slot.lines().all(|line| !of(&first.id, line)), "the newest task's alone: {of_slot}");
     swarm.hosts[0].ok(&["service", "rm", "s_echo"]);
     assert!(frames.map(Result::unwrap).count() > 0, "it ends with the service");
-    for mut process in [follower, docker] {
-        process.kill().unwrap();
-        process.wait().unwrap();
-    }
+    lines.map(Result::unwrap).for_each(drop);
+    assert!(follower.wait().unwrap().success(), "a service that is removed is no failure of its followers");
+    docker.kill().unwrap();
+    docker.wait().unwrap();
 }
 
 fn contains(line: &[u8], text: &str) -> bool {

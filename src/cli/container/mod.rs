@@ -20,7 +20,7 @@ struct Found {
 }
 
 /// The container that a name means: a task's, or that of some running task of a service.
-async fn find(client: &Client, name: &str) -> Result<String, ClientError> {
+pub async fn find(client: &Client, name: &str) -> Result<String, ClientError> {
     let found: Found = client.get(&format!("/containers/{}", escaped(name))).await?;
     Ok(found.id)
 }

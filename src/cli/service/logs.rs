@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use bollard::BollardRequest;
 use bollard::container::LogOutput;
-use bollard::models::Task;
+use bollard::models::{Service, Task};
 use bollard::query_parameters::{ListNodesOptions, LogsOptions};
 use clap::Args;
 use futures::StreamExt;
@@ -15,12 +15,17 @@ use futures::stream::{self, BoxStream, SelectAll};
 
 use super::fetch;
 use super::pieces::{Heads, Pieces, Source};
-use crate::api::client::Client;
+use crate::api::client::{Client, ClientError};
+use crate::cli::container::find;
 use crate::cli::node::display_name;
 use crate::cli::output::now;
 use crate::cli::tasks;
 use crate::spec::quantity::parse_duration;
 
+/// For the last words of a service that was removed.
+const REST_WITHIN: Duration = Duration::from_secs(10);
+/// Characters of a task's id.
+const SHORT_ID: usize = 12;
 /// How soon a task that was started meanwhile is followed, too.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -30,7 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 Examples:
   flok service logs web
   flok service logs -f --tail 20 web
-  flok service logs --since 10m web")]
+  flok service logs --since 10m web
+  flok service logs web.1")]
 pub struct Logs {
     /// Go on with new lines
     #[arg(long, short)]
@@ -50,7 +56,16 @@ pub struct Logs {
     /// Print lines without the task they come from
     #[arg(long)]
     raw: bool,
-    /// Name or id of a service, or id of a task
+    /// Print the ids of tasks in full
+    #[arg(long)]
+    no_trunc: bool,
+    /// Print tasks by their slots alone, without their ids
+    #[arg(long)]
+    no_task_ids: bool,
+    /// Print the ids of services and nodes in place of their names
+    #[arg(long)]
+    no_resolve: bool,
+    /// Name or id of a service, name (web.1) or id of a task; on a worker a task of that node
     #[arg(value_name = "SERVICE|TASK")]
     name: String,
 }
@@ -90,11 +105,21 @@ impl Logs {
         let mut pieces = Pieces::default();
         let mut known = BTreeSet::new();
         loop {
-            let found = self.sources(client).await?;
+            let found = match self.sources(client).await {
+                // The service that is followed was removed: what its tasks said last is still told.
+                Err(error) if !known.is_empty() && is_not_found(&error) => {
+                    let rest = tokio::time::timeout(REST_WITHIN, self.copy(client, &mut lines, &mut pieces)).await;
+                    return rest.unwrap_or(Ok(()));
+                }
+                found => found?,
+            };
             let goes_on = self.follow && found.of_service;
             // One stream for each task, so that each line's origin is known.
             for origin in found.sources.into_iter().filter(|origin| known.insert(origin.task.clone())) {
-                let log = docker.task_logs(&origin.task, Some(options.clone()));
+                let log = match &origin.container {
+                    None => docker.task_logs(&origin.task, Some(options.clone())).boxed(),
+                    Some(container) => docker.logs(container, Some(options.clone())).boxed(),
+                };
                 let ends = stream::once(std::future::ready(None));
                 lines.push(log.map(Some).chain(ends).map(move |piece| (origin.clone(), piece)).boxed());
             }
@@ -120,25 +145,66 @@ impl Logs {
     /// The tasks that have written, or may have.
     async fn sources(&self, client: &Client) -> anyhow::Result<Sources> {
         let (service, tasks, of_service) = match fetch(client, &self.name).await {
-            Ok(service) => {
-                let filters = [("service".to_string(), vec![service.id.clone().unwrap_or_default()])].into();
-                (tasks::service_name(&service), tasks::fetch(client, filters).await?, true)
-            }
-            Err(error) => match client.docker().inspect_task(&self.name).await {
-                Ok(task) => {
-                    let service = fetch(client, task.service_id.as_deref().unwrap_or_default()).await?;
+            Ok(service) => (tasks::service_name(&service), tasks_of(client, &service).await?, true),
+            Err(error) => {
+                if let Some((service, task)) = self.task(client).await? {
                     (tasks::service_name(&service), vec![task], false)
+                } else if let Some(own) = self.on_this_worker(client).await {
+                    return Ok(own);
+                } else {
+                    return Err(error);
                 }
-                Err(_) => return Err(error),
-            },
+            }
         };
-        let nodes =
-            client.docker().list_nodes(None::<ListNodesOptions>).await.map_err(|error| client.explain(error))?;
-        let nodes: BTreeMap<String, String> =
-            nodes.iter().map(|node| (node.id.clone().unwrap_or_default(), display_name(node))).collect();
+        let nodes = if self.no_resolve { BTreeMap::new() } else { nodes(client).await? };
         let started = tasks.into_iter().filter(|task| task.node_id.is_some() && has_started(task));
         let started: Vec<Task> = started.collect();
-        Ok(Sources { sources: prefixed(&service, started, &nodes, self.raw), of_service })
+        Ok(Sources { sources: self.prefixed(&service, started, &nodes), of_service })
+    }
+
+    /// One that goes by the name: its id, or `web.1`, of which the newest task is meant that began.
+    async fn task(&self, client: &Client) -> anyhow::Result<Option<(Service, Task)>> {
+        if let Ok(task) = client.docker().inspect_task(&self.name).await {
+            let service = fetch(client, task.service_id.as_deref().unwrap_or_default()).await?;
+            return Ok(Some((service, task)));
+        }
+        let Some((name, slot)) = self.name.rsplit_once('.') else { return Ok(None) };
+        let Ok(service) = fetch(client, name).await else { return Ok(None) };
+        let newest = newest_in(slot, tasks_of(client, &service).await?);
+        Ok(newest.map(|task| (service, task)))
+    }
+
+    /// A worker knows no services, but the containers it has itself.
+    async fn on_this_worker(&self, client: &Client) -> Option<Sources> {
+        let swarm = client.docker().info().await.ok()?.swarm?;
+        if swarm.control_available == Some(true) {
+            return None;
+        }
+        let container = find(client, &self.name).await.ok()?;
+        let prefix = if self.raw { String::new() } else { format!("{}    | ", self.name) };
+        let origin = Origin { prefix, task: self.name.clone(), container: Some(container) };
+        Some(Sources { sources: vec![origin], of_service: false })
+    }
+
+    /// Prefixes `web.1.<task>@host    | `, all of one width.
+    fn prefixed(&self, service: &str, tasks: Vec<Task>, nodes: &BTreeMap<String, String>) -> Vec<Origin> {
+        let name = |task: &Task| self.task_name(service, task, nodes);
+        let width = tasks.iter().map(|task| name(task).chars().count()).max().unwrap_or(0);
+        let source = |task: Task| {
+            let prefix = if self.raw { String::new() } else { format!("{:width$}    | ", name(&task)) };
+            Origin { prefix, task: task.id.unwrap_or_default(), container: None }
+        };
+        tasks.into_iter().map(source).collect()
+    }
+
+    fn task_name(&self, service: &str, task: &Task, nodes: &BTreeMap<String, String>) -> String {
+        let node = task.node_id.as_deref().unwrap_or_default();
+        let service = if self.no_resolve { task.service_id.as_deref().unwrap_or_default() } else { service };
+        let slot = task.slot.map_or_else(|| node.to_string(), |slot| slot.to_string());
+        let shown = if self.no_trunc { usize::MAX } else { SHORT_ID };
+        let id: String = task.id.as_deref().unwrap_or_default().chars().take(shown).collect();
+        let id = if self.no_task_ids { String::new() } else { format!(".{id}") };
+        format!("{service}.{slot}{id}@{}", nodes.get(node).map_or(node, String::as_str))
     }
 
     /// Loses nothing where it is given up: it waits for pieces alone.
@@ -189,6 +255,8 @@ struct Origin {
     prefix: String,
     /// Id.
     task: String,
+    /// Its id, where the node that is asked can tell of its containers alone.
+    container: Option<String>,
 }
 
 struct Sources {
@@ -223,25 +291,46 @@ fn with_details(mut request: BollardRequest) -> BollardRequest {
     request
 }
 
-/// Prefixes `web.1.<task>@host    | `, all of one width.
-fn prefixed(service: &str, tasks: Vec<Task>, nodes: &BTreeMap<String, String>, raw: bool) -> Vec<Origin> {
-    let name = |task: &Task| {
-        let node = task.node_id.as_deref().unwrap_or_default();
-        let slot = task.slot.map_or_else(|| node.to_string(), |slot| slot.to_string());
-        let id: String = task.id.as_deref().unwrap_or_default().chars().take(12).collect();
-        format!("{service}.{slot}.{id}@{}", nodes.get(node).map_or(node, String::as_str))
+async fn tasks_of(client: &Client, service: &Service) -> anyhow::Result<Vec<Task>> {
+    let filters = [("service".to_string(), vec![service.id.clone().unwrap_or_default()])].into();
+    tasks::fetch(client, filters).await
+}
+
+/// `slot` is a number, or of a global service its node's id.
+fn newest_in(slot: &str, tasks: Vec<Task>) -> Option<Task> {
+    let is_there = |task: &Task| match task.slot {
+        Some(own) => own.to_string() == slot,
+        None => task.node_id.as_deref() == Some(slot),
     };
-    let width = tasks.iter().map(|task| name(task).chars().count()).max().unwrap_or(0);
-    let source = |task: Task| {
-        let prefix = if raw { String::new() } else { format!("{:width$}    | ", name(&task)) };
-        Origin { prefix, task: task.id.unwrap_or_default() }
-    };
-    tasks.into_iter().map(source).collect()
+    let began = tasks.into_iter().filter(|task| is_there(task) && task.node_id.is_some() && has_started(task));
+    began.max_by_key(|task| task.created_at.clone())
+}
+
+fn is_not_found(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<ClientError>().is_some_and(ClientError::is_not_found)
+}
+
+/// The names of nodes by their ids.
+async fn nodes(client: &Client) -> anyhow::Result<BTreeMap<String, String>> {
+    let nodes = client.docker().list_nodes(None::<ListNodesOptions>).await.map_err(|error| client.explain(error))?;
+    Ok(nodes.iter().map(|node| (node.id.clone().unwrap_or_default(), display_name(node))).collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        logs: Logs,
+    }
+
+    fn logs(flags: &str) -> Logs {
+        Line::parse_from(format!("logs {flags} web").split_whitespace()).logs
+    }
 
     #[test]
     fn times_read_as_durations_and_dates() {
@@ -255,15 +344,41 @@ mod tests {
     #[test]
     fn prefixes_name_task_and_node() {
         let task = |id: &str, slot: i64| -> Task {
-            serde_json::from_value(serde_json::json!({"ID": id, "NodeID": "n", "Slot": slot})).unwrap()
+            let task = serde_json::json!({"ID": id, "NodeID": "n", "ServiceID": "s", "Slot": slot});
+            serde_json::from_value(task).unwrap()
         };
         let nodes = [("n".to_string(), "host".to_string())].into();
         let tasks = vec![task("abcdefghijklmnop", 1), task("x", 10)];
-        let origins = prefixed("web", tasks.clone(), &nodes, false);
+        let prefixed = |flags: &str| logs(flags).prefixed("web", tasks.clone(), &nodes);
+        let origins = prefixed("");
         assert_eq!(origins[0].prefix, "web.1.abcdefghijkl@host    | ");
         assert_eq!(origins[0].task, "abcdefghijklmnop");
         assert_eq!(origins[1].prefix, "web.10.x@host              | ");
-        assert_eq!(prefixed("web", tasks, &nodes, true)[1].prefix, "");
+        assert_eq!(prefixed("--raw")[1].prefix, "");
+        assert_eq!(prefixed("--no-trunc")[0].prefix, "web.1.abcdefghijklmnop@host    | ");
+        assert_eq!(prefixed("--no-task-ids")[0].prefix, "web.1@host     | ");
+        let unresolved = logs("--no-resolve").prefixed("web", tasks.clone(), &BTreeMap::new());
+        assert_eq!(unresolved[0].prefix, "s.1.abcdefghijkl@n    | ");
+    }
+
+    #[test]
+    fn a_slot_means_its_newest_task_that_began() {
+        let task = |id: &str, slot: Option<i64>, created: &str, state: &str| -> Task {
+            let value = serde_json::json!({"ID": id, "NodeID": "n", "Slot": slot, "CreatedAt": created,
+                "Status": {"State": state}});
+            serde_json::from_value(value).unwrap()
+        };
+        let tasks = vec![
+            task("old", Some(1), "2026-01-01T00:00:00Z", "failed"),
+            task("new", Some(1), "2026-01-01T00:00:05Z", "running"),
+            task("next", Some(1), "2026-01-01T00:00:09Z", "pending"),
+            task("other", Some(2), "2026-01-01T00:00:09Z", "running"),
+            task("global", None, "2026-01-01T00:00:00Z", "running"),
+        ];
+        let newest = |slot| newest_in(slot, tasks.clone()).and_then(|task| task.id);
+        assert_eq!(newest("1").as_deref(), Some("new"));
+        assert_eq!(newest("n").as_deref(), Some("global"));
+        assert_eq!(newest("3"), None);
     }
 
     #[test]
