@@ -25,14 +25,16 @@ mod stack;
 mod swarm;
 mod system;
 mod tasks;
+mod tips;
 mod volume;
 mod waiting;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::api::client::{Client, DEFAULT_HOST};
+use crate::api::client::{Client, ClientError, DEFAULT_HOST};
 use crate::node::HandedOver;
 
 #[derive(Debug, Parser)]
@@ -111,19 +113,27 @@ fn command() -> Command {
     examples::with_examples(arguments_apart(Cli::command()))
 }
 
-/// What stands without a flag has a heading of its own, not that of the options declared before it.
+/// What stands without a flag has a heading of its own, not that of the options declared before it. A negative number is
+/// an option's value, which is then refused for what it is.
 fn arguments_apart(command: Command) -> Command {
     let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
-    let apart = |arg: clap::Arg| if arg.is_positional() { arg.help_heading(None::<&str>) } else { arg };
+    let apart = |arg: clap::Arg| match arg.is_positional() {
+        true => arg.help_heading(None::<&str>),
+        false if arg.get_action().takes_values() => arg.allow_negative_numbers(true),
+        false => arg,
+    };
     names.iter().fold(command.mut_args(apart), |command, name| command.mut_subcommand(name, arguments_apart))
 }
 
 /// Runs the command line; usage errors end with code 2, all others with 1.
 pub fn run() -> ExitCode {
     completion::answer(command);
-    let cli = match Cli::from_arg_matches(&command().get_matches()) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(&words);
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => tips::with_tip(error, &command, &words).exit(),
     };
     // With the runtime come threads.
     let handed = matches!(cli.noun, Noun::Daemon(_)).then(HandedOver::take);
@@ -160,6 +170,14 @@ impl Usage {
     }
 }
 
+/// `--host` is the daemon's, everywhere; Docker's `--host` of a container's names is another flag.
+fn wrong_host(host: &str, error: &ClientError) -> anyhow::Error {
+    let is_name = host.contains(':') && !host.contains("://");
+    let hint =
+        if is_name { "; a name with a fixed address in containers is --add-host, of an update --host-add" } else { "" };
+    Usage::of(format!("--host: {error}{hint}"))
+}
+
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("Error: {error:#}");
     ExitCode::FAILURE
@@ -183,7 +201,7 @@ impl Cli {
             Noun::Man(verb) => return verb.run(command()).map(|()| ExitCode::SUCCESS),
             _ => {}
         }
-        let client = Client::new(&self.host)?;
+        let client = Client::new(&self.host).map_err(|error| wrong_host(&self.host, &error))?;
         let ended = self.noun.run(&client).await;
         if let Some(stale) = client.take_stale() {
             eprintln!("Warning: no quorum confirmed this answer ({stale})");

@@ -19,6 +19,7 @@ use tokio_util::io::{ReaderStream, StreamReader, SyncIoBridge};
 use super::find;
 use super::pack::Packing;
 use crate::api::client::Client;
+use crate::cli::Usage;
 
 /// Large files and slow networks.
 const WITHIN: Duration = Duration::from_secs(24 * 3600);
@@ -68,8 +69,8 @@ impl Copy {
             (Some((task, path)), None) => self.download(client, task, path).await,
             (None, Some((task, path))) if self.from == "-" => upload_archive(client, task, path).await,
             (None, Some((task, path))) => self.upload(client, task, path).await,
-            (None, None) => bail!("neither is in a task: write TASK:PATH for one of them"),
-            (Some(_), Some(_)) => bail!("both are in tasks: copy to this machine, and from there"),
+            (None, None) => Err(Usage::of("neither is in a task: write TASK:PATH for one of them")),
+            (Some(_), Some(_)) => Err(Usage::of("both are in tasks: copy to this machine, and from there")),
         }
     }
 }
