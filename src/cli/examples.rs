@@ -87,7 +87,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("config rm", "flok config rm site.conf\nflok config rm old.conf older.conf"),
     ("network ls", "flok network ls\nflok network ls --filter driver=overlay --format '{{.Name}}'"),
     ("network inspect", "flok network inspect shop_default\nflok network inspect --verbose shop_default"),
-    ("network rm", "flok network rm back"),
+    ("network rm", "flok network rm back\nflok network rm --force ingress      the routing mesh's, without a question"),
     ("network prune", "flok network prune"),
     ("network doctor", "flok network doctor\nflok network doctor web.1 db.1"),
     ("volume ls", "flok volume ls\nflok volume ls --filter label=tier=db\nflok volume ls --format '{{.Name}}'"),

@@ -238,6 +238,11 @@ fn docker_makes_shows_and_removes_networks() {
     let pruned = ok(host, &["network", "prune", "--force"]);
     assert!(pruned.contains("allocated") && pruned.contains("again"), "{pruned}");
     shows(host, &["network", "ls"], networks, &of_every_swarm);
+
+    assert!(host.refused(&["network", "rm", "ingress"]).contains("say --force to remove it"));
+    shows(host, &["network", "ls"], networks, &of_every_swarm);
+    assert_eq!(host.ok(&["network", "rm", "-f", "nothing", "ingress"]), "ingress\n", "what is not there is no failure");
+    assert!(!host.ok(&["network", "ls", "--format", "{{.Name}}"]).contains("ingress"));
 }
 
 /// The last test's stack, of a service on each of the node's own networks.
