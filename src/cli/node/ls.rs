@@ -8,10 +8,7 @@ use serde_json::{Value, json};
 use super::display_name;
 use crate::api::client::Client;
 use crate::cli::list::ListArgs;
-use crate::cli::output::{Format, Table, labels, shortened};
-
-/// Characters of a node's notice, unless all of it is asked for.
-const NOTICE_SHOWN: usize = 60;
+use crate::cli::output::{Format, Table, labels};
 
 /// List the nodes of the swarm
 #[derive(Debug, Args)]
@@ -29,11 +26,11 @@ impl Ls {
         }
         let info = client.docker().info().await.map_err(|error| client.explain(error))?;
         let own = info.swarm.and_then(|swarm| swarm.node_id).unwrap_or_default();
-        self.list.show(&table(nodes, &own, self.list.format(), self.list.no_trunc))
+        self.list.show(&table(nodes, &own, self.list.format()))
     }
 }
 
-fn table(mut nodes: Vec<Node>, own: &str, format: Format, full: bool) -> Table {
+fn table(mut nodes: Vec<Node>, own: &str, format: Format) -> Table {
     let columns = &[
         ("ID", "ID"),
         ("Hostname", "HOSTNAME"),
@@ -62,7 +59,7 @@ fn table(mut nodes: Vec<Node>, own: &str, format: Format, full: bool) -> Table {
             availability.unwrap_or_default().into(),
             manager_status(&node).into(),
             engine.and_then(|engine| engine.engine_version.clone()).unwrap_or_default().into(),
-            if full { notice } else { shortened(&notice, NOTICE_SHOWN) }.into(),
+            notice.into(),
             is_own.into(),
             tls_status(&node).into(),
             labels(&own_labels).into(),
@@ -98,6 +95,8 @@ pub fn capitalized(text: &str) -> String {
 mod tests {
     use super::*;
 
+    const NOTICE: &str = "back after an outage; gets no new tasks until 2026-11-30T11:39:04Z";
+
     #[test]
     fn nodes_are_listed_as_docker_lists_them() {
         let node = |id: &str, host: &str, manager: Option<serde_json::Value>, message: &str| {
@@ -112,13 +111,13 @@ mod tests {
             .unwrap()
         };
         let leader = serde_json::json!({"Leader": true, "Reachability": "reachable"});
-        let nodes = vec![node("2", "b", None, "port 80/tcp is taken"), node("1", "a", Some(leader), "")];
-        let nodes = table(nodes, "1", Format::Table, false);
+        let nodes = vec![node("2", "b", None, NOTICE), node("1", "a", Some(leader), "")];
+        let nodes = table(nodes, "1", Format::Table);
         let text = nodes.render(Format::Table).unwrap();
         let expected = "\
 ID    HOSTNAME   STATUS   AVAILABILITY   MANAGER STATUS   ENGINE VERSION   NOTICE
 1 *   a          Ready    Active         Leader           0.1.0
-2     b          Ready    Active                          0.1.0            port 80/tcp is taken
+2     b          Ready    Active                          0.1.0            back after an outage; gets no new tasks until 2026-11-30T11:39:04Z
 ";
         assert_eq!(text, expected);
         let json = nodes.render(Format::Json).unwrap();
