@@ -105,8 +105,22 @@ pub async fn anywhere<B: Backend>(backend: &B, wanted: &str) -> Result<Found, Ap
         Some((id, Some(node))) if node != local.id => Ok(Found::On { node, container: id }),
         Some((id, _)) => on_this_node(backend, &id).await.map(Found::Here).map_err(|_| no_such(wanted)),
         // It is on its way out of the log and still on the disk.
-        None => here.map(Found::Here).map_err(|_| no_such(wanted)),
+        None => here.map(Found::Here).map_err(|_| unknown(&read, wanted)),
     }
+}
+
+/// With the service or slot that is nearest.
+fn unknown(read: &Read, wanted: &str) -> ApiError {
+    let mut known: Vec<String> = read.state.services().map(|service| service.spec.name.clone()).collect();
+    let live = read.state.tasks().filter(|task| task.is_live() && task.assigned_at.is_some());
+    known.extend(live.filter_map(|task| {
+        let service = read.state.service(task.service)?;
+        Some(format!("{}.{}", service.spec.name, task.slot))
+    }));
+    known.sort();
+    known.dedup();
+    let hint = lookup::did_you_mean(wanted, known.iter().map(String::as_str));
+    ApiError::NotFound(format!("No such container: {wanted}{hint}"))
 }
 
 /// The container's id and its node, of all tasks that have been given to one.
