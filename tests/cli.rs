@@ -146,7 +146,7 @@ fn without_a_daemon_commands_say_how_to_start_one() {
         );
     }
     let tcp = flok(dir.path(), &["-H", "tcp://127.0.0.1:2375", "node", "ls"], b"");
-    assert!(tcp.code == 1 && tcp.said.contains("write unix:///path"), "{}", tcp.said);
+    assert!(tcp.code == 2 && tcp.said.contains("write unix:///path"), "{}", tcp.said);
 }
 
 #[test]
@@ -222,7 +222,20 @@ fn help_that_is_piped_has_no_colours_and_completions_name_the_verbs() {
 fn a_wrong_command_line_ends_with_two_before_a_daemon_is_asked() {
     let dir = tempfile::tempdir().unwrap();
     let at = ["-H", "unix:///nowhere/flok.sock"];
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 18] = [
+        (&["cp", "/etc/hostname", "/tmp/x"], "write TASK:PATH for one of them"),
+        (&["cp", "a:/x", "b:/y"], "both are in tasks"),
+        (
+            &["service", "create", "--host", "db:10.0.0.5", "a"],
+            "a name with a fixed address in containers is --add-host",
+        ),
+        (&["service", "update", "--device", "/dev/zero", "a"], "'--device-add'"),
+        (&["service", "update", "--update-parallelism", "-1", "a"], "invalid value '-1' for '--update-parallelism"),
+        (&["service", "create", "--shm-size", "-1", "a"], "invalid value '-1' for '--shm-size"),
+        (&["service", "scale", "--timeout", "-5", "a=1"], "invalid value '-5' for '--timeout"),
+        (&["service", "scale", "--timeout", "0s", "a=1"], "to wait for nothing, say --detach"),
+        (&["service", "create", "--schedule-window", "3h", "a"], "--schedule-window needs a --schedule"),
+        (&["swarm", "update", "--task-history-limit", "-1"], "invalid value '-1' for '--task-history-limit"),
         (&["service", "create", "--placement-pref", "foo=bar", "a"], "\"foo=bar\" is not spread=node.labels.NAME"),
         (&["service", "create", "--generic-resource", "gpu", "a"], "\"gpu\" is not KIND=COUNT"),
         (&["service", "create", "--add-host", "a", "a"], "\"a\" is no host: write NAME:ADDRESS"),

@@ -10,7 +10,7 @@ use bollard::query_parameters::ListServicesOptions;
 use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::service::is_scheduled;
+use super::service::{is_scheduled, next_runs};
 use super::tasks;
 use crate::api::client::Client;
 use crate::spec::{UpdateConfig, quantity};
@@ -29,7 +29,7 @@ pub struct WaitArgs {
     #[arg(long, short)]
     detach: bool,
     /// Give up waiting after this time; what was asked for stays in force
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = quantity::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = patience)]
     timeout: Duration,
     /// How long all tasks must stay up before they are said to run; unless it is given, as long as an update of the
     /// service is watched (--update-monitor, 5s)
@@ -38,6 +38,11 @@ pub struct WaitArgs {
     /// Print no progress
     #[arg(long, short)]
     quiet: bool,
+}
+
+fn patience(text: &str) -> Result<Duration, String> {
+    let patience = quantity::parse_duration(text).map_err(|error| error.to_string())?;
+    if patience.is_zero() { Err("to wait for nothing, say --detach".into()) } else { Ok(patience) }
 }
 
 impl WaitArgs {
@@ -60,11 +65,22 @@ struct Progress {
     monitor: Duration,
     /// Why the service goes back to its earlier spec, or that it did.
     went_back: Option<String>,
+    /// Of a service with a schedule, when it runs next.
+    next_run: Option<String>,
 }
 
 impl Progress {
     fn is_done(&self) -> bool {
         self.running >= self.wanted && self.waits.is_empty()
+    }
+
+    /// Beside the bar.
+    fn message(&self) -> String {
+        match &self.next_run {
+            Some(next) => format!("next run {next}"),
+            None if self.is_done() && self.wanted > 0 => "all run; are they stable?".into(),
+            None => self.waits.clone(),
+        }
     }
 }
 
@@ -181,7 +197,12 @@ async fn progress(client: &Client, names: &[String]) -> anyhow::Result<BTreeMap<
     let filters: HashMap<String, Vec<String>> =
         [("service".to_string(), ids), ("_up-to-date".to_string(), up_to_date)].into();
     let tasks = tasks::fetch(client, filters).await?;
-    Ok(services.iter().map(|service| (tasks::service_name(service), of_service(service, &tasks))).collect())
+    let runs = next_runs(client, &services).await?;
+    let named = |service: &Service| {
+        let next_run = service.id.as_ref().and_then(|id| runs.get(id)).cloned();
+        (tasks::service_name(service), Progress { next_run, ..of_service(service, &tasks) })
+    };
+    Ok(services.iter().map(named).collect())
 }
 
 fn of_service(service: &Service, tasks: &[Task]) -> Progress {
@@ -224,7 +245,7 @@ fn of_service(service: &Service, tasks: &[Task]) -> Progress {
     let monitor = if is_job || wanted == 0 { Duration::ZERO } else { monitor(service) };
     let is_updating = is_updating(service);
     let failed = failed(service).or_else(|| if is_updating { None } else { given_up(&own, is_global(service)) });
-    Progress { running, wanted, waits, failed, is_updating, monitor, went_back: went_back(service) }
+    Progress { running, wanted, waits, failed, is_updating, monitor, went_back: went_back(service), next_run: None }
 }
 
 /// How long an update of the service watches each new task.
@@ -362,8 +383,7 @@ impl Shown {
                     if let Some(bar) = bars.get(name) {
                         bar.set_length(now.wanted);
                         bar.set_position(now.running.min(now.wanted));
-                        let watched = now.is_done() && now.wanted > 0;
-                        bar.set_message(if watched { "all run; are they stable?".into() } else { now.waits.clone() });
+                        bar.set_message(now.message());
                     }
                 }
                 None if !self.quiet => eprintln!("{}", line(name, now)),
@@ -374,8 +394,11 @@ impl Shown {
     }
 
     fn finish(&self) {
-        for bar in self.bars.iter().flat_map(BTreeMap::values) {
-            bar.finish_with_message("converged");
+        for (name, bar) in self.bars.iter().flatten() {
+            match self.last.get(name) {
+                Some(scheduled) if scheduled.next_run.is_some() => bar.finish(),
+                _ => bar.finish_with_message("converged"),
+            }
         }
     }
 
@@ -399,6 +422,9 @@ fn line(name: &str, progress: &Progress) -> String {
 }
 
 fn counts(name: &str, progress: &Progress) -> String {
+    if let Some(next) = &progress.next_run {
+        return format!("{name}: next run {next}");
+    }
     format!("{name}: {} of {} running", progress.running, progress.wanted)
 }
 
@@ -428,6 +454,16 @@ mod tests {
             "ID": "s", "Spec": {"Name": "web", "Mode": {"Replicated": {"Replicas": replicas}}},
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_service_with_a_schedule_says_when_it_runs_next() {
+        let labelled = serde_json::json!({"ID": "s", "Spec": {"Name": "web", "Labels": {"flok.schedule": "@daily"}}});
+        let of = of_service(&serde_json::from_value(labelled).unwrap(), &[]);
+        let progress = Progress { next_run: Some("2026-07-03 03:30:00 CEST".into()), ..of };
+        assert!(progress.is_done());
+        assert_eq!(line("web", &progress), "web: next run 2026-07-03 03:30:00 CEST");
+        assert_eq!(progress.message(), "next run 2026-07-03 03:30:00 CEST");
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Values {
         }
         self.rollout.apply(spec);
         self.container.apply(spec);
-        self.schedule.apply(spec);
+        self.schedule.apply(spec)?;
         if let Some(mode) = &self.endpoint_mode {
             spec.endpoint_spec.get_or_insert_default().mode = Some(match mode.as_str() {
                 "dnsrr" => EndpointSpecModeEnum::DNSRR,

@@ -42,7 +42,7 @@ pub async fn list(client: &Client, filters: HashMap<String, Vec<String>>, args: 
 }
 
 /// By the ids of those that have a schedule.
-async fn next_runs(client: &Client, services: &[Service]) -> anyhow::Result<BTreeMap<String, String>> {
+pub async fn next_runs(client: &Client, services: &[Service]) -> anyhow::Result<BTreeMap<String, String>> {
     let scheduled = services.iter().filter(|service| is_scheduled(service)).filter_map(|service| service.id.clone());
     let asked = scheduled.map(|id| async move {
         let runs: Result<ServiceRuns, ClientError> = client.get(&format!("/services/{id}/runs")).await;

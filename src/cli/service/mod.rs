@@ -34,7 +34,7 @@ use clap::Subcommand;
 use crate::api::client::Client;
 use crate::cli::retry::{is_overtaken, retried};
 
-pub use ls::list;
+pub use ls::{list, next_runs};
 pub use runs::is_scheduled;
 
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,6 @@
 //! `flok service runs` and `flok service run`.
 
-use bollard::models::Service;
+use bollard::models::{Service, ServiceSpec};
 use clap::Args;
 use jiff::Timestamp;
 
@@ -54,14 +54,17 @@ impl Run {
     }
 }
 
-/// It is a label of the service or of its containers.
 pub fn is_scheduled(service: &Service) -> bool {
-    let spec = service.spec.as_ref();
-    let container = spec.and_then(|spec| spec.task_template.as_ref()?.container_spec.as_ref()?.labels.as_ref());
+    service.spec.as_ref().is_some_and(has_schedule)
+}
+
+/// It is a label of the service or of its containers.
+pub fn has_schedule(spec: &ServiceSpec) -> bool {
+    let container = spec.task_template.as_ref().and_then(|task| task.container_spec.as_ref()?.labels.as_ref());
     let given = |labels: &std::collections::HashMap<String, String>| {
         labels.get(SCHEDULE_LABEL).is_some_and(|cron| !cron.trim().is_empty())
     };
-    spec.and_then(|spec| spec.labels.as_ref()).is_some_and(given) || container.is_some_and(given)
+    spec.labels.as_ref().is_some_and(given) || container.is_some_and(given)
 }
 
 /// When it runs next, in the schedule's time zone.

@@ -3,6 +3,8 @@
 use bollard::models::ServiceSpec;
 use clap::Args;
 
+use super::runs::has_schedule;
+
 use crate::spec::{SCHEDULE_LABEL, Schedule};
 
 #[derive(Debug, Clone, Default, Args)]
@@ -50,7 +52,9 @@ impl ScheduleArgs {
         self.schedule.as_ref().is_some_and(|cron| !cron.trim().is_empty())
     }
 
-    pub fn apply(self, spec: &mut ServiceSpec) {
+    /// The error names the flag that changes a schedule where there is none.
+    pub fn apply(self, spec: &mut ServiceSpec) -> anyhow::Result<()> {
+        let will_have = self.is_given() || self.schedule.is_none() && has_schedule(spec);
         let labels = spec.labels.get_or_insert_default();
         let fields = [
             ("time-zone", self.schedule_time_zone),
@@ -60,6 +64,11 @@ impl ScheduleArgs {
             ("suspend", self.schedule_suspend.map(|suspend| suspend.to_string())),
         ];
         let fields = fields.into_iter().filter_map(|(field, text)| Some((format!("{SCHEDULE_LABEL}.{field}"), text?)));
+        let fields: Vec<(String, String)> = fields.collect();
+        if let Some((label, _)) = fields.first().filter(|_| !will_have) {
+            let flag = label.replace(SCHEDULE_LABEL, "schedule").replace('.', "-");
+            anyhow::bail!("--{flag} needs a --schedule: the service has none");
+        }
         labels.extend(fields);
         match self.schedule {
             Some(cron) if cron.trim().is_empty() => {
@@ -68,5 +77,26 @@ impl ScheduleArgs {
             Some(cron) => drop(labels.insert(SCHEDULE_LABEL.to_owned(), cron)),
             None => {}
         }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_a_schedule_that_is_not_there_is_told_by_its_flag() {
+        let suspend = || ScheduleArgs { schedule_suspend: Some(true), ..ScheduleArgs::default() };
+        let told = suspend().apply(&mut ServiceSpec::default()).unwrap_err().to_string();
+        assert_eq!(told, "--schedule-suspend needs a --schedule: the service has none");
+        let scheduled = |value: serde_json::Value| serde_json::from_value::<ServiceSpec>(value).unwrap();
+        let mut own = scheduled(serde_json::json!({"Labels": {"flok.schedule": "@daily"}}));
+        suspend().apply(&mut own).unwrap();
+        assert_eq!(own.labels.as_ref().unwrap()["flok.schedule.suspend"], "true");
+        let labels = serde_json::json!({"ContainerSpec": {"Labels": {"flok.schedule": "@daily"}}});
+        suspend().apply(&mut scheduled(serde_json::json!({"TaskTemplate": labels}))).unwrap();
+        let end = ScheduleArgs { schedule: Some(String::new()), ..suspend() };
+        assert!(end.apply(&mut own).is_err(), "it ends with the same command");
     }
 }
