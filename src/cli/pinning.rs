@@ -56,6 +56,8 @@ impl ImageArgs {
         if self.resolve_image == "never" || images.is_empty() {
             return Ok(pinned);
         }
+        // A registry that is away costs its time limit: a node that can store nothing is told of first.
+        client.docker().inspect_swarm().await.map_err(|error| client.explain(error))?;
         let headers = self.headers(images.iter().copied())?;
         let images: Vec<&str> = images.into_iter().collect();
         for some in images.chunks(AT_ONCE) {

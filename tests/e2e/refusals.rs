@@ -72,7 +72,13 @@ fn without_a_swarm_commands_say_how_to_begin_one() {
     lab.hosts[0].start_daemon(&[]);
     let refused = lab.hosts[0].refused(&["node", "ls"]);
     assert!(refused.contains("swarm init"), "{refused}");
-    lab.hosts[0].ok(&["swarm", "init"]);
+    // No registry is there, and none is asked first.
+    let refused = lab.hosts[0].refused(&["service", "create", "redis"]);
+    assert!(refused.contains("swarm init") && !refused.contains("Warning"), "{refused}");
+    lab.hosts[0].ok(&["swarm", "init", "--availability", "drain", "--task-history-limit", "2"]);
+    assert_eq!(lab.hosts[0].ok(&["node", "inspect", "-f", "{{.Spec.Availability}}", "self"]), "drain\n");
+    let kept = "{{.Swarm.Cluster.Spec.Orchestration.TaskHistoryRetentionLimit}}";
+    assert_eq!(lab.hosts[0].ok(&["info", "-f", kept]), "2\n");
     let again = lab.hosts[0].refused(&["swarm", "init"]);
     assert!(again.contains("already"), "{again}");
 }

@@ -9,6 +9,7 @@ use oci_spec::image::{Descriptor, ImageConfiguration};
 use serde::Deserialize;
 
 use super::manifest::{self, Document, MANIFEST_TYPES, MAX_DOCUMENT_BYTES};
+use super::registry::Failure;
 use super::{Images, LOADED_LABEL, Origin, Progress, broken, content, lookup_name, parse_reference, registry};
 use crate::runtime::client::{SHORT, call};
 use crate::runtime::error::{Result, RuntimeError};
@@ -149,11 +150,19 @@ impl Asked {
         RuntimeError::NoImage { image: self.image.clone(), reason }
     }
 
+    /// While the registry is away, nobody knows whether it has the image.
+    fn told(&self, failure: Failure) -> RuntimeError {
+        match failure.transient {
+            true => RuntimeError::Pull { image: self.image.clone(), reason: failure.reason },
+            false => self.failed(failure.reason),
+        }
+    }
+
     async fn answer<T>(&self, asking: impl Future<Output = Result<T, OciDistributionError>>) -> Result<T> {
         let host = self.reference.resolve_registry();
         match tokio::time::timeout(super::resolve::ANSWER_WITHIN, asking).await {
-            Ok(answer) => answer.map_err(|error| self.failed(registry::explain(error, host).reason)),
-            Err(_) => Err(self.failed(format!("registry {host} does not answer"))),
+            Ok(answer) => answer.map_err(|error| self.told(registry::explain(error, host))),
+            Err(_) => Err(self.told(Failure { reason: format!("registry {host} does not answer"), transient: true })),
         }
     }
 
@@ -184,4 +193,22 @@ impl Asked {
 
 fn platform(os: String, architecture: String) -> Platform {
     Platform { os, architecture }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_that_is_away_is_no_word_on_its_images() {
+        let asked = Asked {
+            image: "reg:5000/a:b".into(),
+            reference: parse_reference("reg:5000/a:b").unwrap(),
+            auth: RegistryAuth::Anonymous,
+            client: oci_client::Client::default(),
+        };
+        let told = |reason: &str, transient| asked.told(Failure { reason: reason.into(), transient }).to_string();
+        assert_eq!(told("it does not answer", true), "pulling reg:5000/a:b: it does not answer");
+        assert_eq!(told("it does not have it", false), "no such image: reg:5000/a:b: it does not have it");
+    }
 }
