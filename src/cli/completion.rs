@@ -10,10 +10,12 @@ use bollard::query_parameters::{
     ListImagesOptions, ListNetworksOptions, ListNodesOptions, ListServicesOptions, ListVolumesOptions,
 };
 use clap::{Arg, Args, Command};
+use clap_complete::engine::ValueCompleter;
 use clap_complete::env::Shells;
-use clap_complete::{ArgValueCompleter, CompleteEnv, CompletionCandidate, Shell};
+use clap_complete::{ArgValueCompleter, CompleteEnv, CompletionCandidate, PathCompleter, Shell};
 
 use super::output::print;
+use super::service::is_scheduled;
 use super::{node, secret, stack, tasks};
 use crate::api::client::{Client, DEFAULT_HOST};
 
@@ -48,7 +50,13 @@ pub fn answer(command: fn() -> Command) {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Named {
     Service,
+    /// With a schedule.
+    Scheduled,
+    /// What is behind the name is typed by hand.
+    Replicas,
     Task,
+    /// Of a task, or of this machine.
+    Path,
     ServiceOrTask,
     Node,
     Stack,
@@ -76,8 +84,15 @@ fn with_names(command: Command, path: &[&str]) -> Command {
 fn named(arg: &Arg, path: &[&str]) -> Option<Named> {
     let value = arg.get_value_names()?.first()?.as_str();
     match (value, path) {
+        ("NAME", _) if arg.get_id() == "secret_rm" => Some(Named::Secret),
+        ("NAME", _) if arg.get_id() == "config_rm" => Some(Named::Config),
         (_, [.., "create"]) if arg.is_positional() => None,
+        ("SERVICE", ["service", "run" | "runs"]) => Some(Named::Scheduled),
         ("SERVICE", _) => Some(Named::Service),
+        ("SERVICE=REPLICAS", _) => Some(Named::Replicas),
+        ("FROM" | "TO", ["cp"]) => Some(Named::Path),
+        ("SECRET", _) => Some(Named::Secret),
+        ("CONFIG", _) => Some(Named::Config),
         ("SERVICE|TASK", _) => Some(Named::ServiceOrTask),
         ("TASK" | "TASK_A" | "TASK_B", _) => Some(Named::Task),
         ("NODE", _) => Some(Named::Node),
@@ -92,12 +107,13 @@ fn named(arg: &Arg, path: &[&str]) -> Option<Named> {
 }
 
 fn candidates(named: Named, typed: &OsStr) -> Vec<CompletionCandidate> {
+    let paths = if named == Named::Path { PathCompleter::any().complete(typed) } else { Vec::new() };
     let typed = typed.to_string_lossy();
     let mut names = ask(named).unwrap_or_default();
     names.retain(|name| name.starts_with(&*typed));
     names.sort();
     names.dedup();
-    names.into_iter().map(CompletionCandidate::new).collect()
+    names.into_iter().map(CompletionCandidate::new).chain(paths).collect()
 }
 
 fn ask(named: Named) -> anyhow::Result<Vec<String>> {
@@ -125,7 +141,16 @@ async fn names(named: Named, client: &Client) -> anyhow::Result<Vec<String>> {
             let services = docker.list_services(None::<ListServicesOptions>).await?;
             services.iter().map(tasks::service_name).collect()
         }
+        Named::Scheduled => {
+            let services = docker.list_services(None::<ListServicesOptions>).await?;
+            services.iter().filter(|service| is_scheduled(service)).map(tasks::service_name).collect()
+        }
+        Named::Replicas => {
+            let services = Box::pin(names(Named::Service, client)).await?;
+            services.into_iter().map(|service| format!("{service}=")).collect()
+        }
         Named::Task => tasks::running_names(client).await?,
+        Named::Path => tasks::running_names(client).await?.into_iter().map(|task| format!("{task}:")).collect(),
         Named::ServiceOrTask => {
             let (services, tasks) =
                 (Box::pin(names(Named::Service, client)).await?, tasks::running_names(client).await?);
@@ -179,6 +204,11 @@ mod tests {
     fn names_are_known_by_the_value_and_by_the_noun() {
         assert_eq!(kind_at(&["service", "rm"], "SERVICE"), Some(Named::Service));
         assert_eq!(kind_at(&["service", "logs"], "SERVICE|TASK"), Some(Named::ServiceOrTask));
+        assert_eq!(kind_at(&["service", "runs"], "SERVICE"), Some(Named::Scheduled));
+        assert_eq!(kind_at(&["service", "scale"], "SERVICE=REPLICAS"), Some(Named::Replicas));
+        assert_eq!(kind_at(&["service", "create"], "SECRET"), Some(Named::Secret));
+        assert_eq!(kind_at(&["service", "update"], "CONFIG"), Some(Named::Config));
+        assert_eq!(kind_at(&["cp"], "FROM"), Some(Named::Path));
         assert_eq!(kind_at(&["exec"], "TASK"), Some(Named::Task));
         assert_eq!(kind_at(&["network", "doctor"], "TASK_B"), Some(Named::Task));
         assert_eq!(kind_at(&["node", "update"], "NODE"), Some(Named::Node));

@@ -53,7 +53,11 @@ pub async fn fetch(client: &Client, filters: HashMap<String, Vec<String>>) -> an
 pub async fn running_names(client: &Client) -> anyhow::Result<Vec<String>> {
     let tasks = fetch(client, HashMap::from([("desired-state".into(), vec!["running".into()])])).await?;
     let names = names(client).await?;
-    Ok(tasks.iter().map(|task| names.slot(task)).collect())
+    Ok(tasks.iter().filter(|task| runs(task)).map(|task| names.slot(task)).collect())
+}
+
+fn runs(task: &Task) -> bool {
+    task.status.as_ref().and_then(|status| status.state) == Some(TaskState::RUNNING)
 }
 
 async fn names(client: &Client) -> anyhow::Result<Names> {
@@ -225,6 +229,12 @@ mod tests {
     }
 
     #[test]
+    fn tasks_that_run_are_those_whose_containers_do() {
+        let runs = |state: &str| runs(&task("t", 1, "", state, ""));
+        assert!(runs("running") && !runs("pending") && !runs("rejected"));
+    }
+
+    #[test]
     fn tasks_are_listed_by_slot_with_their_history() {
         let names = Names {
             services: [("s1".to_string(), "web".to_string())].into(),
@@ -244,8 +254,8 @@ old    \\_ web.1   redis:7   host   Running         Failed 10 seconds ago       
 two   web.2       redis:7   host   Running         Preparing (pulling 42%) 10 seconds ago                               :8080->80/tcp
 ";
         assert_eq!(text, expected);
-    }
-}
         let unresolved = table(&[task("new", 1, "", "running", "")], &Names::default(), false, now).text();
         let row: Vec<&str> = unresolved.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(row[..4], ["new", "s1.1", "redis:7", "n1"]);
+    }
+}
