@@ -3,9 +3,9 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use super::lab::{Host, eventually, kill_all_of};
+use super::lab::{Host, eventually};
 use super::swarm::{PATIENCE, Swarm};
 use super::whole::{IMAGE, start};
 
@@ -77,9 +77,12 @@ pub fn does_the_same(swarm: &Swarm, host: usize, on: &str) {
     let all = its_own.ok(&["stats", "--no-stream"]);
     assert!(all.lines().any(|line| line.starts_with("mine.1.")), "{all}");
 
-    forwards_a_port(at);
+    let forwarding = forwards_a_port(at);
     updates_that_collide_all_count(at);
     at.ok(&["service", "rm", "mine"]);
+    let ended = forwarding.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.code() == Some(1) && told.contains("the service of mine was removed"), "{told}");
 
     let place = format!("node.hostname=={on}");
     let create = ["service", "create", "-i", "--name", "held", "--restart-condition", "none", "--constraint", &place];
@@ -111,9 +114,11 @@ fn updates_that_collide_all_count(at: &Host) {
     assert!(pretty.contains("ContainerSpec:\n Image:") && pretty.contains("Placement:\n Constraints:"), "{pretty}");
 }
 
-fn forwards_a_port(at: &Host) {
+/// The command goes on.
+fn forwards_a_port(at: &Host) -> Child {
     let mut command = at.client();
-    command.args(["port-forward", "--address", &at.addr(), "mine", "0:4000"]).stdout(Stdio::piped());
+    command.args(["port-forward", "--address", &at.addr(), "mine", "0:4000"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let line = lines.next().unwrap().unwrap();
@@ -126,7 +131,7 @@ fn forwards_a_port(at: &Host) {
         let told = within(at, &target);
         if told == "served\n" { Ok(()) } else { Err(told) }
     });
-    kill_all_of(child);
+    child
 }
 
 /// What a connection from the host itself reads.

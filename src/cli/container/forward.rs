@@ -1,13 +1,18 @@
 //! `flok port-forward`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use bollard::query_parameters::{InspectContainerOptions, InspectServiceOptions};
 use clap::Args;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::find;
 use crate::api::client::{Client, ClientError};
+
+/// How soon a service that was removed is noticed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Reach a task's TCP ports from this machine, through the swarm
 #[derive(Debug, Args)]
@@ -18,7 +23,7 @@ Examples:
   flok port-forward --address 0.0.0.0 web 8080:80
 
 Nothing has to be published. A service's name means one of its running tasks; each connection looks for one anew, so that a
-task that is replaced does no harm. Ends with Ctrl-C.")]
+task that is replaced does no harm. Ends with Ctrl-C, or with the service.")]
 pub struct PortForward {
     /// Where to listen
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
@@ -42,7 +47,7 @@ fn ports(text: &str) -> Result<(u16, u16), String> {
 impl PortForward {
     pub async fn run(self, client: &Client) -> anyhow::Result<()> {
         // What is not there is said now.
-        find(client, &self.name).await?;
+        let service = service_of(client, &find(client, &self.name).await?).await;
         let mut listening = Vec::new();
         for (local, port) in &self.ports {
             let addr = SocketAddr::new(self.address, *local);
@@ -68,8 +73,27 @@ impl PortForward {
         tokio::select! {
             _ = serving => {}
             _ = tokio::signal::ctrl_c() => {}
+            () = removed(client, service) => bail!("the service of {} was removed", self.name),
         }
         Ok(())
+    }
+}
+
+/// Its id, where the container says so.
+async fn service_of(client: &Client, container: &str) -> Option<String> {
+    let shown = client.docker().inspect_container(container, None::<InspectContainerOptions>).await.ok()?;
+    shown.config?.labels?.remove("com.docker.swarm.service.id")
+}
+
+/// Ends when there is no such service any more; a node that cannot tell, as a worker, is no reason.
+async fn removed(client: &Client, service: Option<String>) {
+    let Some(service) = service else { return std::future::pending().await };
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let found = client.docker().inspect_service(&service, None::<InspectServiceOptions>).await;
+        if found.is_err_and(|error| client.explain(error).is_not_found()) {
+            return;
+        }
     }
 }
 
