@@ -92,19 +92,33 @@ fn without_a_quorum_reads_are_marked_stale_and_writes_name_who_is_missing() {
 
 #[test]
 #[ignore = "needs root, containerd and network namespaces"]
-fn without_a_quorum_a_node_restarts_its_own_tasks() {
+fn without_a_quorum_a_node_restarts_its_own_tasks_and_no_job_that_has_completed() {
     let swarm = Swarm::of(2);
     swarm.load("whoami");
+    swarm.load("busybox");
     swarm.voters_are(0, 2);
     swarm.deploy(0, "s", &WEB.replace('3', "2"));
     swarm.running(0, "s_web", 2);
+    let job = ["service", "create", "--detach", "--mode", "global-job", "--restart-delay", "100ms", "--name", "once"];
+    let ends = ["flok/busybox", "sh", "-c", "sleep 5; echo done"];
+    swarm.hosts[0].ok(&[&job[..], &ends].concat());
+    let processes = |host: usize, count: usize| {
+        eventually(&format!("{count} processes on host {host}"), PATIENCE, || {
+            match swarm.hosts[host].running_processes() {
+                now if now.len() == count => Ok(now),
+                now => Err(format!("{now:?}")),
+            }
+        })
+    };
+    processes(0, 2);
+    processes(1, 2);
     swarm.hosts[1].cut();
     eventually("the quorum to be missed", PATIENCE, || {
         let status = swarm.status(0)?;
         if status["no_quorum_for_ms"].is_u64() { Ok(()) } else { Err(status.to_string()) }
     });
-    let killed = swarm.hosts[0].running_processes();
-    assert_eq!(killed.len(), 1);
+    // The job has ended.
+    let killed = processes(0, 1);
     swarm.hosts[0].kill_container(&swarm.hosts[0].running_containers()[0]);
     eventually("another process in its place", PATIENCE, || match swarm.hosts[0].running_processes() {
         now if now.len() == 1 && now != killed => Ok(()),
@@ -112,6 +126,12 @@ fn without_a_quorum_a_node_restarts_its_own_tasks() {
     });
     swarm.hosts[1].heal();
     swarm.running(0, "s_web", 2);
+    eventually("the job to be completed", PATIENCE, || {
+        let listed = swarm.hosts[0].ok(&["service", "ls", "--format", "{{.Name}} {{.Replicas}}"]);
+        if listed.contains("(2/2 completed)") { Ok(()) } else { Err(listed) }
+    });
+    let told = swarm.hosts[0].ok(&["service", "logs", "--raw", "once"]);
+    assert_eq!(told.lines().filter(|line| *line == "done").count(), 2, "{told}");
 }
 
 #[test]
