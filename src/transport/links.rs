@@ -61,7 +61,8 @@ pub(super) struct Peer {
     failures: u32,
     not_before: Instant,
     last_error: String,
-    /// Has been shown this node's certificate since it last took a connection.
+    /// Has been shown this node's certificate since it last took a connection or failed: a showing that was lost is repeated,
+    /// after a pause.
     pub presented: bool,
 }
 
@@ -152,6 +153,7 @@ impl Peer {
     pub(super) fn failed(&mut self, error: String, now: Instant, jitter: f64) {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
+        self.presented = false;
         self.not_before = now + pause.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0);
         self.last_error = error;
     }

@@ -114,6 +114,29 @@ async fn a_node_that_believes_itself_a_member_is_told_that_it_is_none() {
 }
 
 #[tokio::test]
+async fn who_shows_its_certificate_in_vain_shows_it_again() {
+    let node = Node::start(1, Role::Manager).await;
+    acquaint(1, &[&node]);
+    let mut stranger = Node::start(9, Role::Manager).await;
+    // The word of a worker is none, and as good as lost.
+    let mut outdated = list(1, &[&node, &stranger]);
+    outdated.members[0].role = Role::Worker;
+    stranger.transport.set_members(outdated);
+    stranger.ask(node.id(), Protocol::Logs).await.unwrap_err();
+    stranger.transport.set_members(list(2, &[&node, &stranger]));
+    let told = async {
+        loop {
+            stranger.ask(node.id(), Protocol::Forward).await.unwrap_err();
+            if let Ok(Incoming::Disowned(by)) = stranger.incoming.try_recv() {
+                return by;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert_eq!(timeout(PATIENCE, told).await.unwrap(), node.id());
+}
+
+#[tokio::test]
 async fn a_workers_word_that_a_node_was_removed_is_not_taken() {
     let worker = Node::start(1, Role::Worker).await;
     acquaint(1, &[&worker]);
