@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::template::{Budget, Manner, Template};
-use super::{Labels, LogDriver};
+use super::{Labels, LogDriver, short_id};
 
 /// Of every driver but `none`: what is written may wait for a collector in memory, so many bytes, and is dropped beyond.
 pub const DEFAULT_BUFFER_BYTES: u64 = 1 << 20;
@@ -245,7 +245,7 @@ impl Logging {
 
 impl LoggedContainer<'_> {
     pub fn short_id(&self) -> &str {
-        self.id.get(..12).unwrap_or(self.id)
+        short_id(self.id)
     }
 
     /// What a tag may ask for.
@@ -255,7 +255,7 @@ impl LoggedContainer<'_> {
             "ID": self.short_id(),
             "FullID": self.id,
             "Name": self.name,
-            "ImageID": image.get(..12).unwrap_or(image),
+            "ImageID": short_id(image),
             "ImageFullID": self.image_id,
             "ImageName": self.image_name,
             "DaemonName": "flok",

@@ -192,14 +192,10 @@ pub fn peers(network: &Network, state: &State) -> Vec<docker::PeerInfo> {
     let reached =
         |node: &&Arc<Node>| used.contains(&node.id) || (network.spec.ingress && node.health == NodeHealth::Up);
     let peer = |node: &Arc<Node>| docker::PeerInfo {
-        name: Some(format!("{}-{}", node.description.hostname, shortened(&node.id.to_string()))),
+        name: Some(format!("{}-{}", node.description.hostname, short_id(&node.id.to_string()))),
         ip: Some(node.description.addr.to_string()),
     };
     state.nodes().filter(reached).map(peer).collect()
-}
-
-fn shortened(id: &str) -> &str {
-    id.get(..12).unwrap_or(id)
 }
 
 /// An address with the prefix of its subnet, as Docker's clients read them.

@@ -22,7 +22,7 @@ use crate::api::query::Query;
 use crate::api::{ApiError, Backend, ImageUser, LocalImage};
 use crate::spec::image::ImageReference;
 use crate::spec::quantity::parse_duration;
-use crate::spec::{Platform, SecretBytes, UnixMs};
+use crate::spec::{Platform, SecretBytes, UnixMs, short_id};
 
 mod pull;
 
@@ -389,14 +389,13 @@ pub async fn remove<B: Backend>(
 /// No force takes the image from a container that runs: what it needs to start again would be gone.
 fn refuse_what_is_used(users: &[ImageUser], image: &LocalImage, wanted: &str, force: bool) -> Result<(), ApiError> {
     let users = || users.iter().filter(|user| image.names.contains(&user.image));
-    let short = |id: &str| id.get(..12).unwrap_or(id).to_owned();
     let why = match users().find(|user| user.runs) {
         Some(running) => {
-            format!("(cannot be forced) - image is being used by running container {}", short(&running.container))
+            format!("(cannot be forced) - image is being used by running container {}", short_id(&running.container))
         }
         None => match users().next().filter(|_| !force) {
             Some(user) => {
-                format!("(must be forced) - container {} is using its referenced image", short(&user.container))
+                format!("(must be forced) - container {} is using its referenced image", short_id(&user.container))
             }
             None => return Ok(()),
         },

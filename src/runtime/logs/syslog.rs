@@ -7,6 +7,7 @@ use jiff::{Timestamp, Zoned};
 
 use super::Forward;
 use crate::spec::logging::SyslogFormat;
+use crate::spec::short_id;
 
 const INFO: u8 = 6;
 const ERROR: u8 = 3;
@@ -78,7 +79,7 @@ pub fn journal_entry(line: &Line, forward: &Forward, attributes: &BTreeMap<Strin
     }
     let id = &forward.container_id;
     field("PRIORITY", line.severity().to_string().as_bytes());
-    field("CONTAINER_ID", id.get(..12).unwrap_or(id).as_bytes());
+    field("CONTAINER_ID", short_id(id).as_bytes());
     field("CONTAINER_ID_FULL", id.as_bytes());
     field("CONTAINER_NAME", forward.container_name.as_bytes());
     field("CONTAINER_TAG", forward.tag.as_bytes());
